@@ -1,0 +1,232 @@
+"""forkproxy's own log: one event per line, as text or JSON, to standard error or a file.
+
+structlog does the work behind ``get_logger``. It is imported with the first line that is really written: its import costs
+40 ms and 9 MiB, which ``forkproxy version`` need not pay, and a line below the level costs one comparison.
+A line that cannot be written (disk full, terminal gone) is lost; it never stops the program that wanted to write it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+LEVELS: dict[str, int] = {"trace": 5, "debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "off": 100}
+"""Envoy's level names and their rank; ``warn`` is accepted for ``warning`` as Envoy does."""
+
+_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m", "debug": "\x1b[2m", "trace": "\x1b[2m"}
+
+
+class _Output:
+    """Where lines go, and from which level on. One per process; a forked worker inherits it."""
+
+    def __init__(self) -> None:
+        self.fd = 2
+        self.path = ""
+        self.format = "text"
+        self.colour = False
+        self.threshold = LEVELS["info"]
+        self.components: dict[str, int] = {}
+
+    def write(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self.fd, line.encode("utf-8", "backslashreplace"))
+
+
+_output = _Output()
+_bind: Callable[[str], Any] | None = None
+
+
+def rank(level: str) -> int:
+    """The rank of a level's name; ValueError when there is no such level."""
+    name = level.lower()
+    if name == "warn":
+        name = "warning"
+    if name not in LEVELS:
+        raise ValueError(f'no log level "{level}" (levels: {", ".join(LEVELS)})')
+    return LEVELS[name]
+
+
+def parse_component_levels(text: str) -> dict[str, int]:
+    """``"supervisor:debug,http:info"`` → ranks by component; ValueError says what is wrong."""
+    levels = {}
+    for entry in filter(None, text.split(",")):
+        component, colon, level = entry.partition(":")
+        if not colon or not component:
+            raise ValueError(f'"{entry}" is not COMPONENT:LEVEL')
+        levels[component.strip()] = rank(level.strip())
+    return levels
+
+
+def configure(*, level: str = "info", component_levels: str = "", path: str = "", format: str = "text") -> None:
+    """Set the log up. ``path`` "" is standard error. OSError when the file cannot be opened, ValueError for a wrong level."""
+    global _bind
+    _output.threshold = rank(level)
+    _output.components = parse_component_levels(component_levels)
+    _output.format = format
+    _output.path = path
+    _output.fd = _open(path) if path else 2
+    _output.colour = not path and "NO_COLOR" not in os.environ and os.isatty(2)
+    _bind = None
+
+
+def set_level(level: str, component: str = "") -> None:
+    """Change the level of one component, or of all of them (which forgets what was set per component)."""
+    if component:
+        _output.components[component] = rank(level)
+    else:
+        _output.threshold = rank(level)
+        _output.components.clear()
+
+
+def level_of(component: str = "") -> str:
+    """The name of the level in force."""
+    threshold = _output.components.get(component, _output.threshold)
+    return next(name for name, value in LEVELS.items() if value == threshold)
+
+
+def reopen() -> None:
+    """Open the log file again under its name, after logrotate has moved it. OSError leaves the old one in use."""
+    if _output.path:
+        fresh = _open(_output.path)
+        os.dup2(fresh, _output.fd, inheritable=False)
+        os.close(fresh)
+
+
+def descriptor() -> int:
+    """The file descriptor lines are written to: a forked worker keeps it open."""
+    return _output.fd
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+class Logger:
+    """The log of one component. Fields are keyword arguments: ``log.info("listening", address="0.0.0.0:80")``."""
+
+    __slots__ = ("_bound", "_made_by", "component")
+
+    def __init__(self, component: str) -> None:
+        self.component = component
+        self._bound: Any = None
+        self._made_by: Callable[[str], Any] | None = None
+
+    def is_enabled(self, level: str) -> bool:
+        """Whether a line of this level would be written: for callers whose fields are dear to make."""
+        return LEVELS[level] >= _output.components.get(self.component, _output.threshold)
+
+    def debug(self, event: str, **fields: object) -> None:
+        """For who looks for a fault."""
+        self._write("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """What an operator wants to find later."""
+        self._write("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Something is not as it should be; traffic goes on."""
+        self._write("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """Something was lost or refused."""
+        self._write("error", event, fields)
+
+    def critical(self, event: str, **fields: object) -> None:
+        """The program cannot go on."""
+        self._write("critical", event, fields)
+
+    def exception(self, event: str, exception: BaseException, **fields: object) -> None:
+        """An error with the traceback of ``exception``."""
+        self._write("error", event, {**fields, "exc_info": exception})
+
+    def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
+        if LEVELS[level] < _output.components.get(self.component, _output.threshold):
+            return
+        bind = _bind if _bind is not None else _set_up()
+        if self._made_by is not bind:
+            self._bound = bind(self.component)
+            self._made_by = bind
+        getattr(self._bound, level)(event, **fields)
+
+
+def get_logger(component: str) -> Logger:
+    """The logger of a component; made once per module, at import."""
+    return Logger(component)
+
+
+def _set_up() -> Callable[[str], Any]:
+    global _bind
+    import structlog
+
+    processors: list[Any] = [_stamp, structlog.processors.format_exc_info]
+    processors.append(structlog.processors.JSONRenderer(default=str) if _output.format == "json" else _as_text)
+    wrapper = structlog.make_filtering_bound_logger(0)
+
+    def bind(component: str) -> Any:
+        return structlog.wrap_logger(
+            _Lines(), processors=processors, wrapper_class=wrapper, component=component
+        ).bind()
+
+    _bind = bind
+    return bind
+
+
+class _Lines:
+    """What structlog calls with the finished text, by the name of the level."""
+
+    __slots__ = ()
+
+    def debug(self, line: str) -> None:
+        _output.write(line + "\n")
+
+    info = warning = error = critical = debug
+
+
+def _stamp(_logger: object, level: str, event: dict[str, Any]) -> dict[str, Any]:
+    # The order here is the order of the keys in the JSON form.
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {
+        "time": now,
+        "level": level,
+        "component": event.pop("component"),
+        "pid": os.getpid(),
+        "event": event.pop("event"),
+        **event,
+    }
+
+
+def _as_text(_logger: object, _level: str, event: dict[str, Any]) -> str:
+    traceback = event.pop("exception", "")
+    level = event.pop("level")
+    colour = _COLOURS.get(level, "") if _output.colour else ""
+    head = f"{event.pop('time')} {colour}{level}{chr(27) + '[0m' if colour else ''} {event.pop('component')}[{event.pop('pid')}] "
+    text = head + _one_line(event.pop("event"))
+    for name, value in event.items():
+        text += f" {name}={_value(value)}"
+    if traceback:
+        text += "\n  " + traceback.replace("\n", "\n  ")
+    return text
+
+
+def _value(value: object) -> str:
+    text = _one_line(value)
+    return f'"{text}"' if " " in text or not text else text
+
+
+def _one_line(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def report_stray_exception(kind: type[BaseException], exception: BaseException, traceback: object) -> None:
+    """For ``sys.excepthook``: what nobody caught is one event of the log like any other."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, exception, exception.__traceback__)
+        return
+    get_logger("main").exception("uncaught exception", exception)
