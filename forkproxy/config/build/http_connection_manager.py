@@ -1,0 +1,218 @@
+"""``extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`` → HttpConnectionManagerConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.core import HeaderMutations, Where, build_where
+from forkproxy.config.build.listener import FilterEntry
+from forkproxy.config.build.route import RouteTableConfig, build_route_table
+from forkproxy.config.view import View
+
+type_url = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConnectionManagerConfig:
+    """All times in seconds; None means disabled (the file says ``0s``), the builder writes Envoy's defaults when absent."""
+
+    stat_prefix: str
+    route_table: RouteTableConfig
+    http_filters: tuple[FilterEntry, ...]
+    access_logs: tuple[AccessLogConfig, ...]
+    codec_type: str
+    """ "AUTO" or "HTTP1" (HTTP/1 either way until HTTP/2 has its codec)."""
+    add_user_agent: bool
+    server_name: str
+    server_header_transformation: str
+    """ "OVERWRITE", "APPEND_IF_ABSENT" or "PASS_THROUGH"."""
+    via: str
+    use_remote_address: bool
+    xff_num_trusted_hops: int
+    skip_xff_append: bool
+    generate_request_id: bool
+    preserve_external_request_id: bool
+    always_set_request_id_in_response: bool
+    proxy_100_continue: bool
+    normalize_path: bool
+    merge_slashes: bool
+    path_with_escaped_slashes_action: str
+    strip_matching_host_port: bool
+    strip_any_host_port: bool
+    strip_trailing_host_dot: bool
+    # http_protocol_options
+    accept_http_10: bool
+    default_host_for_http_10: str
+    allow_absolute_url: bool
+    enable_trailers: bool
+    allow_chunked_length: bool
+    header_key_format: str
+    """ "" (lower-case) or "proper_case_words"."""
+    # limits and times
+    max_request_headers_kb: int
+    max_headers_count: int
+    headers_with_underscores_action: str
+    """ "ALLOW", "REJECT_REQUEST" or "DROP_HEADER"."""
+    idle_timeout_s: float | None
+    max_connection_duration_s: float | None
+    max_stream_duration_s: float | None
+    max_requests_per_connection: int
+    stream_idle_timeout_s: float | None
+    request_timeout_s: float | None
+    request_headers_timeout_s: float | None
+    drain_timeout_s: float
+    delayed_close_timeout_s: float | None
+    stream_error_on_invalid_http_message: bool
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class _ConnectionOptions:
+    """``config.core.v3.HttpProtocolOptions``, downstream."""
+
+    idle_timeout_s: float | None = 3600.0
+    max_connection_duration_s: float | None = None
+    max_stream_duration_s: float | None = None
+    max_headers_count: int = 100
+    max_requests_per_connection: int = 0
+    headers_with_underscores_action: str = "ALLOW"
+
+
+@dataclass(frozen=True, slots=True)
+class _Http1Options:
+    """``config.core.v3.Http1ProtocolOptions``, downstream."""
+
+    accept_http_10: bool = False
+    default_host_for_http_10: str = ""
+    allow_absolute_url: bool = True
+    enable_trailers: bool = False
+    allow_chunked_length: bool = False
+    header_key_format: str = ""
+    stream_error_on_invalid_http_message: bool | None = None
+
+
+def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
+    """``HttpConnectionManager``. What is not named here (tracing, upgrades, RDS, HTTP/2, local replies, …) stays unread."""
+    connection = _connection_options(view.message("common_http_protocol_options"))
+    http1 = _http1_options(view.message("http_protocol_options"))
+    stream_error = view.bool("stream_error_on_invalid_http_message")
+    if http1.stream_error_on_invalid_http_message is not None:
+        stream_error = http1.stream_error_on_invalid_http_message
+    strip_any = view.bool("strip_any_host_port") if view.which("strip_port_mode") == "strip_any_host_port" else False
+    strip_matching = view.bool("strip_matching_host_port")
+    if strip_any and strip_matching:
+        raise view.error(
+            "strip_matching_host_port and strip_any_host_port exclude each other", field="strip_any_host_port"
+        )
+    _ignore_tracing(view)
+    route_config = view.message("route_config")
+    if route_config is not None:
+        route_table = build_route_table(route_config, context)
+    else:
+        route_table = RouteTableConfig(name="", virtual_hosts=(), headers=HeaderMutations())
+    return HttpConnectionManagerConfig(
+        stat_prefix=view.str("stat_prefix"),
+        route_table=route_table,
+        http_filters=build_http_filters(view.repeated("http_filters"), context),
+        access_logs=build_access_logs(view.repeated("access_log"), context),
+        codec_type=view.enum("codec_type", supported=("AUTO", "HTTP1")),
+        add_user_agent=view.bool("add_user_agent"),
+        server_name=view.str("server_name") or "envoy",
+        server_header_transformation=view.enum(
+            "server_header_transformation", supported=("OVERWRITE", "APPEND_IF_ABSENT", "PASS_THROUGH")
+        ),
+        via=view.str("via"),
+        use_remote_address=view.bool("use_remote_address"),
+        xff_num_trusted_hops=view.uint("xff_num_trusted_hops"),
+        skip_xff_append=view.bool("skip_xff_append"),
+        generate_request_id=view.bool("generate_request_id", True),
+        preserve_external_request_id=view.bool("preserve_external_request_id"),
+        always_set_request_id_in_response=view.bool("always_set_request_id_in_response"),
+        proxy_100_continue=view.bool("proxy_100_continue"),
+        normalize_path=view.bool("normalize_path"),
+        merge_slashes=view.bool("merge_slashes"),
+        path_with_escaped_slashes_action=_escaped_slashes(view),
+        strip_matching_host_port=strip_matching,
+        strip_any_host_port=strip_any,
+        strip_trailing_host_dot=view.bool("strip_trailing_host_dot"),
+        accept_http_10=http1.accept_http_10,
+        default_host_for_http_10=http1.default_host_for_http_10,
+        allow_absolute_url=http1.allow_absolute_url,
+        enable_trailers=http1.enable_trailers,
+        allow_chunked_length=http1.allow_chunked_length,
+        header_key_format=http1.header_key_format,
+        max_request_headers_kb=view.uint("max_request_headers_kb", 60),
+        max_headers_count=connection.max_headers_count,
+        headers_with_underscores_action=connection.headers_with_underscores_action,
+        idle_timeout_s=connection.idle_timeout_s,
+        max_connection_duration_s=connection.max_connection_duration_s,
+        max_stream_duration_s=connection.max_stream_duration_s,
+        max_requests_per_connection=connection.max_requests_per_connection,
+        stream_idle_timeout_s=view.duration_s("stream_idle_timeout", 300.0) or None,
+        request_timeout_s=view.duration_s("request_timeout") or None,
+        request_headers_timeout_s=view.duration_s("request_headers_timeout") or None,
+        drain_timeout_s=view.duration_s("drain_timeout", 5.0),
+        delayed_close_timeout_s=view.duration_s("delayed_close_timeout", 1.0) or None,
+        stream_error_on_invalid_http_message=stream_error,
+        where=build_where(view),
+    )
+
+
+def _connection_options(view: View | None) -> _ConnectionOptions:
+    if view is None:
+        return _ConnectionOptions()
+    return _ConnectionOptions(
+        idle_timeout_s=view.duration_s("idle_timeout", 3600.0) or None,
+        max_connection_duration_s=view.duration_s("max_connection_duration") or None,
+        max_stream_duration_s=view.duration_s("max_stream_duration") or None,
+        max_headers_count=view.uint("max_headers_count", 100),
+        max_requests_per_connection=view.uint("max_requests_per_connection"),
+        headers_with_underscores_action=view.enum(
+            "headers_with_underscores_action", supported=("ALLOW", "REJECT_REQUEST", "DROP_HEADER")
+        ),
+    )
+
+
+def _http1_options(view: View | None) -> _Http1Options:
+    if view is None:
+        return _Http1Options()
+    view.ignore("use_balsa_parser", why="it chooses between Envoy's own parsers")
+    key_format = view.message("header_key_format")
+    proper_case = key_format is not None and key_format.message("proper_case_words") is not None
+    override = "override_stream_error_on_invalid_http_message"
+    return _Http1Options(
+        accept_http_10=view.bool("accept_http_10"),
+        default_host_for_http_10=view.str("default_host_for_http_10"),
+        allow_absolute_url=view.bool("allow_absolute_url", True),
+        enable_trailers=view.bool("enable_trailers"),
+        allow_chunked_length=view.bool("allow_chunked_length"),
+        header_key_format="proper_case_words" if proper_case else "",
+        stream_error_on_invalid_http_message=view.bool(override) if view.has(override) else None,
+    )
+
+
+def _escaped_slashes(view: View) -> str:
+    action = view.enum("path_with_escaped_slashes_action")
+    return "KEEP_UNCHANGED" if action == "IMPLEMENTATION_SPECIFIC_DEFAULT" else action
+
+
+def _ignore_tracing(view: View) -> None:
+    """Without a provider, here or at the top of the bootstrap, ``tracing`` traces nothing in Envoy either."""
+    tracing = view.peek("tracing")
+    if tracing is not None and not tracing.has("provider"):
+        view.ignore("tracing", why="without a provider nothing is traced")
+
+
+def build_http_filters(views: list[View], context: BuildContext) -> tuple[FilterEntry, ...]:
+    """``repeated HttpFilter``; a filter that we do not have is reported and left out, unless it is optional and unknown."""
+    entries = context.each(views, build_http_filter)
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def build_http_filter(view: View, context: BuildContext) -> FilterEntry | None:
+    """``HttpFilter``; filter configuration discovery stays unread."""
+    disabled = view.bool("disabled")
+    view.ignore("is_optional", why="an extension that is not implemented is refused all the same")
+    return context.filter_entry(view, "HTTP filter", disabled=disabled)

@@ -1,0 +1,324 @@
+"""``config.route.v3.RouteConfiguration`` → RouteTableConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.core import (
+    FractionalPercent,
+    HeaderMatcher,
+    HeaderMutations,
+    QueryParameterMatcher,
+    Where,
+    build_header_matcher,
+    build_header_mutations,
+    build_query_parameter_matcher,
+    build_regex,
+    build_runtime_fraction,
+    build_where,
+)
+from forkproxy.config.build.tls import build_data_source
+from forkproxy.config.view import View
+
+default_timeout_s = 15.0
+_NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
+_REDIRECT_CODES = {
+    "MOVED_PERMANENTLY": 301,
+    "FOUND": 302,
+    "SEE_OTHER": 303,
+    "TEMPORARY_REDIRECT": 307,
+    "PERMANENT_REDIRECT": 308,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    """``config.route.v3.RouteMatch``. ``kind``: "prefix", "path", "safe_regex", "path_separated_prefix"; ``value`` its text."""
+
+    kind: str
+    value: str
+    case_sensitive: bool = True
+    headers: tuple[HeaderMatcher, ...] = ()
+    query_parameters: tuple[QueryParameterMatcher, ...] = ()
+    grpc: bool = False
+    runtime_fraction: FractionalPercent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedCluster:
+    """One of ``WeightedCluster.clusters``."""
+
+    name: str
+    weight: int
+    headers: HeaderMutations
+    host_rewrite_literal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegexRewrite:
+    """``type.matcher.v3.RegexMatchAndSubstitute``; ``substitution`` in RE2 notation (\\1)."""
+
+    regex: str
+    substitution: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardAction:
+    """``RouteAction``: exactly one of ``cluster``, ``cluster_header``, ``weighted_clusters`` is set.
+
+    ``timeout_s`` None means no timeout (the file says ``0s``); the builder writes Envoy's default of 15 s when absent.
+    """
+
+    cluster: str = ""
+    cluster_header: str = ""
+    weighted_clusters: tuple[WeightedCluster, ...] = ()
+    cluster_not_found_response_code: int = 503
+    prefix_rewrite: str = ""
+    regex_rewrite: RegexRewrite | None = None
+    host_rewrite_literal: str = ""
+    host_rewrite_header: str = ""
+    auto_host_rewrite: bool = False
+    append_x_forwarded_host: bool = False
+    timeout_s: float | None = 15.0
+    idle_timeout_s: float | None = None
+    idle_timeout_set: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectAction:
+    """``RedirectAction``: at most one of the path fields is set; ``response_code`` is the HTTP status itself (301 …)."""
+
+    host_redirect: str = ""
+    port_redirect: int = 0
+    scheme_redirect: str = ""
+    https_redirect: bool = False
+    path_redirect: str = ""
+    prefix_rewrite: str = ""
+    regex_rewrite: RegexRewrite | None = None
+    response_code: int = 301
+    strip_query: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponseAction:
+    """``DirectResponseAction``: ``body`` already read from its data source."""
+
+    status: int
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """``config.route.v3.Route``. ``per_filter_config``: filter name → that filter's own per-route configuration value."""
+
+    name: str
+    match: RouteMatch
+    action: ForwardAction | RedirectAction | DirectResponseAction
+    headers: HeaderMutations
+    where: Where
+    per_filter_config: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    """``config.route.v3.VirtualHost``. ``require_tls``: "NONE", "EXTERNAL_ONLY" or "ALL"."""
+
+    name: str
+    domains: tuple[str, ...]
+    routes: tuple[RouteEntry, ...]
+    headers: HeaderMutations
+    require_tls: str
+    include_request_attempt_count: bool
+    include_attempt_count_in_response: bool
+    where: Where
+    per_filter_config: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTableConfig:
+    """``config.route.v3.RouteConfiguration``."""
+
+    name: str
+    virtual_hosts: tuple[VirtualHost, ...]
+    headers: HeaderMutations
+    most_specific_header_mutations_wins: bool = False
+    ignore_port_in_host_matching: bool = False
+    internal_only_headers: tuple[str, ...] = ()
+    max_direct_response_body_size_bytes: int = 4096
+
+
+def build_route_match(view: View, context: BuildContext) -> RouteMatch:
+    """``RouteMatch``; CONNECT, path templates, TLS context, metadata and filter state matches stay unread."""
+    kind = view.which("path_specifier") or "prefix"
+    if kind == "safe_regex":
+        value = build_regex(view.require("safe_regex"))
+    elif kind in ("prefix", "path", "path_separated_prefix"):
+        value = view.str(kind)
+    else:
+        value = ""
+    fraction = view.message("runtime_fraction")
+    return RouteMatch(
+        kind=kind,
+        value=value,
+        case_sensitive=view.bool("case_sensitive", True),
+        headers=context.each(view.repeated("headers"), build_header_matcher),
+        query_parameters=context.each(view.repeated("query_parameters"), build_query_parameter_matcher),
+        grpc=view.message("grpc") is not None,
+        runtime_fraction=build_runtime_fraction(fraction, context) if fraction is not None else None,
+    )
+
+
+def build_weighted_cluster(view: View, context: BuildContext) -> WeightedCluster:
+    """``WeightedCluster.ClusterWeight``; ``cluster_header`` and ``metadata_match`` stay unread."""
+    return WeightedCluster(
+        name=view.str("name"),
+        weight=view.uint("weight"),
+        headers=build_header_mutations(view, context),
+        host_rewrite_literal=view.str("host_rewrite_literal"),
+    )
+
+
+def build_weighted_clusters(view: View, context: BuildContext) -> tuple[WeightedCluster, ...]:
+    """``WeightedCluster``: a runtime key ``<prefix>.<cluster>`` of a static layer replaces that cluster's weight."""
+    view.ignore("total_weight", why="Envoy uses the sum of the weights")
+    clusters = context.each(view.repeated("clusters"), build_weighted_cluster)
+    prefix = view.str("runtime_key_prefix")
+    if prefix:
+        weights = (context.runtime.get(f"{prefix}.{cluster.name}", cluster.weight) for cluster in clusters)
+        clusters = tuple(
+            replace(cluster, weight=weight) if isinstance(weight, int) else cluster
+            for cluster, weight in zip(clusters, weights, strict=True)
+        )
+    if clusters and sum(cluster.weight for cluster in clusters) == 0:
+        raise view.error("Sum of weights in the weighted_cluster must be greater than 0.")
+    return clusters
+
+
+def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
+    """``RegexMatchAndSubstitute``."""
+    return RegexRewrite(build_regex(view.require("pattern")), view.str("substitution"))
+
+
+def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
+    """``RouteAction``. Retries, mirroring, hashing, upgrades, rate limits and whatever else is not named here stay unread."""
+    cluster = cluster_header = ""
+    weighted: tuple[WeightedCluster, ...] = ()
+    match view.which("cluster_specifier"):
+        case "cluster":
+            cluster = view.str("cluster")
+        case "cluster_header":
+            cluster_header = view.str("cluster_header")
+        case "weighted_clusters":
+            weighted = build_weighted_clusters(view.require("weighted_clusters"), context)
+    regex_rewrite = view.message("regex_rewrite")
+    prefix_rewrite = view.str("prefix_rewrite")
+    if prefix_rewrite and regex_rewrite is not None:
+        raise view.error("only one of prefix_rewrite and regex_rewrite can be set", field="regex_rewrite")
+    rewrite = view.which("host_rewrite_specifier")
+    idle_timeout_s = view.duration_s("idle_timeout")
+    timeout_s = view.duration_s("timeout", default_timeout_s)
+    view.enum("priority", supported=("DEFAULT",))
+    return ForwardAction(
+        cluster=cluster,
+        cluster_header=cluster_header,
+        weighted_clusters=weighted,
+        cluster_not_found_response_code=_NOT_FOUND_CODES[view.enum("cluster_not_found_response_code")],
+        prefix_rewrite=prefix_rewrite,
+        regex_rewrite=build_regex_rewrite(regex_rewrite, context) if regex_rewrite is not None else None,
+        host_rewrite_literal=view.str("host_rewrite_literal") if rewrite == "host_rewrite_literal" else "",
+        host_rewrite_header=view.str("host_rewrite_header") if rewrite == "host_rewrite_header" else "",
+        auto_host_rewrite=view.bool("auto_host_rewrite") if rewrite == "auto_host_rewrite" else False,
+        append_x_forwarded_host=view.bool("append_x_forwarded_host"),
+        timeout_s=timeout_s or None,
+        idle_timeout_s=idle_timeout_s or None,
+        idle_timeout_set=idle_timeout_s is not None,
+    )
+
+
+def build_redirect_action(view: View, context: BuildContext) -> RedirectAction:
+    """``RedirectAction``."""
+    scheme = view.which("scheme_rewrite_specifier")
+    path = view.which("path_rewrite_specifier")
+    return RedirectAction(
+        host_redirect=view.str("host_redirect"),
+        port_redirect=view.uint("port_redirect"),
+        scheme_redirect=view.str("scheme_redirect") if scheme == "scheme_redirect" else "",
+        https_redirect=view.bool("https_redirect") if scheme == "https_redirect" else False,
+        path_redirect=view.str("path_redirect") if path == "path_redirect" else "",
+        prefix_rewrite=view.str("prefix_rewrite") if path == "prefix_rewrite" else "",
+        regex_rewrite=build_regex_rewrite(view.require("regex_rewrite"), context) if path == "regex_rewrite" else None,
+        response_code=_REDIRECT_CODES[view.enum("response_code")],
+        strip_query=view.bool("strip_query"),
+    )
+
+
+def build_direct_response_action(view: View, context: BuildContext, max_body_bytes: int) -> DirectResponseAction:
+    """``DirectResponseAction``; the body is bounded by ``max_direct_response_body_size_bytes``. ``body_format`` stays unread."""
+    body = view.message("body")
+    data = build_data_source(body, context).data if body is not None else b""
+    if len(data) > max_body_bytes:
+        raise view.error(f"the response body has {len(data)} bytes, more than {max_body_bytes}", field="body")
+    return DirectResponseAction(view.uint("status"), data)
+
+
+def build_route(view: View, context: BuildContext, max_body_bytes: int) -> RouteEntry | None:
+    """``Route``; None when its action is one that we do not have (which then stays unread)."""
+    view.ignore("metadata", why="opaque to the proxy itself")
+    view.ignore("decorator", why="names a trace's span, and nothing is traced")
+    view.ignore("tracing", why="nothing is traced")
+    name = view.str("name")
+    match = build_route_match(view.require("match"), context)
+    headers = build_header_mutations(view, context)
+    action: ForwardAction | RedirectAction | DirectResponseAction
+    action_kind = view.which("action")
+    if action_kind == "route":
+        action = build_forward_action(view.require("route"), context)
+    elif action_kind == "redirect":
+        action = build_redirect_action(view.require("redirect"), context)
+    elif action_kind == "direct_response":
+        action = build_direct_response_action(view.require("direct_response"), context, max_body_bytes)
+    else:
+        return None
+    return RouteEntry(
+        name=name,
+        match=match,
+        action=action,
+        headers=headers,
+        where=build_where(view),
+        per_filter_config=context.per_filter_config(view),
+    )
+
+
+def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -> VirtualHost:
+    """``VirtualHost``; its defaults for retries, mirroring, cors and rate limits stay unread."""
+    view.ignore("metadata", why="opaque to the proxy itself")
+    routes = context.each(view.repeated("routes"), partial(build_route, max_body_bytes=max_body_bytes))
+    return VirtualHost(
+        name=view.str("name"),
+        domains=tuple(domain.lower() for domain in view.strings("domains")),
+        routes=tuple(route for route in routes if route is not None),
+        headers=build_header_mutations(view, context),
+        require_tls=view.enum("require_tls", supported=("NONE", "EXTERNAL_ONLY", "ALL")),
+        include_request_attempt_count=view.bool("include_request_attempt_count"),
+        include_attempt_count_in_response=view.bool("include_attempt_count_in_response"),
+        where=build_where(view),
+        per_filter_config=context.per_filter_config(view),
+    )
+
+
+def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
+    """``RouteConfiguration``; VHDS and cluster specifier plugins stay unread."""
+    view.ignore("validate_clusters", why="semantics.py has already followed it")
+    view.ignore("metadata", why="opaque to the proxy itself")
+    max_body_bytes = view.uint("max_direct_response_body_size_bytes", 4096)
+    return RouteTableConfig(
+        name=view.str("name"),
+        virtual_hosts=context.each(view.repeated("virtual_hosts"), partial(build_virtual_host, max_body_bytes=max_body_bytes)),
+        headers=build_header_mutations(view, context),
+        most_specific_header_mutations_wins=view.bool("most_specific_header_mutations_wins"),
+        ignore_port_in_host_matching=view.bool("ignore_port_in_host_matching"),
+        internal_only_headers=tuple(name.lower() for name in view.strings("internal_only_headers")),
+        max_direct_response_body_size_bytes=max_body_bytes,
+    )

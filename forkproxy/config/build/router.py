@@ -1,0 +1,31 @@
+"""``extensions.filters.http.router.v3.Router`` → RouterConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.view import View
+
+type_url = "envoy.extensions.filters.http.router.v3.Router"
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """``dynamic_stats`` False switches the per-cluster response-code counters and histograms off."""
+
+    dynamic_stats: bool = True
+    start_child_span: bool = False
+    suppress_envoy_headers: bool = False
+    respect_expected_rq_timeout: bool = False
+
+
+def build(view: View, context: BuildContext) -> RouterConfig:
+    """``Router``; upstream access logs and filters, and strict header checks, stay unread."""
+    view.ignore("suppress_grpc_request_failure_code_stats", why="there are no gRPC statistics yet")
+    return RouterConfig(
+        dynamic_stats=view.bool("dynamic_stats", True),
+        start_child_span=view.bool("start_child_span"),
+        suppress_envoy_headers=view.bool("suppress_envoy_headers"),
+        respect_expected_rq_timeout=view.bool("respect_expected_rq_timeout"),
+    )

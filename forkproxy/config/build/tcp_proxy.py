@@ -1,0 +1,45 @@
+"""``extensions.filters.network.tcp_proxy.v3.TcpProxy`` → TcpProxyConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.view import View
+
+type_url = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProxyConfig:
+    """Exactly one of ``cluster`` and ``weighted_clusters`` ((name, weight) pairs). ``idle_timeout_s`` None: none (file says 0s); default 3600."""
+
+    stat_prefix: str
+    cluster: str
+    weighted_clusters: tuple[tuple[str, int], ...]
+    idle_timeout_s: float | None
+    max_connect_attempts: int
+    max_downstream_connection_duration_s: float | None
+    access_logs: tuple[AccessLogConfig, ...]
+
+
+def build(view: View, context: BuildContext) -> TcpProxyConfig:
+    """``TcpProxy``; tunneling, hashing, subset matching and on-demand clusters stay unread."""
+    weighted: tuple[tuple[str, int], ...] = ()
+    cluster = ""
+    if view.which("cluster_specifier") == "weighted_clusters":
+        clusters = view.require("weighted_clusters").repeated("clusters")
+        weighted = tuple((each.str("name"), each.uint("weight")) for each in clusters)
+    else:
+        cluster = view.str("cluster")
+    idle_timeout_s = view.duration_s("idle_timeout", 3600.0)
+    return TcpProxyConfig(
+        stat_prefix=view.str("stat_prefix"),
+        cluster=cluster,
+        weighted_clusters=weighted,
+        idle_timeout_s=idle_timeout_s or None,
+        max_connect_attempts=view.uint("max_connect_attempts", 1),
+        max_downstream_connection_duration_s=view.duration_s("max_downstream_connection_duration"),
+        access_logs=build_access_logs(view.repeated("access_log"), context),
+    )

@@ -1,0 +1,232 @@
+"""``extensions.transport_sockets.tls.v3`` → DownstreamTlsConfig, UpstreamTlsConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
+from forkproxy.config.view import View
+
+downstream_type_url = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+upstream_type_url = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+raw_buffer_type_url = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """``config.core.v3.DataSource``, read at load: ``data`` holds the bytes; ``filename`` says where they came from ("" when inline)."""
+
+    data: bytes
+    filename: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsCertificate:
+    """A certificate chain and its private key, both PEM."""
+
+    certificate_chain: DataSource
+    private_key: DataSource
+    password: DataSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateValidation:
+    """``CertificateValidationContext``: ``trusted_ca`` None means no verification of the peer (Envoy's default)."""
+
+    trusted_ca: DataSource | None = None
+    use_system_ca: bool = False
+    match_subject_alt_names: tuple[tuple[str, StringMatcher], ...] = ()
+    verify_certificate_hash: tuple[str, ...] = ()
+    verify_certificate_spki: tuple[str, ...] = ()
+    allow_expired_certificate: bool = False
+    trust_chain_verification: str = "VERIFY_TRUST_CHAIN"
+
+
+@dataclass(frozen=True, slots=True)
+class CommonTls:
+    """``CommonTlsContext`` with every secret resolved. Protocol versions: "TLSv1_0" … "TLSv1_3" or "TLS_AUTO"."""
+
+    certificates: tuple[TlsCertificate, ...] = ()
+    validation: CertificateValidation | None = None
+    alpn_protocols: tuple[str, ...] = ()
+    tls_minimum_protocol_version: str = "TLS_AUTO"
+    tls_maximum_protocol_version: str = "TLS_AUTO"
+    cipher_suites: tuple[str, ...] = ()
+    ecdh_curves: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DownstreamTlsConfig:
+    """``DownstreamTlsContext``."""
+
+    common: CommonTls
+    require_client_certificate: bool
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTlsConfig:
+    """``UpstreamTlsContext``. ``sni`` is "" when no server name is sent."""
+
+    common: CommonTls
+    sni: str
+    auto_host_sni: bool
+    auto_sni_san_validation: bool
+    where: Where
+
+
+def build_data_source(view: View, context: BuildContext) -> DataSource:
+    """``config.core.v3.DataSource``, read now: a file that cannot be read is an error that names it."""
+    kind = view.which("specifier")
+    if kind == "filename":
+        filename = view.str("filename")
+        try:
+            with open(filename, "rb") as file:
+                return DataSource(file.read(), filename)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise view.error(f'cannot read file "{filename}": {reason}', field="filename") from error
+    if kind == "inline_string":
+        return DataSource(view.str("inline_string").encode())
+    if kind == "inline_bytes":
+        return DataSource(view.bytes("inline_bytes"))
+    if kind == "environment_variable":
+        name = view.str("environment_variable")
+        if name not in context.environment:
+            raise view.error(f'environment variable "{name}" is not set', field="environment_variable")
+        return DataSource(context.environment[name].encode())
+    return DataSource(b"")
+
+
+def _data_source(view: View, name: str, context: BuildContext) -> DataSource | None:
+    source = view.message(name)
+    return None if source is None else build_data_source(source, context)
+
+
+def build_tls_certificate(view: View, context: BuildContext) -> TlsCertificate:
+    """``TlsCertificate`` in PEM; PKCS #12, OCSP staples and private key providers stay unread."""
+    chain = _data_source(view, "certificate_chain", context)
+    key = _data_source(view, "private_key", context)
+    password = _data_source(view, "password", context)
+    if view.has("pkcs12") or view.has("private_key_provider"):
+        return TlsCertificate(chain or DataSource(b""), key or DataSource(b""), password)
+    if chain is None or not chain.data:
+        raise view.error("a TLS certificate needs certificate_chain and private_key: certificate_chain is missing or empty")
+    if key is None or not key.data:
+        raise view.error("a TLS certificate needs certificate_chain and private_key: private_key is missing or empty")
+    return TlsCertificate(chain, key, password)
+
+
+def build_certificate_validation(view: View, context: BuildContext) -> CertificateValidation:
+    """``CertificateValidationContext``; CRLs, certificate providers and custom validators stay unread."""
+    names = [("", build_string_matcher(m, context)) for m in view.repeated("match_subject_alt_names")]
+    for typed in view.repeated("match_typed_subject_alt_names"):
+        san_type = typed.enum("san_type", supported=("EMAIL", "DNS", "URI", "IP_ADDRESS"))
+        names.append((san_type, build_string_matcher(typed.require("matcher"), context)))
+    system_roots = view.message("system_root_certs")
+    trusted_ca = _data_source(view, "trusted_ca", context)
+    if names and trusted_ca is None and system_roots is None and not view.has("ca_certificate_provider_instance"):
+        raise view.error(
+            "SAN-based verification of peer certificates without trusted CA is insecure and not allowed",
+        )
+    return CertificateValidation(
+        trusted_ca=trusted_ca,
+        use_system_ca=system_roots is not None,
+        match_subject_alt_names=tuple(names),
+        verify_certificate_hash=view.strings("verify_certificate_hash"),
+        verify_certificate_spki=view.strings("verify_certificate_spki"),
+        allow_expired_certificate=view.bool("allow_expired_certificate"),
+        trust_chain_verification=view.enum("trust_chain_verification", supported=("VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED")),
+    )
+
+
+def _static_secret(view: View, kind: str, context: BuildContext) -> View | None:
+    """``SdsSecretConfig`` with only a name: the static secret of that name. With an ``sds_config``, which stays unread, None."""
+    name = view.str("name")
+    if view.has("sds_config"):
+        return None
+    secret = context.secrets.get(name)
+    if secret is None or secret.which("type") != kind:
+        raise view.error(f'unknown static secret "{name}"', field="name")
+    secret.str("name")
+    return secret.message(kind)
+
+
+def _validation(view: View, context: BuildContext) -> CertificateValidation | None:
+    kind = view.which("validation_context_type")
+    source: View | None = None
+    if kind == "validation_context":
+        source = view.require("validation_context")
+    elif kind == "validation_context_sds_secret_config":
+        source = _static_secret(view.require("validation_context_sds_secret_config"), "validation_context", context)
+    elif kind == "combined_validation_context":
+        combined = view.require("combined_validation_context")
+        default = build_certificate_validation(combined.require("default_validation_context"), context)
+        secret = _static_secret(combined.require("validation_context_sds_secret_config"), "validation_context", context)
+        return default if secret is None else _merged(default, build_certificate_validation(secret, context))
+    return None if source is None else build_certificate_validation(source, context)
+
+
+def _merged(default: CertificateValidation, dynamic: CertificateValidation) -> CertificateValidation:
+    """Protobuf's merge of the two: what the secret sets replaces, lists grow."""
+    return CertificateValidation(
+        trusted_ca=dynamic.trusted_ca or default.trusted_ca,
+        use_system_ca=default.use_system_ca or dynamic.use_system_ca,
+        match_subject_alt_names=default.match_subject_alt_names + dynamic.match_subject_alt_names,
+        verify_certificate_hash=default.verify_certificate_hash + dynamic.verify_certificate_hash,
+        verify_certificate_spki=default.verify_certificate_spki + dynamic.verify_certificate_spki,
+        allow_expired_certificate=default.allow_expired_certificate or dynamic.allow_expired_certificate,
+        trust_chain_verification=(
+            default.trust_chain_verification
+            if dynamic.trust_chain_verification == "VERIFY_TRUST_CHAIN"
+            else dynamic.trust_chain_verification
+        ),
+    )
+
+
+def build_common_tls(view: View | None, context: BuildContext) -> CommonTls:
+    """``CommonTlsContext``; certificate providers, custom handshakers and key logs stay unread."""
+    if view is None:
+        return CommonTls()
+    certificates = [build_tls_certificate(certificate, context) for certificate in view.repeated("tls_certificates")]
+    for reference in view.repeated("tls_certificate_sds_secret_configs"):
+        secret = _static_secret(reference, "tls_certificate", context)
+        if secret is not None:
+            certificates.append(build_tls_certificate(secret, context))
+    validation = _validation(view, context)
+    alpn = view.strings("alpn_protocols")
+    parameters = view.message("tls_params")
+    if parameters is None:
+        return CommonTls(certificates=tuple(certificates), validation=validation, alpn_protocols=alpn)
+    return CommonTls(
+        certificates=tuple(certificates),
+        validation=validation,
+        alpn_protocols=alpn,
+        tls_minimum_protocol_version=parameters.enum("tls_minimum_protocol_version"),
+        tls_maximum_protocol_version=parameters.enum("tls_maximum_protocol_version"),
+        cipher_suites=parameters.strings("cipher_suites"),
+        ecdh_curves=parameters.strings("ecdh_curves"),
+    )
+
+
+def build_downstream_tls(view: View, context: BuildContext) -> DownstreamTlsConfig:
+    """``DownstreamTlsContext``; session tickets, OCSP and ``require_sni`` stay unread."""
+    common = build_common_tls(view.message("common_tls_context"), context)
+    return DownstreamTlsConfig(
+        common=common,
+        require_client_certificate=view.bool("require_client_certificate"),
+        where=build_where(view),
+    )
+
+
+def build_upstream_tls(view: View, context: BuildContext) -> UpstreamTlsConfig:
+    """``UpstreamTlsContext``; renegotiation stays unread."""
+    view.ignore("max_session_keys", why="upstream sessions are not resumed")
+    return UpstreamTlsConfig(
+        common=build_common_tls(view.message("common_tls_context"), context),
+        sni=view.str("sni"),
+        auto_host_sni=view.bool("auto_host_sni"),
+        auto_sni_san_validation=view.bool("auto_sni_san_validation"),
+        where=build_where(view),
+    )

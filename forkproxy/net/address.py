@@ -1,0 +1,45 @@
+"""Socket addresses as text and as what the socket calls take."""
+
+from __future__ import annotations
+
+import socket
+
+SocketAddress = tuple[str, int] | str
+"""An (IP literal, port) pair, or the path of a unix-domain socket (a leading NUL: abstract)."""
+
+
+def family_of(address: SocketAddress) -> socket.AddressFamily:
+    """The address family that a socket for ``address`` needs."""
+    if isinstance(address, str):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def normalise(raw: object) -> SocketAddress:
+    """What ``getpeername``/``accept`` returned, as a SocketAddress: IPv6 loses flow label and scope, v4-mapped becomes IPv4."""
+    if isinstance(raw, tuple):
+        ip: str = raw[0]
+        if ip.startswith("::ffff:") and "." in ip:
+            ip = ip[7:]
+        return (ip, raw[1])
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "surrogateescape")
+    return str(raw)
+
+
+def text(address: SocketAddress | None) -> str:
+    """Envoy's notation: ``1.2.3.4:80``, ``[::1]:80``, a path, ``@name`` for an abstract socket, ``""`` for None."""
+    if address is None:
+        return ""
+    if isinstance(address, str):
+        return "@" + address[1:] if address.startswith("\0") else address
+    ip, port = address
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def parse_ip_port(value: str) -> tuple[str, int]:
+    """``1.2.3.4:80`` or ``[::1]:80`` → (ip, port); ValueError when it is neither."""
+    host, _, port = value.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return host, int(port)

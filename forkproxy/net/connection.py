@@ -1,0 +1,415 @@
+"""One socket with buffered writes, watermarks and half-close. The only module (with net/tls.py) that touches traffic sockets.
+
+Rules
+- Reads: one ``recv`` per readiness; the bytes go to ``on_data``. ``pause_reading`` stops that (watermarks, pipelining).
+- Writes: ``write`` appends; one ``send`` at the end of the loop's pass. Only a refused or partial send asks for EPOLLOUT.
+- Above the high watermark ``on_above_high_watermark`` is called once, below half of it ``on_below_low_watermark``.
+- ``on_close(reason)`` is called exactly once, when the socket is given back, whoever closed it. After it no other call comes.
+- The callbacks are slots, set by the owner. They are emptied on close, which breaks the cycles owner → connection → owner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from forkproxy.net import address as addresses
+from forkproxy.net import poller
+from forkproxy.net.address import SocketAddress
+from forkproxy.net.loop import Loop
+from forkproxy.net.timers import Timer
+
+RECV_BYTES = 65536
+SENDMSG_BUFFERS = 64
+DEFAULT_BUFFER_LIMIT_BYTES = 1024 * 1024
+
+READ = poller.READ
+WRITE = poller.WRITE
+
+# Why a connection ended; what on_close is given.
+REMOTE_CLOSE = "remote_close"
+REMOTE_RESET = "remote_reset"
+LOCAL_CLOSE = "local_close"
+CONNECT_FAILURE = "connect_failure"
+CONNECT_TIMEOUT = "connect_timeout"
+TLS_FAILURE = "tls_failure"
+
+_next_id = count(1).__next__
+
+
+def _ignore_data(_data: bytes) -> None:
+    pass
+
+
+def _ignore_close(_reason: str) -> None:
+    pass
+
+
+def _ignore() -> None:
+    pass
+
+
+class Connection:
+    """A connected (or connecting) stream socket on a loop. Made by a listener or by ``connect``."""
+
+    __slots__ = (
+        "__weakref__",
+        "_above_high_watermark",
+        "_detached",
+        "_mask",
+        "_recv",
+        "_send",
+        "_sending",
+        "bytes_received",
+        "bytes_sent",
+        "close_timer",
+        "closed",
+        "closing",
+        "end_received",
+        "end_sent",
+        "error",
+        "fd",
+        "filter_state",
+        "half_close",
+        "high_watermark",
+        "id",
+        "local_address",
+        "loop",
+        "on_above_high_watermark",
+        "on_below_low_watermark",
+        "on_close",
+        "on_connected",
+        "on_data",
+        "on_end",
+        "out",
+        "out_bytes",
+        "read_pauses",
+        "remote_address",
+        "requested_server_name",
+        "sock",
+        "tls",
+        "transport_failure_reason",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        remote_address: SocketAddress,
+        buffer_limit_bytes: int = DEFAULT_BUFFER_LIMIT_BYTES,
+    ) -> None:
+        self.loop = loop
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.id = _next_id()
+        self.remote_address = remote_address
+        self.local_address: SocketAddress | None = None
+        self.tls: Any = None
+        """The ``ssl.SSLObject``-like socket once TLS is on; None on raw connections."""
+        self.requested_server_name = ""
+        self.half_close = False
+        """True: the peer's end of data is told by ``on_end`` and our side stays open. False: it closes the connection."""
+        self.high_watermark = buffer_limit_bytes or (1 << 62)
+        self.on_data: Callable[[bytes], None] = _ignore_data
+        self.on_end: Callable[[], None] = _ignore
+        self.on_close: Callable[[str], None] = _ignore_close
+        self.on_connected: Callable[[], None] = _ignore
+        self.on_above_high_watermark: Callable[[], None] = _ignore
+        self.on_below_low_watermark: Callable[[], None] = _ignore
+        self.filter_state: dict[object, Any] | None = None
+        """One connection's state of the network filters, by filter object. Made by the filter chain when it needs it."""
+        self.out: list[bytes] = []
+        self.out_bytes = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.read_pauses = 0
+        """How many parties have asked not to read; reading goes on at 0."""
+        self.closing = False
+        self.closed = False
+        self.end_received = False
+        self.end_sent = False
+        self.error: OSError | None = None
+        self.transport_failure_reason = ""
+        self.close_timer: Timer | None = None
+        self._sending = False  # already in loop.pending
+        self._above_high_watermark = False
+        self._detached = True  # not known to the poller
+        self._mask = 0
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._send: Callable[[bytes], int] = sock.send
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self.closing else "open"
+        return f"<{type(self).__name__} {self.id} fd={self.fd} {addresses.text(self.remote_address)} {state} out={self.out_bytes}>"
+
+    # -- starting
+
+    def start(self) -> None:
+        """Begin to read. For a connection that was accepted."""
+        self._mask = READ
+        self._detached = False
+        self.loop.register(self.fd, READ, self.on_event)
+
+    def start_connecting(self) -> None:
+        """Wait for the connect that was started on the socket; then ``on_connected`` or ``on_close(CONNECT_FAILURE)``."""
+        self._mask = WRITE
+        self._detached = False
+        self.loop.register(self.fd, WRITE, self._on_connect_event)
+
+    def _on_connect_event(self, _mask: int) -> None:
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.error = OSError(code, errno.errorcode.get(code, str(code)))
+            self._destroy(CONNECT_FAILURE)
+            return
+        self._connected()
+
+    def _connected(self) -> None:
+        self.loop.handlers[self.fd] = self.on_event
+        self._mask = READ if not self.read_pauses else 0
+        self.loop.modify(self.fd, self._mask)
+        if self.out and not self._sending:
+            self._sending = True
+            self.loop.pending.append(self)
+        self.on_connected()
+
+    def local_socket_address(self) -> SocketAddress | None:
+        """The local address; asked of the kernel the first time (accepting does not pay for it)."""
+        if self.local_address is None and not self.closed:
+            with contextlib.suppress(OSError):
+                self.local_address = addresses.normalise(self.sock.getsockname())
+        return self.local_address
+
+    # -- reading
+
+    def on_event(self, mask: int) -> None:
+        """The poller's event."""
+        if mask & WRITE:
+            self._on_writable()
+            if mask == WRITE or self.closed:
+                return
+        if self.read_pauses:
+            # Only an error or a hang-up comes while paused. Level-triggered, it would come for ever: leave the poller
+            # until somebody wants to read, for bytes before the hang-up may still wait in the kernel.
+            self.loop.unregister(self.fd)
+            self._detached = True
+            return
+        try:
+            data = self._recv(RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error)
+            return
+        if data:
+            self.bytes_received += len(data)
+            self.on_data(data)
+        else:
+            self._on_end_of_data()
+
+    def _on_end_of_data(self) -> None:
+        self.end_received = True
+        if self.half_close and not self.closing:
+            self.pause_reading()
+            if self.end_sent and not self.out:
+                self._destroy(REMOTE_CLOSE)
+            else:
+                self.on_end()
+            return
+        self._destroy(LOCAL_CLOSE if self.closing else REMOTE_CLOSE)
+
+    def _fail(self, error: OSError) -> None:
+        self.error = error
+        self._destroy(LOCAL_CLOSE if self.closing else REMOTE_RESET)
+
+    def pause_reading(self) -> None:
+        """Do not read until as many ``resume_reading`` calls have come as pauses."""
+        self.read_pauses += 1
+        if self.read_pauses == 1:
+            self._set_mask(self._mask & ~READ)
+
+    def resume_reading(self) -> None:
+        """Take one pause back."""
+        self.read_pauses -= 1
+        if self.read_pauses == 0 and not self.closed:
+            self._set_mask(self._mask | READ)
+
+    def _set_mask(self, mask: int) -> None:
+        if self.closed or (mask == self._mask and not self._detached):
+            return
+        self._mask = mask
+        if self._detached:
+            if mask:
+                self._detached = False
+                self.loop.register(self.fd, mask, self.on_event)
+        elif self.loop.handlers.get(self.fd) == self.on_event:
+            self.loop.modify(self.fd, mask)
+        # else: still connecting; the mask is set when connected
+
+    # -- writing
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` at the end of this pass. Ignored once the connection closes."""
+        if self.closing or self.closed or self.end_sent:
+            return
+        self.out.append(data)
+        self.out_bytes = size = self.out_bytes + len(data)
+        if not self._sending:
+            self._sending = True
+            self.loop.pending.append(self)
+        if size > self.high_watermark and not self._above_high_watermark:
+            self._above_high_watermark = True
+            self.on_above_high_watermark()
+
+    def flush(self) -> None:
+        """Called by the loop at the end of a pass: one send of everything that was written."""
+        self._sending = False
+        if self.closed or self._mask & WRITE:
+            return  # gone; or connecting, or waiting for the kernel's buffer: _on_writable goes on
+        self._flush()
+
+    def _flush(self) -> None:
+        out = self.out
+        size = self.out_bytes
+        if not size:
+            self._flushed()
+            return
+        try:
+            if len(out) == 1:
+                sent = self._send(out[0])
+            elif size <= RECV_BYTES or self.tls is not None:
+                # Joining is cheaper than an iovec for small pieces; TLS has no sendmsg.
+                out[:] = (b"".join(out),)
+                sent = self._send(out[0])
+            else:
+                sent = self.sock.sendmsg(out[:SENDMSG_BUFFERS])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        self.bytes_sent += sent
+        if sent == size:
+            out.clear()
+            self.out_bytes = 0
+        else:
+            self._drop_sent(sent)
+            if not self._mask & WRITE:
+                self._set_mask(self._mask | WRITE)
+        if self._above_high_watermark and self.out_bytes <= self.high_watermark // 2:
+            self._above_high_watermark = False
+            self.on_below_low_watermark()
+        if sent == size:
+            self._flushed()
+
+    def _drop_sent(self, sent: int) -> None:
+        self.out_bytes -= sent
+        out = self.out
+        index = 0
+        while sent and sent >= len(out[index]):
+            sent -= len(out[index])
+            index += 1
+        del out[:index]
+        if sent:
+            out[0] = out[0][sent:]
+
+    def _on_writable(self) -> None:
+        self._flush()
+        if not self.closed and not self.out and self._mask & WRITE:
+            self._set_mask(self._mask & ~WRITE)
+
+    def _flushed(self) -> None:
+        # Everything written is with the kernel.
+        if self.closing:
+            if self.close_timer is None:
+                self._destroy(LOCAL_CLOSE)
+            elif not self.end_sent:
+                self.end_sent = True
+                self._shutdown_write()
+        elif self.end_sent:
+            self._shutdown_write()
+            if self.end_received:
+                self._destroy(REMOTE_CLOSE)
+
+    def _shutdown_write(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._fail(error)
+
+    # -- ending
+
+    def end_write(self) -> None:
+        """Half-close: after what was written, the peer reads an end of data. Reading goes on."""
+        if self.end_sent or self.closing or self.closed:
+            return
+        self.end_sent = True
+        if not self._sending:
+            self._sending = True
+            self.loop.pending.append(self)
+
+    def close(self) -> None:
+        """Send what was written, then close. What the peer still sends is not read."""
+        if self.closing or self.closed:
+            return
+        self.closing = True
+        self.pause_reading()
+        if not self._sending:
+            self._sending = True
+            self.loop.pending.append(self)
+
+    def close_lingering(self, timeout_s: float) -> None:
+        """Send what was written and an end of data, throw away what comes, close at the peer's end or after ``timeout_s``.
+
+        For a peer that is perhaps still sending: closing a socket with unread bytes makes the kernel send a reset, which can
+        overtake our last answer (RFC 9112 section 9.6).
+        """
+        if self.closing or self.closed:
+            return
+        self.closing = True
+        self.on_data = _ignore_data
+        self.close_timer = self.loop.call_later(timeout_s, self._on_close_timeout)
+        while self.read_pauses:
+            self.resume_reading()
+        if not self._sending:
+            self._sending = True
+            self.loop.pending.append(self)
+
+    def _on_close_timeout(self) -> None:
+        self._destroy(LOCAL_CLOSE)
+
+    def abort(self, reason: str = LOCAL_CLOSE) -> None:
+        """Close now; what was written and not sent is lost."""
+        self._destroy(reason)
+
+    def reset(self) -> None:
+        """Close now with a TCP reset, so that the peer sees an incomplete message for what it is."""
+        if not self.closed:
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            self._destroy(LOCAL_CLOSE)
+
+    def _destroy(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self._say_goodbye()
+        if self.close_timer is not None:
+            self.close_timer.disarm()
+        self.loop.close_later(self.sock)
+        on_close = self.on_close
+        self.on_data = _ignore_data
+        self.on_end = self.on_connected = self.on_above_high_watermark = self.on_below_low_watermark = _ignore
+        self.on_close = _ignore_close
+        self.out.clear()
+        self.out_bytes = 0
+        on_close(reason)
+        self.filter_state = None
+
+    def _say_goodbye(self) -> None:
+        # A raw transport has nothing to say; TLS sends close_notify.
+        pass

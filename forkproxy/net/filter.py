@@ -1,0 +1,289 @@
+"""The contracts of network (L4) and listener filters, and the compiled chain that runs them.
+
+A filter object is made once per configuration entry and worker and shared by all its connections; what belongs to one
+connection lives in ``connection.filter_state[self]``. Hooks are plain calls and never block. A chain is compiled from the
+hooks that a subclass really overrides: what nobody overrides is not called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final
+
+from forkproxy.net.connection import Connection
+
+READ: Final = "READ"
+WRITE: Final = "WRITE"
+READ_WRITE: Final = "READ_WRITE"
+
+
+class StopIterationStatus:
+    """The type of STOP_ITERATION, so that hooks can be annotated."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "STOP_ITERATION"
+
+
+STOP_ITERATION: Final = StopIterationStatus()
+"""What a hook returns to hold the chain at itself; the filter goes on later by ``continue_reading`` / ``continue_decoding``."""
+
+HookResult = StopIterationStatus | None
+DataResult = StopIterationStatus | bytes | None
+
+
+class NetworkFilter:
+    """Base of network filters. Every hook here does nothing: override what you need and declare ``direction``.
+
+    ``direction``: READ (overrides on_data), WRITE (overrides on_write) or READ_WRITE (both); checked at load.
+    ``terminal``: the last filter of a chain, and only the last, is terminal: it consumes the data.
+    """
+
+    direction: ClassVar[str] = READ
+    terminal: ClassVar[bool] = False
+
+    @classmethod
+    def from_config(cls, config: Any, context: Any) -> NetworkFilter:
+        """Make the filter, in the supervisor. ``config``: the extension's dataclass, or a plain dict for third parties.
+
+        ``context``: ``forkproxy.filters.context.FilterContext``. Raises ConfigError when the filter cannot work.
+        """
+        return cls()
+
+    def start(self, worker: Any) -> None:
+        """Called once in each worker, before any connection. ``worker``: ``forkproxy.filters.context.WorkerContext``."""
+
+    def stop(self) -> None:
+        """Called once when the worker drains: no new connection comes."""
+
+    def on_new_connection(self, connection: Connection) -> HookResult:
+        """A connection was accepted (before TLS is done)."""
+        return None
+
+    def on_data(self, connection: Connection, data: bytes, end_stream: bool) -> DataResult:
+        """Bytes from downstream. None passes them on, bytes replace them, STOP_ITERATION keeps them until continue_reading."""
+        return None
+
+    def on_write(self, connection: Connection, data: bytes, end_stream: bool) -> DataResult:
+        """Bytes towards downstream, in reverse order of the chain. Results as for on_data."""
+        return None
+
+    def on_close(self, connection: Connection, reason: str) -> None:
+        """The connection is gone (``forkproxy.net.connection`` names the reasons)."""
+
+    def reader(self, connection: Connection) -> Callable[[bytes], None] | None:
+        """For a terminal filter with an object per connection: that object's own read callable, instead of on_data calls."""
+        return None
+
+
+class ListenerFilter:
+    """Base of listener filters, which look at a connection's first bytes before a filter chain is chosen."""
+
+    max_read_bytes: ClassVar[int] = 0
+
+    @classmethod
+    def from_config(cls, config: Any, context: Any) -> ListenerFilter:
+        """As NetworkFilter.from_config."""
+        return cls()
+
+    def on_accept(self, accepted: Any) -> HookResult:
+        """A socket was accepted."""
+        return None
+
+    def on_data(self, accepted: Any, peeked: bytes) -> HookResult:
+        """Up to ``max_read_bytes`` bytes, peeked: they stay in the socket."""
+        return None
+
+
+def overrides(filter_object: object, base: type, hook: str) -> bool:
+    """Does the filter's class really override ``hook``?"""
+    return getattr(type(filter_object), hook) is not getattr(base, hook)
+
+
+def check_direction(filter_class: type[NetworkFilter]) -> str:
+    """"" when the declared direction agrees with the hooks that are overridden, else what is wrong."""
+    reads = filter_class.on_data is not NetworkFilter.on_data or filter_class.reader is not NetworkFilter.reader
+    writes = filter_class.on_write is not NetworkFilter.on_write
+    direction = filter_class.direction
+    if direction not in (READ, WRITE, READ_WRITE):
+        return f"direction is {direction!r}, not READ, WRITE or READ_WRITE"
+    if writes and direction == READ:
+        return "overrides on_write but declares direction READ"
+    if reads and direction == WRITE:
+        return "overrides on_data but declares direction WRITE"
+    if direction in (WRITE, READ_WRITE) and not writes:
+        return f"declares direction {direction} but does not override on_write"
+    return ""
+
+
+class NetworkFilterChain:
+    """The compiled chain of one filter chain entry. ``attach`` wires a new connection to it."""
+
+    __slots__ = ("_closers", "_new", "_only_reader", "_reads", "_writes", "filters")
+
+    def __init__(self, filters: Sequence[NetworkFilter]) -> None:
+        self.filters = tuple(filters)
+        self._new = tuple(f.on_new_connection for f in filters if overrides(f, NetworkFilter, "on_new_connection"))
+        self._reads = tuple(
+            f for f in filters if overrides(f, NetworkFilter, "on_data") or overrides(f, NetworkFilter, "reader")
+        )
+        self._writes = tuple(f.on_write for f in reversed(filters) if overrides(f, NetworkFilter, "on_write"))
+        self._closers = tuple(f.on_close for f in filters if overrides(f, NetworkFilter, "on_close"))
+        only = self._reads[0] if len(self._reads) == 1 and not self._writes else None
+        self._only_reader = only if only is not None and overrides(only, NetworkFilter, "reader") else None
+
+    @property
+    def has_write_filters(self) -> bool:
+        """Connections of this chain must be made by a class with the write filters mixed in."""
+        return bool(self._writes)
+
+    def attach(self, connection: Connection) -> None:
+        """Give the connection its state and callbacks, and tell the filters of it."""
+        connection.filter_state = {}
+        if self._closers:
+            connection.on_close = _Closer(self._closers, connection)
+        if self._only_reader is not None:
+            reader = self._only_reader.reader(connection)
+            if reader is not None:
+                connection.on_data = reader
+        else:
+            pipeline = ReadPipeline(self._reads, connection)
+            connection.filter_state[READ] = pipeline
+            connection.on_data = pipeline.on_data
+            connection.on_end = pipeline.on_end
+        if self._writes and isinstance(connection, WriteFilteredConnection):
+            connection.write_filters = self._writes
+        for on_new_connection in self._new:
+            if on_new_connection(connection) is STOP_ITERATION:
+                break
+
+
+class _Closer:
+    __slots__ = ("_closers", "_connection")
+
+    def __init__(self, closers: tuple[Callable[[Connection, str], None], ...], connection: Connection) -> None:
+        self._closers = closers
+        self._connection = connection
+
+    def __call__(self, reason: str) -> None:
+        for on_close in self._closers:
+            on_close(self._connection, reason)
+
+
+class ReadPipeline:
+    """One connection's way through several read filters; keeps what a filter holds."""
+
+    __slots__ = ("_connection", "_end_stream", "_held", "_hooks", "_stopped_at")
+
+    def __init__(self, filters: Sequence[NetworkFilter], connection: Connection) -> None:
+        self._connection = connection
+        self._hooks = tuple(_read_hook(f, connection) for f in filters)
+        self._stopped_at = -1
+        self._held: list[bytes] = []
+        self._end_stream = False
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes from the connection."""
+        if self._stopped_at >= 0:
+            self._held.append(data)
+            if sum(map(len, self._held)) > self._connection.high_watermark and not self._connection.read_pauses:
+                self._connection.pause_reading()
+        else:
+            self._run(0, data, False)
+
+    def on_end(self) -> None:
+        """The peer's end of data."""
+        self._end_stream = True
+        if self._stopped_at < 0:
+            self._run(0, b"", True)
+
+    def continue_reading(self) -> None:
+        """The filter that returned STOP_ITERATION lets go: what was held passes on to the next filter."""
+        start = self._stopped_at + 1
+        if start == 0:
+            return
+        self._stopped_at = -1
+        data = b"".join(self._held)
+        self._held.clear()
+        if self._connection.read_pauses:
+            self._connection.resume_reading()
+        if data or self._end_stream:
+            self._run(start, data, self._end_stream)
+
+    def _run(self, start: int, data: bytes, end_stream: bool) -> None:
+        connection = self._connection
+        for index in range(start, len(self._hooks)):
+            result = self._hooks[index](connection, data, end_stream)
+            if connection.closed:
+                return
+            if result is None:
+                continue
+            if isinstance(result, bytes):
+                data = result
+            elif result is STOP_ITERATION:
+                if index + 1 < len(self._hooks):
+                    self._stopped_at = index
+                    if data:
+                        self._held.insert(0, data)
+                return
+
+
+def _read_hook(filter_object: NetworkFilter, connection: Connection) -> Callable[[Connection, bytes, bool], DataResult]:
+    if overrides(filter_object, NetworkFilter, "reader"):
+        reader = filter_object.reader(connection)
+        if reader is not None:
+            return _ReaderHook(reader, connection)
+    return filter_object.on_data
+
+
+class _ReaderHook:
+    # A terminal filter's reader inside a longer pipeline. Its end of data is the connection's own on_end, kept from before.
+    __slots__ = ("_on_end", "_reader")
+
+    def __init__(self, reader: Callable[[bytes], None], connection: Connection) -> None:
+        self._reader = reader
+        self._on_end = connection.on_end
+
+    def __call__(self, _connection: Connection, data: bytes, end_stream: bool) -> DataResult:
+        if data:
+            self._reader(data)
+        if end_stream:
+            self._on_end()
+        return None
+
+
+def continue_reading(connection: Connection) -> None:
+    """For a network filter that had returned STOP_ITERATION on ``connection``: go on with the filters after it."""
+    state = connection.filter_state
+    if state is not None:
+        pipeline = state.get(READ)
+        if isinstance(pipeline, ReadPipeline):
+            pipeline.continue_reading()
+
+
+class WriteFilteredConnection(Connection):
+    """A raw connection whose writes pass through the chain's write filters first."""
+
+    __slots__ = ("write_filters",)
+
+    write_filters: tuple[Callable[[Connection, bytes, bool], DataResult], ...]
+
+    def write(self, data: bytes) -> None:
+        """Run the write filters, then send what they leave."""
+        for on_write in self.write_filters:
+            result = on_write(self, data, False)
+            if result is STOP_ITERATION:
+                return
+            if isinstance(result, bytes):
+                data = result
+        if data:
+            super().write(data)
+
+    def end_write(self) -> None:
+        """Tell the write filters of the end, then half-close."""
+        for on_write in self.write_filters:
+            result = on_write(self, b"", True)
+            if isinstance(result, bytes) and result:
+                super().write(result)
+        super().end_write()

@@ -1,0 +1,127 @@
+"""Making sockets: listening ones for the supervisor's slots, connecting ones for upstreams."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Iterable
+
+from forkproxy.net.address import SocketAddress, family_of
+
+DEFAULT_BACKLOG = 1024
+
+SocketOption = tuple[int, int, bytes]
+"""(level, name, value as the kernel takes it)."""
+
+
+def listening_socket(
+    address: SocketAddress,
+    *,
+    backlog: int = DEFAULT_BACKLOG,
+    reuse_port: bool = True,
+    ipv4_compat: bool = False,
+    freebind: bool = False,
+    transparent: bool = False,
+    pipe_mode: int = 0,
+    prebind_options: Iterable[SocketOption] = (),
+    bound_options: Iterable[SocketOption] = (),
+    listening_options: Iterable[SocketOption] = (),
+) -> socket.socket:
+    """A bound, listening, non-blocking, close-on-exec socket. OSError when it cannot be bound.
+
+    A unix-domain path that is a socket nobody listens on any more is removed first.
+    """
+    family = family_of(address)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_UNIX:
+            assert isinstance(address, str)
+            _remove_stale(address)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if ipv4_compat else 1)
+            if freebind:
+                sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+            if transparent:
+                sock.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
+        for level, name, value in prebind_options:
+            sock.setsockopt(level, name, value)
+        sock.bind(address)
+        if pipe_mode and isinstance(address, str) and not address.startswith("\0"):
+            os.chmod(address, pipe_mode)
+        for level, name, value in bound_options:
+            sock.setsockopt(level, name, value)
+        sock.listen(backlog)
+        for level, name, value in listening_options:
+            sock.setsockopt(level, name, value)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+_IP_FREEBIND = 15  # <linux/in.h>; the socket module does not name it
+
+
+def _remove_stale(path: str) -> None:
+    if path.startswith("\0"):
+        return
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.settimeout(0)
+        probe.connect(path)
+    except ConnectionRefusedError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    except OSError:
+        pass
+    finally:
+        probe.close()
+
+
+def connecting_socket(
+    address: SocketAddress,
+    *,
+    bind_address: SocketAddress | None = None,
+    keepalive: tuple[int, int, int] | None = None,
+) -> socket.socket:
+    """A non-blocking socket whose ``connect`` has been started. OSError when it fails at once (no route, no descriptor).
+
+    ``keepalive``: (probes, idle seconds, interval seconds), 0 leaves the kernel's value.
+    """
+    family = family_of(address)
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if keepalive is not None:
+                _set_keepalive(sock, *keepalive)
+        if bind_address is not None:
+            sock.bind(bind_address)
+        with contextlib.suppress(BlockingIOError):
+            sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _set_keepalive(sock: socket.socket, probes: int, time_s: int, interval_s: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPCNT, probes),
+        (socket.TCP_KEEPIDLE, time_s),
+        (socket.TCP_KEEPINTVL, interval_s),
+    ):
+        if value:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

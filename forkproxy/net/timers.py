@@ -1,0 +1,71 @@
+"""Timers whose re-arming is a number written, not a heap push.
+
+A connection moves its deadline with every request, nearly always to a later time. So the heap keeps one entry per timer,
+never later than its deadline; an entry that comes up early is pushed again at the true deadline. Moving a deadline forward
+costs one attribute and one comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+NEVER = float("inf")
+
+_next_entry = count().__next__
+"""Breaks ties in the heap: one timer may have two entries of the same deadline, and timers do not compare."""
+
+
+class Timer:
+    """One deadline on a loop's clock (seconds of ``loop.now``). ``deadline`` is NEVER while disarmed."""
+
+    __slots__ = ("_heap", "callback", "deadline", "entry_at")
+
+    def __init__(self, heap: list[tuple[float, int, Timer]], callback: Callable[[], None]) -> None:
+        self._heap = heap
+        self.callback = callback
+        self.deadline = NEVER
+        self.entry_at = NEVER
+
+    def arm(self, deadline: float) -> None:
+        """Fire at ``deadline``, whatever was asked before."""
+        self.deadline = deadline
+        if deadline < self.entry_at:
+            self.entry_at = deadline
+            heappush(self._heap, (deadline, _next_entry(), self))
+
+    def disarm(self) -> None:
+        """Do not fire. The heap's entry, if any, dies when it comes up."""
+        self.deadline = NEVER
+
+    cancel = disarm
+
+
+class Timers:
+    """All timers of a loop."""
+
+    __slots__ = ("heap",)
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, Timer]] = []
+
+    def timer(self, callback: Callable[[], None]) -> Timer:
+        """A disarmed timer that will call ``callback()``."""
+        return Timer(self.heap, callback)
+
+    def run_due(self, now: float) -> None:
+        """Call what is due at ``now``. A callback may arm and disarm any timer, also its own."""
+        heap = self.heap
+        while heap and heap[0][0] <= now:
+            at, _, timer = heappop(heap)
+            if timer.entry_at != at:
+                continue  # a later entry of a timer that was armed earlier meanwhile
+            timer.entry_at = NEVER
+            deadline = timer.deadline
+            if deadline <= now:
+                timer.deadline = NEVER
+                timer.callback()
+            elif deadline != NEVER:
+                timer.entry_at = deadline
+                heappush(heap, (deadline, _next_entry(), timer))
