@@ -1,0 +1,285 @@
+"""Exchanges: what a downstream sends, how the upstream answers, and everything that could be observed.
+
+`play` runs one exchange on one proxy and returns an Observation; `normalise` takes out what may differ between two runs of
+the same program (dates, ids, durations, ports), and nothing else. A differential test compares two Observations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import time
+
+from tests.support import bootstrap, upstream
+from tests.support.proxy import ProxyProcess, free_ports
+from tests.support.wire import Downstream
+
+LOG_LIMIT_S = 2.0
+STATS_LIMIT_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadUntil:
+    """Read until `marker` arrives."""
+
+    marker: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadResponses:
+    """Read until `count` final responses are complete."""
+
+    count: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadToEnd:
+    """Read until the proxy closes."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UpstreamHas:
+    """Wait until `marker` has reached the upstream."""
+
+    marker: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HalfClose:
+    """Send a FIN."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reset:
+    """Close with a RST; the exchange ends here."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gap:
+    """Let what was sent arrive as a packet of its own."""
+
+    seconds: float = 0.02
+
+
+SendStep = bytes | ReadUntil | ReadResponses | ReadToEnd | UpstreamHas | HalfClose | Reset | Gap
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchange:
+    """One conversation.
+
+    send       what the downstream does, in order; after it, `responses` final responses are awaited, then a moment of quiet
+    answers    the upstream's script (see tests.support.upstream); the last one repeats
+    config     the name of the configuration it runs on
+    log_lines  how many access log lines belong to it (a request each; also one for a request that could not be parsed)
+    compare    what a differential test compares: of "downstream", "upstream", "log", "stats", "ending"
+    """
+
+    name: str
+    send: tuple[SendStep, ...]
+    answers: tuple[upstream.Answer, ...] = ()
+    config: str = "plain"
+    responses: int = 1
+    log_lines: int = 1
+    compare: tuple[str, ...] = ("downstream", "ending", "upstream", "log", "stats")
+    listener: str = "main"
+    quiet_s: float = 0.03
+
+
+@dataclasses.dataclass
+class Observation:
+    """Everything one exchange did, normalised."""
+
+    downstream: bytes
+    ending: str
+    upstream: list[tuple[bytes, str]]
+    log: list[str]
+    stats: dict[str, int]
+    settled: bool = True
+
+    def lines(self, compare: tuple[str, ...]) -> list[str]:
+        """A text form to compare and to show."""
+        found = []
+        if "downstream" in compare:
+            found += ["-- downstream received", *show(self.downstream)]
+        if "ending" in compare:
+            found += [f"-- downstream connection: {self.ending}"]
+        if "upstream" in compare:
+            for index, (data, ending) in enumerate(self.upstream):
+                found += [f"-- upstream connection {index} received, left {ending}", *show(data)]
+        if "log" in compare:
+            found += ["-- access log", *self.log]
+        if "stats" in compare:
+            found += ["-- stats", *(f"{name}: {value}" for name, value in sorted(self.stats.items()))]
+        return found
+
+
+def show(data: bytes) -> list[str]:
+    """Bytes as readable lines, one per line on the wire; long runs are folded."""
+    text = re.sub(r"(.)\1{80,}", lambda m: f"{m[1]}*{len(m[0])}", data.decode("latin-1"))
+    shown = text.encode("latin-1").decode("latin-1").replace("\r\n", "\\r\\n\n")
+    return [repr(line)[1:-1].replace("\\\\r\\\\n", "\\r\\n") for line in shown.split("\n")] if data else ["(nothing)"]
+
+
+UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+DATE = re.compile(rb"(?i)(\bdate: )\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
+TIMING = re.compile(rb"(x-envoy-upstream-service-time: |x-envoy-expected-rq-timeout-ms: )\d+")
+
+
+def normalise(data: bytes, ports: dict[str, int]) -> bytes:
+    """Take out request ids, dates, durations and the ports of this run."""
+    data = UUID.sub(b"<uuid>", data)
+    data = DATE.sub(rb"\1<date>", data)
+    data = re.sub(rb"(x-envoy-upstream-service-time: )\d+", rb"\1<ms>", data)
+    for name, number in ports.items():
+        data = re.sub(rb"\b%d\b" % number, b"<port-%s>" % name.encode(), data)
+    return data
+
+
+# Counters that say what a request did. Gauges and histograms move with time; so do these when a connection idles.
+STATS = re.compile(
+    r"^(http\.ingress\.|cluster\.|vhost\.|listener\.127\.0\.0\.1_\d+\.|listener\.main\.|http1\.|tcp\.)"
+)
+STATS_LEFT_OUT = re.compile(
+    r"(_active$|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
+    r"|max_host_weight|bind_errors|update_|upstream_cx_(rx|tx)_bytes_total|downstream_cx_(rx|tx)_bytes_total"
+    r"|upstream_cx_(destroy|close_notify|http1|connect_attempts)|downstream_cx_(destroy|delayed|max)|upstream_cx_total|upstream_cx_overflow)"
+)
+
+
+class ProxyUnderTest:
+    """A started proxy of one configuration with its scripted upstreams."""
+
+    def __init__(self, kind: type[ProxyProcess], data: bootstrap.Data, *, raw_upstream: bool = False) -> None:
+        names = bootstrap.port_names(data)
+        self.upstreams = {
+            name: upstream.ScriptedUpstream(raw=raw_upstream) for name in sorted(names) if name.startswith("up")
+        }
+        free_names = sorted(names - set(self.upstreams))
+        self.ports = dict(zip(free_names, free_ports(len(free_names)), strict=True))
+        self.ports.update({name: scripted.port for name, scripted in self.upstreams.items()})
+        self.proxy = kind(bootstrap.render(data, self.ports), admin_port=self.ports["admin"])
+        try:
+            self.proxy.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop the proxy and the upstreams."""
+        self.proxy.close()
+        for scripted in self.upstreams.values():
+            scripted.stop()
+
+    def stats(self) -> dict[str, int]:
+        """Today's counters of interest, the listener's address taken out of the names."""
+        found = {}
+        for name, value in self.proxy.counters().items():
+            if STATS.match(name) and not STATS_LEFT_OUT.search(name):
+                for port_name, number in self.ports.items():
+                    name = name.replace(f"_{number}.", f"_<{port_name}>.")
+                found[name] = value
+        return found
+
+
+def stats_difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    """What was counted in between."""
+    return {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
+
+
+def play(exchange: Exchange, under_test: ProxyUnderTest, *, expected_stats: dict[str, int] | None = None) -> Observation:
+    """Run `exchange`; with `expected_stats`, give the counters a moment to become that."""
+    proxy = under_test.proxy
+    log_before = len(proxy.access_log())
+    stats_before = under_test.stats() if "stats" in exchange.compare else {}
+    for index, scripted in enumerate(under_test.upstreams.values()):
+        scripted.script(list(exchange.answers) if index == 0 else [])
+    methods: list[bytes] = [
+        step.split(b" ", 1)[0].lstrip(b"\r\n") for step in exchange.send if isinstance(step, bytes) and b" " in step
+    ]
+    settled = True
+    with Downstream(("127.0.0.1", under_test.ports[exchange.listener])) as downstream:
+        settled = _converse(exchange, under_test, downstream, methods)
+        received, ending, local_port = downstream.received, downstream.ending, downstream.local_port
+    log = _await_log(proxy, log_before, exchange.log_lines)
+    seen = [pair for scripted in under_test.upstreams.values() for pair in scripted.settle()]
+    stats: dict[str, int] = {}
+    if "stats" in exchange.compare:
+        deadline = time.monotonic() + STATS_LIMIT_S
+        while True:
+            stats = stats_difference(stats_before, under_test.stats())
+            if expected_stats is None or stats == expected_stats or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+    ports = {**under_test.ports, "downstream": local_port}
+    return Observation(
+        normalise(received, ports),
+        ending,
+        [(normalise(data, ports), how) for data, how in seen],
+        [normalise(line.encode(), ports).decode() for line in log],
+        stats,
+        settled,
+    )
+
+
+def _converse(exchange: Exchange, under_test: ProxyUnderTest, downstream: Downstream, methods: list[bytes]) -> bool:
+    settled = True
+    for step in exchange.send:
+        if isinstance(step, bytes):
+            downstream.send(step)
+        elif isinstance(step, ReadUntil):
+            settled &= downstream.read_until(step.marker)
+        elif isinstance(step, ReadResponses):
+            settled &= downstream.read_responses(step.count, methods)
+        elif isinstance(step, ReadToEnd):
+            settled &= downstream.read_to_end()
+        elif isinstance(step, UpstreamHas):
+            settled &= _await_upstream(under_test, step.marker)
+        elif isinstance(step, HalfClose):
+            downstream.half_close()
+        elif isinstance(step, Reset):
+            downstream.reset()
+            downstream.ending = "reset here"
+            return settled
+        elif isinstance(step, Gap):
+            time.sleep(step.seconds)
+    if exchange.responses:
+        settled &= downstream.read_responses(exchange.responses, methods)
+    downstream.linger(exchange.quiet_s)
+    return settled
+
+
+def _await_upstream(under_test: ProxyUnderTest, marker: bytes) -> bool:
+    deadline = time.monotonic() + LOG_LIMIT_S
+    while time.monotonic() < deadline:
+        if any(marker in data for scripted in under_test.upstreams.values() for data in scripted.received()):
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def _await_log(proxy: ProxyProcess, offset: int, count: int) -> list[str]:
+    deadline = time.monotonic() + LOG_LIMIT_S
+    while True:
+        text = proxy.access_log()[offset:]
+        lines = text.split("\n")[:-1]
+        if len(lines) >= count or time.monotonic() > deadline:
+            return [_sorted_json(line) for line in lines]
+        time.sleep(0.005)
+
+
+def _sorted_json(line: str) -> str:
+    try:
+        return json.dumps(json.loads(line), sort_keys=True)
+    except ValueError:
+        return line
+
+
+def difference(exchange: Exchange, expected: Observation, got: Observation) -> str:
+    """A readable diff; empty when both did the same."""
+    left, right = expected.lines(exchange.compare), got.lines(exchange.compare)
+    if left == right:
+        return ""
+    return "\n".join(difflib.unified_diff(left, right, "envoy", "forkproxy", lineterm="", n=100))
