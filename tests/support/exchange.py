@@ -10,7 +10,10 @@ import dataclasses
 import difflib
 import json
 import re
+import socket
 import time
+
+import psutil
 
 from tests.support import bootstrap, upstream
 from tests.support.proxy import ProxyProcess, free_ports
@@ -125,14 +128,32 @@ def show(data: bytes) -> list[str]:
 
 UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 DATE = re.compile(rb"(?i)(\bdate: )\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
-TIMING = re.compile(rb"(x-envoy-upstream-service-time: |x-envoy-expected-rq-timeout-ms: )\d+")
+LOG_TIME = re.compile(rb"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\]")
+LOG_DURATIONS = re.compile(rb'(" \d+ \S+ \d+ \d+) \d+ (?:\d+|-) ')
+SERVICE_TIME = re.compile(rb"(?i)(x-envoy-upstream-service-time: )\d+")
+
+
+def local_address() -> str:
+    """This machine's address: what Envoy writes into x-forwarded-for when the downstream is on loopback."""
+    for addresses in psutil.net_if_addrs().values():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                return str(address.address)
+    return "127.0.0.1"
+
+
+LOCAL_ADDRESS = local_address()
 
 
 def normalise(data: bytes, ports: dict[str, int]) -> bytes:
     """Take out request ids, dates, durations and the ports of this run."""
     data = UUID.sub(b"<uuid>", data)
     data = DATE.sub(rb"\1<date>", data)
-    data = re.sub(rb"(x-envoy-upstream-service-time: )\d+", rb"\1<ms>", data)
+    data = SERVICE_TIME.sub(rb"\1<ms>", data)
+    data = LOG_TIME.sub(b"[<time>]", data)
+    data = LOG_DURATIONS.sub(rb"\1 <ms> <ms> ", data)
+    if LOCAL_ADDRESS != "127.0.0.1":
+        data = data.replace(LOCAL_ADDRESS.encode(), b"<local-address>")
     for name, number in ports.items():
         data = re.sub(rb"\b%d\b" % number, b"<port-%s>" % name.encode(), data)
     return data

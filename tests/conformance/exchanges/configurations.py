@@ -36,7 +36,7 @@ def rewriting() -> Data:
         route("/strip", action={"prefix_rewrite": "/"}),
         route("/host", action={"host_rewrite_literal": "rewritten.example"}),
         route("/autohost", "named", action={"auto_host_rewrite": True}),
-        route("/hostheader", action={"host_rewrite_header": "x-to"}),
+        route("/toheader", action={"host_rewrite_header": "x-to"}),
         route(
             "/",
             match={"safe_regex": {"regex": "/re/[0-9]+/.*"}},
@@ -111,8 +111,6 @@ def rewriting() -> Data:
             ],
             "response_headers_to_remove": ["x-secret"],
         },
-        {"match": {"prefix": "/hostadd"}, "route": {"cluster": "up"},
-         "request_headers_to_add": [added("host", "added.example", "OVERWRITE_IF_EXISTS_OR_ADD")]},
         {"match": {"prefix": "/weighted"}, "route": {"weighted_clusters": {"clusters": [
             {"name": "up", "weight": 100, "request_headers_to_add": [added("x-cluster", "%UPSTREAM_CLUSTER%")],
              "response_headers_to_add": [added("x-weighted", "yes")]},
@@ -126,7 +124,7 @@ def rewriting() -> Data:
     suffix = vhost(route("/", action={"prefix_rewrite": "/suffix/"}), name="suffix", domains=("*.suffix.example",))
     longer = vhost(route("/", action={"prefix_rewrite": "/longer/"}), name="longer", domains=("*.b.suffix.example",))
     prefix = vhost(route("/", action={"prefix_rewrite": "/prefixed/"}), name="prefix", domains=("prefix.*",))
-    tls = vhost(route("/"), name="tls", domains=("tls.example",), require_tls="ALL")
+    tls = vhost(route("/"), name="tls", domains=("tls.example", "tls.example:8080"), require_tls="ALL")
     return bootstrap(
         [
             hcm(
@@ -254,7 +252,7 @@ CONFIGURATIONS: dict[str, Data] = {
     "escaped_slashes": plain(normalize_path=True, path_with_escaped_slashes_action="REJECT_REQUEST"),
     "timers": plain(
         common_http_protocol_options={"idle_timeout": "0.3s", "max_requests_per_connection": 2},
-        request_headers_timeout="0.25s", request_timeout="0.35s",
+        request_headers_timeout="0.25s", request_timeout="0.35s", drain_timeout="0.1s",
     ),
     "stream_idle": plain(stream_idle_timeout="0.2s"),
     "case": plain(

@@ -25,8 +25,8 @@ MATCHING = [
     to("prefix rewritten to the root, query", b"/strip?x=1"),
     to("prefix matches inside a segment", b"/stripped"),
     to("host rewritten", b"/host/a"),
-    to("host rewritten by header", b"/hostheader", lines=b"x-to: elsewhere.example\r\n"),
-    to("host rewritten by absent header", b"/hostheader"),
+    to("host rewritten by header", b"/toheader", lines=b"x-to: elsewhere.example\r\n"),
+    to("host rewritten by absent header", b"/toheader"),
     to("auto host rewrite", b"/autohost"),
     to("regex match and rewrite", b"/re/12/a/b?q=1"),
     to("regex does not match", b"/re/x/a"),
@@ -90,7 +90,6 @@ ANSWERS = [
 MUTATIONS = [
     to("header mutations", b"/mutate", answers=((SECRETS,),), lines=b"x-in: hello\r\nx-remove: 1\r\nx-append: own\r\nx-overwrite: own\r\nx-if-absent: own\r\nx-if-exists: own\r\n"),
     to("header mutations, nothing there before", b"/mutate", answers=((SECRETS,),)),
-    to("host added", b"/hostadd"),
     to("weighted cluster", b"/weighted", answers=((SECRETS,),)),
     to("response removal on another route", b"/strip", answers=((SECRETS,),)),
     to("mutations on a local reply", b"/redirect/host"),
