@@ -1,0 +1,109 @@
+"""One measurement: put load on a target and divide the CPU time of its whole process tree by the requests counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+from typing import Any
+
+from tests.benchmarks.cases import Case
+from tests.benchmarks.targets import Target
+from tests.support.proxy import process_tree
+
+TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+
+
+class LoadFailed(RuntimeError):
+    """A request failed: the measurement does not count."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One measurement. CPU in microseconds per request, rate in requests per second, memory as PSS in KiB."""
+
+    cpu_us: float
+    rps: float
+    p50_ms: float
+    p99_ms: float
+    requests: int
+    pss_kib: int
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of `pid`, its living descendants, and the dead ones they have reaped."""
+    total = 0
+    for each in process_tree(pid):
+        try:
+            fields = pathlib.Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            # It ended between the listing and the reading; its parent has its time.
+            continue
+        total += sum(int(field) for field in fields[11:15])
+    return total * TICK_S
+
+
+def pss_kib(pid: int) -> int:
+    """Proportional set size of the tree."""
+    total = 0
+    for each in process_tree(pid):
+        try:
+            text = pathlib.Path(f"/proc/{each}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+        total += int(found[1]) if found else 0
+    return total
+
+
+def run_wrk(target: Target, case: Case, seconds: float, cpu: int, lua: pathlib.Path) -> dict[str, Any]:
+    """Run the generator; returns what it counted."""
+    command = ["wrk", "-t", "1", "-c", str(case.connections), "-d", f"{max(1, round(seconds))}s", "-s", str(lua)]
+    for header in case.headers:
+        command += ["-H", header]
+    done = subprocess.run(
+        [*command, target.url()], capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {cpu})
+    )
+    line = next((line for line in done.stdout.splitlines() if line.startswith("@@")), None)
+    if line is None:
+        raise LoadFailed(f"wrk said nothing: {done.stdout[-300:]}{done.stderr[-300:]}")
+    counted: dict[str, Any] = json.loads(line[2:])
+    return counted
+
+
+def measure(target: Target, case: Case, seconds: float, lua: pathlib.Path, *, warm_up_s: float = 1.0) -> Sample:
+    """Warm up, then measure. Raises LoadFailed when any request failed."""
+    cpu = target.site.load_cpu
+    run_wrk(target, case, warm_up_s, cpu, lua)
+    before = cpu_seconds(target.pid)
+    counted = run_wrk(target, case, seconds, cpu, lua)
+    spent = cpu_seconds(target.pid) - before
+    failed = {key: counted[key] for key in ("connect", "read", "write", "status", "timeout") if counted[key]}
+    if failed or not counted["requests"]:
+        raise LoadFailed(f"{counted['requests']} requests, failed: {failed}")
+    return Sample(
+        cpu_us=spent * 1e6 / counted["requests"],
+        rps=counted["requests"] * 1e6 / counted["duration_us"],
+        p50_ms=counted["p50_us"] / 1000,
+        p99_ms=counted["p99_us"] / 1000,
+        requests=counted["requests"],
+        pss_kib=pss_kib(target.pid),
+    )
+
+
+def summary(samples: list[Sample]) -> dict[str, Any]:
+    """Medians, the spread of the CPU figure, and every sample."""
+    return {
+        "cpu_us": round(statistics.median(s.cpu_us for s in samples), 2),
+        "cpu_us_min": round(min(s.cpu_us for s in samples), 2),
+        "cpu_us_max": round(max(s.cpu_us for s in samples), 2),
+        "rps": round(statistics.median(s.rps for s in samples)),
+        "p50_ms": round(statistics.median(s.p50_ms for s in samples), 3),
+        "p99_ms": round(statistics.median(s.p99_ms for s in samples), 3),
+        "pss_kib": round(statistics.median(s.pss_kib for s in samples)),
+        "samples": [dataclasses.asdict(s) for s in samples],
+    }
