@@ -17,7 +17,13 @@ from typing import Any
 LEVELS: dict[str, int] = {"trace": 5, "debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "off": 100}
 """Envoy's level names and their rank; ``warn`` is accepted for ``warning`` as Envoy does."""
 
-_COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m", "debug": "\x1b[2m", "trace": "\x1b[2m"}
+_COLOURS = {
+    "warning": "\x1b[33m",
+    "error": "\x1b[31m",
+    "critical": "\x1b[1;31m",
+    "debug": "\x1b[2m",
+    "trace": "\x1b[2m",
+}
 
 
 class _Output:
@@ -167,9 +173,7 @@ def _set_up() -> Callable[[str], Any]:
     wrapper = structlog.make_filtering_bound_logger(0)
 
     def bind(component: str) -> Any:
-        return structlog.wrap_logger(
-            _Lines(), processors=processors, wrapper_class=wrapper, component=component
-        ).bind()
+        return structlog.wrap_logger(_Lines(), processors=processors, wrapper_class=wrapper, component=component).bind()
 
     _bind = bind
     return bind

@@ -1,0 +1,1 @@
+"""Floor 6: the process that binds, forks, watches and replaces the workers, and touches no traffic."""

@@ -1,0 +1,122 @@
+"""The operator's way in: a unix socket of mode 0600 on which the CLI asks for status, reload and stop.
+
+One request per line, one answer per request, as JSON objects. Only root and the user that runs the supervisor are answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from forkproxy import log
+from forkproxy.net.loop import Loop
+from forkproxy.net.poller import READ
+from forkproxy.worker.control import Channel, Message, MessageReader, ProtocolError, encode
+
+MAX_REQUEST_BYTES = 65536
+MAX_CONNECTIONS = 64
+
+Reply = Callable[[Message], None]
+Answer = Callable[[Message, Reply], None]
+"""(request, reply): called once per request; ``reply`` may be called later."""
+
+_log = log.get_logger("control")
+
+
+class ControlSocket:
+    """Listens at ``path`` and hands requests to ``answer``."""
+
+    def __init__(self, loop: Loop, path: Path, answer: Answer) -> None:
+        """OSError when the path cannot be bound. Whoever holds the pid file owns the path: what lies there is stale."""
+        self._loop = loop
+        self._answer = answer
+        self._path = path
+        self._channels: set[Channel] = set()
+        path.unlink(missing_ok=True)
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            with _short(path) as short:
+                before = os.umask(0o177)
+                try:
+                    self._sock.bind(short)
+                finally:
+                    os.umask(before)
+            self._sock.listen(16)
+        except OSError:
+            self._sock.close()
+            raise
+        loop.register(self._sock.fileno(), READ, self._on_connection)
+
+    def close(self) -> None:
+        """Stop listening, close all connections, remove the path."""
+        for channel in list(self._channels):
+            channel.close()
+        self._channels.clear()
+        self._loop.close_later(self._sock)
+        self._path.unlink(missing_ok=True)
+
+    def _on_connection(self, _mask: int) -> None:
+        try:
+            sock, _ = self._sock.accept()
+        except OSError:
+            return
+        uid = _peer_uid(sock)
+        if uid not in (0, os.geteuid()):
+            _log.warning("refused: the control socket answers root and its own user", uid=uid)
+            sock.close()
+            return
+        if len(self._channels) >= MAX_CONNECTIONS:
+            sock.close()
+            return
+        channel = Channel(
+            self._loop, sock, on_message=_not_yet, on_close=lambda _reason: None, max_bytes=MAX_REQUEST_BYTES
+        )
+        channel.on_message = lambda message: self._answer(message, channel.send)
+        channel.on_close = lambda reason: self._on_close(channel, reason)
+        self._channels.add(channel)
+
+    def _on_close(self, channel: Channel, reason: str) -> None:
+        self._channels.discard(channel)
+        if reason:
+            _log.warning("a control connection ended", reason=reason)
+
+
+def _not_yet(_message: Message) -> None:
+    """Replaced before the first message can come in."""
+
+
+def ask(path: Path, request: Message, timeout_s: float) -> Message:
+    """Blocking, for the CLI: send one request and wait for its answer. OSError, TimeoutError, or ProtocolError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        with _short(path) as short:
+            sock.connect(short)
+        sock.sendall(encode(request))
+        with sock.makefile("rb") as lines:
+            line = lines.readline()
+    if not line.endswith(b"\n"):
+        raise ProtocolError("the supervisor closed the connection")
+    return MessageReader().feed(line)[0]
+
+
+def _peer_uid(sock: socket.socket) -> int:
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """A name for ``path`` that fits into the 107 bytes of a socket address, by way of its directory's descriptor."""
+    if len(os.fsencode(path)) <= 107:
+        yield str(path)
+        return
+    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{path.name}"
+    finally:
+        os.close(fd)

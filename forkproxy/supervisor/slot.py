@@ -1,0 +1,146 @@
+"""A slot: one place for a worker, with a CPU and listening sockets of its own that outlive the workers.
+
+A slot's worker is either ``current`` (serves, or is about to) or its ``successor`` of another generation that is not ready
+yet, or it is one of those ``draining``. A WorkerHandle is what the supervisor knows of one process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from forkproxy.stats import slab as cells
+from forkproxy.stats.slab import Slab
+from forkproxy.supervisor.listening import Binding
+from forkproxy.worker.control import Channel
+
+if TYPE_CHECKING:
+    from forkproxy.supervisor.generation_run import GenerationRun
+
+QUICK_DEATH_S = 5.0
+"""A worker that ends sooner than this after its birth died quickly."""
+FIRST_BACK_OFF_S = 0.1
+LONGEST_BACK_OFF_S = 10.0
+KILL_AFTER_ABORT_S = 2.0
+
+
+@dataclass(eq=False, slots=True)
+class WorkerHandle:
+    """One worker process. ``started_at``, ``deadline`` and ``aborted_at`` are ``loop.now`` seconds."""
+
+    pid: int
+    slot: Slot
+    run: GenerationRun
+    slab: Slab
+    channel: Channel
+    started_at: float
+    ready: bool = False
+    draining: bool = False
+    deadline: float = float("inf")
+    """When patience ends: it must be ready (not draining) or gone (draining)."""
+    aborted_at: float = 0.0
+    failure: str = ""
+    """Why it could not start, in its own words."""
+
+    @property
+    def state(self) -> str:
+        """ "starting", "ready", "draining" or "hung"."""
+        if self.aborted_at:
+            return "hung"
+        if self.draining:
+            return "draining"
+        return "ready" if self.ready else "starting"
+
+    @property
+    def connections(self) -> int:
+        """Downstream connections open at its last heartbeat."""
+        return int(self.slab.cells[cells.CONNECTIONS])
+
+    def heartbeat_age_s(self) -> float:
+        """Seconds since its loop last went round; 0 before the first time."""
+        beat = int(self.slab.cells[cells.HEARTBEAT_NS])
+        return (monotonic_ns() - beat) / 1e9 if beat else 0.0
+
+    def drain(self, now: float, time_s: float) -> None:
+        """Ask it to finish within ``time_s`` seconds; it has two more to end itself."""
+        if not self.draining:
+            self.draining = True
+            self.deadline = now + time_s + KILL_AFTER_ABORT_S
+            self.channel.send({"op": "drain", "time_s": time_s})
+
+    def stop(self, now: float) -> None:
+        """Ask it to end at once."""
+        self.draining = True
+        self.deadline = min(self.deadline, now + KILL_AFTER_ABORT_S)
+        self.channel.send({"op": "stop"})
+
+    def abort(self, now: float) -> None:
+        """It does not answer any more: have faulthandler print where it stands. SIGKILL follows, by ``overdue``."""
+        self.aborted_at = now
+        self.deadline = now + KILL_AFTER_ABORT_S
+        self.signal(signal.SIGABRT)
+
+    def signal(self, number: int) -> None:
+        """Send a signal; the process is our child and not yet reaped, so the pid is its own."""
+        os.kill(self.pid, number)
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """``run`` is the generation that its current worker should run; ``sockets`` are shared with nobody but by unix paths."""
+
+    number: int
+    cpu: int | None
+    run: GenerationRun
+    sockets: dict[Binding, socket.socket] = field(default_factory=dict)
+    current: WorkerHandle | None = None
+    successor: WorkerHandle | None = None
+    draining: list[WorkerHandle] = field(default_factory=list)
+    retiring: bool = False
+    """No worker is wanted here any more: the slot goes when its last one has."""
+    quick_deaths: int = 0
+    respawn_at: float = 0.0
+    given_up: int = 0
+    """The exit code of a worker that would end the same way again; no other is started until a reload."""
+
+    def workers(self) -> list[WorkerHandle]:
+        """All processes of the slot."""
+        return [worker for worker in (self.current, self.successor, *self.draining) if worker is not None]
+
+    def promote(self) -> WorkerHandle | None:
+        """The successor becomes current; returns the one before, now to drain."""
+        before, self.current, self.successor = self.current, self.successor, None
+        assert self.current is not None
+        self.run = self.current.run
+        self.given_up = 0
+        if before is not None:
+            self.draining.append(before)
+        return before
+
+    def forget(self, worker: WorkerHandle) -> None:
+        """The process is gone."""
+        if worker is self.current:
+            self.current = None
+        elif worker is self.successor:
+            self.successor = None
+        else:
+            self.draining.remove(worker)
+
+    def close_sockets(self) -> None:
+        """Close the slot's copies; a listening socket is gone when its workers have closed theirs."""
+        for sock in self.sockets.values():
+            sock.close()
+        self.sockets.clear()
+
+    def count_death(self, lived_s: float, now: float) -> float:
+        """The current worker died: when may the next one start? The first death costs no wait. Returns the wait in seconds."""
+        self.quick_deaths = self.quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
+        wait_s = 0.0
+        if self.quick_deaths > 1:
+            wait_s = min(FIRST_BACK_OFF_S * 2.0 ** (self.quick_deaths - 2), LONGEST_BACK_OFF_S)
+        self.respawn_at = now + wait_s
+        return wait_s

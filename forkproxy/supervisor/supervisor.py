@@ -1,0 +1,700 @@
+"""The supervisor: binds, forks, watches, replaces; touches no traffic.
+
+The plan is ``run()``: reap, take one intention, check the slots, sleep. Signals, control requests and workers' messages never
+act by themselves: they leave an intention or a fact behind and end the sleep. So every change of processes happens in one
+place, one after another, and a fork never happens inside a callback of the loop.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from forkproxy import __version__, log
+from forkproxy.config.build.bootstrap import BootstrapConfig
+from forkproxy.config.problems import ConfigError
+from forkproxy.net.loop import Loop
+from forkproxy.net.poller import READ
+from forkproxy.stats.counters import Registry
+from forkproxy.stats.slab import Slab
+from forkproxy.supervisor import cpus, listening
+from forkproxy.supervisor.control_socket import ControlSocket, Reply
+from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
+from forkproxy.supervisor.listening import Binding, CannotBind
+from forkproxy.supervisor.options import Options
+from forkproxy.supervisor.pid_file import AlreadyRunning, PidFile, control_socket_of
+from forkproxy.supervisor.reload import (
+    EXIT_FAILURE,
+    EXIT_NO_PERMISSION,
+    ConfigurationRefused,
+    RollOut,
+)
+from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
+from forkproxy.supervisor.slot import Slot, WorkerHandle
+from forkproxy.supervisor.systemd import Notifier
+from forkproxy.worker import after_fork
+from forkproxy.worker.control import Channel, Message
+from forkproxy.worker.worker import EXIT_CANNOT_BIND, EXIT_CANNOT_BUILD, WorkerStart, run_worker
+
+LONGEST_SLEEP_S = 1.0
+"""Heartbeats are looked at this often."""
+STARTS_TO_TRY = 3
+"""Quick deaths before the first worker ever got ready, after which the start has failed."""
+MOST_WORKERS = 1024
+
+_log = log.get_logger("supervisor")
+
+
+class StartFailed(Exception):
+    """The supervisor cannot start, or cannot go on; ``exit_code`` says why to programs, the text to people."""
+
+    def __init__(self, exit_code: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(slots=True)
+class Intention:
+    """Something the operator wants. ``reply`` is called once with the outcome, when somebody waits for it."""
+
+    kind: str
+    reply: Reply | None = None
+    now: bool = False
+
+
+class Supervisor:
+    """One per program.
+
+    ``load()`` reads and validates the configuration, or raises ConfigurationRefused. ``build_generation`` makes of it what
+    workers run. ``on_ready()`` is called once, when all workers of the first generation serve.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        load: Callable[[], BootstrapConfig],
+        build_generation: BuildGeneration,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        self.options = options
+        self.registry = Registry()
+        self.loop = Loop(self._on_exception)
+        self.slots: list[Slot] = []
+        self.started_at = monotonic()
+        self.phase = "starting"
+        """"starting", "serving" or "stopping"."""
+        self.last_refusal = ""
+        """Why the last reload was refused; "" after one that was not."""
+        self._load = load
+        self._build_generation = build_generation
+        self._on_ready = on_ready
+        self._signals = SignalPipe()
+        self._notifier = Notifier()
+        self._intentions: deque[Intention] = deque()
+        self._workers: dict[int, WorkerHandle] = {}
+        self._running: GenerationRun | None = None
+        self._newest: GenerationRun | None = None
+        self._roll_out: RollOut | None = None
+        self._generations = 0
+        self._ports: dict[Binding, int] = {}
+        self._pid_file: PidFile | None = None
+        self._control: ControlSocket | None = None
+        self._exit_code: int | None = None
+        self._sleep_timer = self.loop.timer(self.loop.stop)
+        self._checked_at = self.started_at
+        self._no_hang_before = 0.0
+
+    # -- the screen
+
+    def run(self) -> int:
+        """Supervise until told to stop; returns the exit code. StartFailed when it cannot start."""
+        try:
+            self._start()
+            while self._exit_code is None:
+                self._reap()
+                self._take_one_intention()
+                self._check_slots()
+                self._sleep()
+            return self._exit_code
+        finally:
+            self._close()
+
+    def want(self, kind: str, reply: Reply | None = None, *, now: bool = False) -> None:
+        """Leave an intention: "stop", "reload", "reopen_logs", "more_workers", "fewer_workers"."""
+        if reply is None and any(waiting.kind == kind == "reload" for waiting in self._intentions):
+            return
+        self._intentions.append(Intention(kind, reply, now))
+        self.loop.stop()
+
+    @property
+    def running(self) -> GenerationRun:
+        """The generation that serves."""
+        assert self._running is not None
+        return self._running
+
+    def workers(self) -> list[WorkerHandle]:
+        """All worker processes, slot by slot."""
+        return [worker for slot in self.slots for worker in slot.workers()]
+
+    # -- start and end
+
+    def _start(self) -> None:
+        self._signals.install()
+        self.loop.register(self._signals.fileno(), READ, self._on_signal)
+        after_fork.set_process_name("forkproxy")
+        try:
+            run = self._make_generation()
+            self._take_pid_file()
+            placement = self._placement(run)
+            self.slots = [Slot(number, cpu, run) for number, cpu in enumerate(placement.cpus)]
+            self._bind_what_is_new(run, self.slots)
+        except ConfigurationRefused as refused:
+            raise StartFailed(EXIT_CANNOT_BUILD, str(refused)) from None
+        except CannotBind as error:
+            raise StartFailed(_exit_of(error), str(error)) from None
+        except AlreadyRunning as error:
+            raise StartFailed(EXIT_FAILURE, str(error)) from None
+        self._running = run
+        for (name, _index), binding in run.bindings.items():
+            _log.info("listening", listener=name, address=self.address_of(binding))
+
+    def _take_pid_file(self) -> None:
+        path = self.options.pid_file
+        if path is None:
+            return
+        try:
+            self._pid_file = PidFile(path)
+        except AlreadyRunning as error:
+            if self.options.needs_pid_file:
+                raise
+            _log.warning(
+                "no pid file and no control socket", reason=str(error), hint="give this one its own with --pid-file"
+            )
+            return
+        except OSError as error:
+            if self.options.needs_pid_file:
+                code = EXIT_NO_PERMISSION if isinstance(error, PermissionError) else EXIT_FAILURE
+                raise StartFailed(code, f"cannot write the pid file {path}: {error.strerror}") from None
+            _log.warning("no pid file and no control socket", path=path, reason=error.strerror)
+            return
+        try:
+            self._control = ControlSocket(self.loop, control_socket_of(path), self._answer)
+        except OSError as error:
+            _log.warning("no control socket", path=control_socket_of(path), reason=error.strerror)
+
+    def _close(self) -> None:
+        for worker in self._workers.values():
+            worker.signal(signal.SIGKILL)
+        for pid in self._workers:
+            os.waitpid(pid, 0)
+        for slot in self.slots:
+            slot.close_sockets()
+        for binding in self._ports:
+            self._remove_path(binding)
+        if self._control is not None:
+            self._control.close()
+        if self._pid_file is not None:
+            self._pid_file.remove()
+        self.loop.close()
+        self._signals.close()
+
+    # -- reap
+
+    def _reap(self) -> None:
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            worker = self._workers.pop(pid, None)
+            if worker is not None:
+                self._on_worker_gone(worker, os.waitstatus_to_exitcode(status))
+
+    def _on_worker_gone(self, worker: WorkerHandle, code: int) -> None:
+        slot = worker.slot
+        now = monotonic()
+        was_successor = worker is slot.successor
+        worker.channel.close()
+        self.registry.absorb(worker.slab)
+        worker.slab.close()
+        slot.forget(worker)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if worker.draining:
+            _log.info("worker has gone", slot=slot.number, worker=worker.pid, generation=worker.run.number, how=how)
+        elif was_successor:
+            reason = worker.failure or how
+            self._fail_roll_out(f"the new worker of slot {slot.number} did not get ready: {reason}", code)
+        else:
+            wait_s = slot.count_death(now - worker.started_at, now)
+            if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND):
+                slot.given_up = code
+            next_step = "none is started until a reload" if slot.given_up else f"the next one starts in {wait_s:g} s"
+            _log.error(
+                "worker died", slot=slot.number, worker=worker.pid, how=how, reason=worker.failure, next=next_step
+            )
+            self._fail_if_hopeless(slot, worker, how, code)
+
+    def _fail_if_hopeless(self, slot: Slot, worker: WorkerHandle, how: str, code: int) -> None:
+        if self.phase == "starting" and (slot.given_up or slot.quick_deaths >= STARTS_TO_TRY):
+            reason = worker.failure or how
+            raise StartFailed(slot.given_up or EXIT_FAILURE, f"the workers do not start: {reason}")
+        if all(slot.given_up for slot in self.slots):
+            raise StartFailed(code, f"no worker can start: {worker.failure or how}")
+
+    # -- intentions
+
+    def _take_one_intention(self) -> None:
+        # While a roll-out is under way only a stop can be acted on; the others keep their place.
+        for intention in self._intentions:
+            if self._roll_out is None or intention.kind == "stop":
+                self._intentions.remove(intention)
+                self._act(intention)
+                return
+
+    def _act(self, intention: Intention) -> None:
+        match intention.kind:
+            case "stop":
+                self._stop(intention)
+            case _ if self.phase == "stopping":
+                _answer_to(intention, {"ok": False, "reason": "stopping", "exit": EXIT_FAILURE})
+            case "reload":
+                self._reload(intention)
+            case "reopen_logs":
+                self._reopen_logs()
+            case "more_workers":
+                self._resize(len(self._lasting_slots()) + 1)
+            case "fewer_workers":
+                self._resize(len(self._lasting_slots()) - 1)
+
+    def _stop(self, intention: Intention) -> None:
+        is_fast = intention.now or self.phase == "stopping"
+        if self._roll_out is not None:
+            _reply_to(self._roll_out, {"ok": False, "reason": "stopping", "exit": EXIT_FAILURE})
+            self._roll_out = None
+        self.phase = "stopping"
+        self._notifier.stopping()
+        _log.info("stopping", how="at once" if is_fast else f"draining for up to {self.options.drain_time_s:g} s")
+        now = monotonic()
+        for worker in self.workers():
+            if is_fast:
+                worker.stop(now)
+            else:
+                worker.drain(now, self.options.drain_time_s)
+        for slot in self.slots:
+            slot.close_sockets()
+        _answer_to(intention, {"ok": True, "pid": os.getpid()})
+
+    def _reload(self, intention: Intention) -> None:
+        self._notifier.reloading()
+        _log.info("reloading", path=self.options.config_path)
+        try:
+            run = self._make_generation()
+        except ConfigurationRefused as refused:
+            self._refuse(intention.reply, str(refused), EXIT_CANNOT_BUILD)
+            return
+        try:
+            self._bind_what_is_new(run, self._lasting_slots())
+        except CannotBind as error:
+            self.registry.abandon_generation()
+            self._newest = self.running
+            self._refuse(intention.reply, str(error), _exit_of(error))
+            return
+        self._roll_out = RollOut(run, before=self.running, reply=intention.reply)
+
+    def _refuse(self, reply: Reply | None, reason: str, code: int) -> None:
+        self.last_refusal = reason
+        first_line = reason.partition("\n")[0]
+        _log.error("reload refused; the old configuration stays", reason=first_line)
+        self._notifier.ready(f"reload refused, generation {self.running.number} stays: {first_line}")
+        if reply is not None:
+            reply({"ok": False, "reason": reason, "exit": code, "generation": self.running.number})
+
+    def _reopen_logs(self) -> None:
+        try:
+            log.reopen()
+        except OSError as error:
+            _log.error("the log cannot be opened again; the old file stays in use", reason=error.strerror)
+        for worker in self.workers():
+            worker.channel.send({"op": "reopen_logs"})
+        _log.info("logs opened again")
+
+    # -- generations
+
+    def _make_generation(self) -> GenerationRun:
+        """Load and build. ConfigurationRefused says why not; nothing has changed then."""
+        bootstrap = self._load()
+        number = self._generations + 1
+        self.registry.begin_generation()
+        try:
+            generation = self._build_generation(bootstrap, self.registry, number)
+            bindings = listening.plan(generation.listen_addresses)
+        except ConfigError as error:
+            self.registry.abandon_generation()
+            raise ConfigurationRefused("\n".join(p.text(self.options.config_path) for p in error.problems)) from None
+        self._generations = number
+        run = GenerationRun(number, bootstrap, generation, bindings)
+        self._newest = run
+        # What is alive now lives as long as this generation. Frozen, no collection in a worker touches (and copies) its pages.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        return run
+
+    def _advance_roll_out(self) -> None:
+        roll_out = self._roll_out
+        if roll_out is None or not self._is_warm(roll_out.target):
+            return
+        if roll_out.advance(self._lasting_slots(), self._spawn, self._drain):
+            self._roll_out = None
+            self._finish_roll_out(roll_out)
+
+    def _finish_roll_out(self, roll_out: RollOut) -> None:
+        self._running = roll_out.target
+        self._close_what_is_gone()
+        if roll_out.is_back:
+            _log.warning("rolled back", generation=roll_out.target.number)
+            return
+        self.last_refusal = ""
+        self._resize(len(self._placement(roll_out.target).cpus))
+        _log.info("reloaded", generation=roll_out.target.number, workers=len(self._lasting_slots()))
+        self._notifier.ready(self.summary())
+        _reply_to(roll_out, {"ok": True, "generation": roll_out.target.number, "workers": len(self._lasting_slots())})
+
+    def _fail_roll_out(self, reason: str, code: int) -> None:
+        roll_out, self._roll_out = self._roll_out, None
+        if roll_out is None:
+            return
+        if roll_out.is_back:
+            _log.error("the way back failed too: generations are mixed until the next reload", reason=reason)
+            return
+        self.registry.abandon_generation()
+        self._newest = roll_out.before
+        self._refuse(roll_out.reply, reason, code if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND) else EXIT_FAILURE)
+        if any(slot.run is roll_out.target for slot in self.slots):
+            self._roll_out = RollOut(roll_out.before, before=roll_out.before, is_back=True)
+        else:
+            self._close_what_is_gone()
+
+    def _is_warm(self, run: GenerationRun) -> bool:
+        return run.warm or monotonic() >= run.warm_deadline
+
+    # -- slots
+
+    def _check_slots(self) -> None:
+        now = monotonic()
+        if now - self._checked_at > self.options.heartbeat_timeout_s / 2:
+            # We ourselves did not run (a stopped or overloaded machine): then a late heartbeat proves nothing.
+            self._no_hang_before = now + self.options.heartbeat_timeout_s
+        self._checked_at = now
+        for slot in list(self.slots):
+            for worker in slot.workers():
+                self._check_worker(worker, now)
+            if self._wants_worker(slot, now):
+                self._start_worker(slot, now)
+            if slot.retiring and not slot.workers():
+                self.slots.remove(slot)
+        self._advance_roll_out()
+        self._check_phase()
+
+    def _check_worker(self, worker: WorkerHandle, now: float) -> None:
+        if now >= worker.deadline:
+            worker.deadline = now + 1.0
+            if not worker.draining and not worker.aborted_at:
+                _log.error("worker did not get ready", slot=worker.slot.number, worker=worker.pid)
+                worker.abort(now)
+            else:
+                if not worker.aborted_at:
+                    _log.warning(
+                        "worker cut off", slot=worker.slot.number, worker=worker.pid, connections=worker.connections
+                    )
+                worker.signal(signal.SIGKILL)
+        elif not worker.aborted_at and now >= self._no_hang_before:
+            age_s = worker.heartbeat_age_s()
+            if age_s > self.options.heartbeat_timeout_s:
+                _log.error(
+                    "worker hangs: it gets SIGABRT",
+                    slot=worker.slot.number,
+                    worker=worker.pid,
+                    silent_s=round(age_s, 1),
+                )
+                worker.abort(now)
+
+    def _wants_worker(self, slot: Slot, now: float) -> bool:
+        if slot.current is not None or slot.successor is not None or slot.retiring or slot.given_up:
+            return False
+        return self.phase != "stopping" and now >= slot.respawn_at and self._is_warm(slot.run)
+
+    def _start_worker(self, slot: Slot, now: float) -> None:
+        try:
+            slot.current = self._spawn(slot, slot.run)
+        except OSError as error:
+            slot.respawn_at = now + 1.0
+            _log.error("no worker could be forked", slot=slot.number, reason=error.strerror)
+
+    def _check_phase(self) -> None:
+        if self.phase == "starting" and all(slot.current is not None and slot.current.ready for slot in self.slots):
+            self.phase = "serving"
+            _log.info("ready", workers=len(self.slots), generation=self.running.number)
+            self._notifier.ready(self.summary())
+            if self._on_ready is not None:
+                self._on_ready()
+        elif self.phase == "stopping" and not self._workers:
+            _log.info("stopped")
+            self._exit_code = 0
+
+    def _spawn(self, slot: Slot, run: GenerationRun) -> WorkerHandle:
+        ours, theirs = socket.socketpair()
+        slab = Slab.create(self.registry.cells)
+        start = WorkerStart(
+            slot=slot.number,
+            cpu=slot.cpu,
+            generation_number=run.number,
+            generation=run.generation,
+            sockets={key: [slot.sockets[binding]] for key, binding in run.bindings.items()},
+            control=theirs,
+            slab=slab,
+            stats=self.registry,
+            parent_pid=os.getpid(),
+            endpoints=run.endpoints,
+            drain_time_s=self.options.drain_time_s,
+        )
+        is_older = run is not self._newest
+        try:
+            pid = after_fork.fork(lambda: self._in_worker(start, is_older=is_older))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        channel = Channel(
+            self.loop,
+            ours,
+            on_message=lambda message: self._on_worker_message(worker, message),
+            on_close=lambda _reason: None,  # SIGCHLD tells
+        )
+        now = monotonic()
+        deadline = now + self.options.ready_timeout_s
+        worker = WorkerHandle(pid, slot, run, slab, channel, started_at=now, deadline=deadline)
+        self._workers[pid] = worker
+        return worker
+
+    def _in_worker(self, start: WorkerStart, *, is_older: bool) -> int:
+        if is_older:
+            # Forked during a roll-out for a slot that still runs the generation before: its groups are the ones to flush.
+            self.registry.abandon_generation()
+        return run_worker(start)
+
+    def _drain(self, worker: WorkerHandle) -> None:
+        worker.drain(monotonic(), self.options.drain_time_s)
+
+    def _lasting_slots(self) -> list[Slot]:
+        return [slot for slot in self.slots if not slot.retiring]
+
+    def _placement(self, run: GenerationRun) -> cpus.Placement:
+        ours = run.bootstrap.forkproxy
+        cpuset = self.options.cpuset if self.options.cpuset is not None else ours.cpuset
+        count = self.options.concurrency if self.options.concurrency is not None else ours.concurrency
+        try:
+            placement = cpus.place_here(concurrency=count, cpuset=cpuset)
+        except ValueError as error:
+            raise ConfigurationRefused(f"{self.options.config_path}: forkproxy.cpuset: {error}") from None
+        for warning in placement.warnings:
+            _log.warning(warning)
+        return placement
+
+    def _resize(self, count: int) -> None:
+        slots = self._lasting_slots()
+        if not 1 <= count <= MOST_WORKERS or count == len(slots):
+            return
+        if count < len(slots):
+            for slot in slots[count:]:
+                self._retire(slot)
+        else:
+            allowed = cpus.in_topology_order(os.sched_getaffinity(0))
+            free = [number for number in range(MOST_WORKERS * 2) if all(slot.number != number for slot in self.slots)]
+            more = [Slot(number, allowed[number % len(allowed)], self.running) for number in free[: count - len(slots)]]
+            try:
+                self._bind_what_is_new(self.running, more)
+            except CannotBind as error:
+                _log.error("no further worker", reason=str(error))
+                return
+            self.slots += more
+        _log.info("number of workers changed", workers=count)
+        self._notifier.status(self.summary())
+
+    def _retire(self, slot: Slot) -> None:
+        slot.retiring = True
+        for worker in slot.workers():
+            self._drain(worker)
+        # The kernel must not hand new connections to a socket nobody will look at: the worker closes its copy as it drains.
+        slot.close_sockets()
+
+    # -- sockets
+
+    def _bind_what_is_new(self, run: GenerationRun, slots: list[Slot]) -> None:
+        """Give ``slots`` a socket for every binding of ``run``. CannotBind: nothing has changed."""
+        fresh: list[tuple[Slot, Binding]] = []
+        try:
+            for binding in run.bindings.values():
+                if binding not in self._ports and binding.address.port not in self._ports.values():
+                    listening.refuse_if_taken(binding)
+                for slot in slots:
+                    if binding not in slot.sockets:
+                        slot.sockets[binding] = self._socket_for(binding)
+                        fresh.append((slot, binding))
+                        self._ports[binding] = listening.bound_port(slot.sockets[binding])
+        except CannotBind:
+            for slot, binding in fresh:
+                slot.sockets.pop(binding).close()
+                if not any(binding in other.sockets for other in self.slots):
+                    self._ports.pop(binding, None)
+                    self._remove_path(binding)
+            raise
+
+    def _socket_for(self, binding: Binding) -> socket.socket:
+        if binding.address.pipe_path:
+            for slot in self.slots:
+                if binding in slot.sockets:
+                    return slot.sockets[binding].dup()
+        return listening.bind(binding, self._ports.get(binding, 0))
+
+    def _close_what_is_gone(self) -> None:
+        needed = set(self.running.bindings.values())
+        for slot in self.slots:
+            for binding in [binding for binding in slot.sockets if binding not in needed]:
+                slot.sockets.pop(binding).close()
+        for binding in [binding for binding in self._ports if binding not in needed]:
+            del self._ports[binding]
+            self._remove_path(binding)
+            _log.info("no longer listening", listener=binding.listener, address=str(binding.address))
+
+    def _remove_path(self, binding: Binding) -> None:
+        path = binding.address.pipe_path
+        if path and not path.startswith("@"):
+            with suppress(OSError):
+                os.unlink(path)
+
+    def address_of(self, binding: Binding) -> str:
+        """Where a binding really listens: with the port that port 0 became."""
+        address = binding.address
+        port = self._ports.get(binding, 0)
+        if address.pipe_path or address.port:
+            return str(address)
+        return f"[{address.host}]:{port}" if ":" in address.host else f"{address.host}:{port}"
+
+    # -- sleep, and what ends it
+
+    def _sleep(self) -> None:
+        if self._exit_code is not None or (self._intentions and self._roll_out is None):
+            return
+        now = monotonic()
+        until = now + LONGEST_SLEEP_S
+        for slot in self.slots:
+            if slot.current is None and not slot.retiring and not slot.given_up and self.phase != "stopping":
+                until = min(until, max(slot.respawn_at, now + 0.01))
+            for worker in slot.workers():
+                until = min(until, worker.deadline)
+        self._sleep_timer.arm(until)
+        self.loop.run()
+
+    def _on_signal(self, _mask: int) -> None:
+        for number in self._signals.take():
+            kind = INTENTIONS.get(number)
+            if kind is not None:
+                self.want(kind)
+        self.loop.stop()
+
+    def _on_worker_message(self, worker: WorkerHandle, message: Message) -> None:
+        match message.get("op"):
+            case "ready":
+                worker.ready = True
+                worker.deadline = float("inf") if not worker.draining else worker.deadline
+                _log.debug("worker ready", slot=worker.slot.number, worker=worker.pid, generation=worker.run.number)
+            case "failed":
+                worker.failure = str(message.get("reason", ""))
+        self.loop.stop()
+
+    def _on_exception(self, exception: Exception, callback: object) -> None:
+        _log.exception("an exception left a callback; the supervisor goes on", exception, callback=callback)
+
+    # -- what it tells
+
+    def _answer(self, request: Message, reply: Reply) -> None:
+        match request.get("op"):
+            case "status":
+                reply({"ok": True, **self.status()})
+            case "stop":
+                self.want("stop", reply, now=bool(request.get("now")))
+            case "reload":
+                self.want("reload", reply)
+            case op:
+                reply({"ok": False, "reason": f"no such request: {op}", "exit": EXIT_FAILURE})
+
+    def summary(self) -> str:
+        """One line: ``"2 workers on CPUs 0-1, generation 3"``."""
+        slots = self._lasting_slots()
+        pinned = sorted({slot.cpu for slot in slots if slot.cpu is not None})
+        count = f"{len(slots)} worker{'s' if len(slots) != 1 else ''}"
+        where = f" on CPU{'s' if len(pinned) != 1 else ''} {_ranges(pinned)}" if pinned else ""
+        return f"{count}{where}, generation {self.running.number}"
+
+    def status(self) -> dict[str, Any]:
+        """What ``forkproxy status`` shows, JSON-ready."""
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "state": self.phase,
+            "uptime_s": round(monotonic() - self.started_at, 3),
+            "config_path": self.options.config_path,
+            "generation": self.running.number,
+            "last_refusal": self.last_refusal,
+            "listeners": [
+                {"name": name, "address": self.address_of(binding)}
+                for (name, _index), binding in self.running.bindings.items()
+            ],
+            "workers": [
+                {
+                    "slot": worker.slot.number,
+                    "pid": worker.pid,
+                    "cpu": worker.slot.cpu,
+                    "generation": worker.run.number,
+                    "state": worker.state,
+                    "connections": worker.connections,
+                    "uptime_s": round(monotonic() - worker.started_at, 3),
+                }
+                for worker in self.workers()
+            ],
+        }
+
+
+def _ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] → "0-2,5"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _exit_of(error: CannotBind) -> int:
+    return EXIT_NO_PERMISSION if error.denied else EXIT_CANNOT_BIND
+
+
+def _answer_to(intention: Intention, message: Message) -> None:
+    if intention.reply is not None:
+        intention.reply(message)
+
+
+def _reply_to(roll_out: RollOut, message: Message) -> None:
+    if roll_out.reply is not None:
+        roll_out.reply(message)

@@ -1,0 +1,216 @@
+"""A worker: one process, one thread, one loop, one CPU; carries the traffic of one slot until it is told to drain.
+
+It is born by fork with everything in memory (its generation, the slot's listening sockets, the slab for its figures) and
+knows the supervisor only through the control channel. It drains on the supervisor's word, on SIGTERM, and when the channel
+ends, which means that the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic_ns
+from typing import Protocol
+
+from forkproxy import log
+from forkproxy.config.problems import ConfigError
+from forkproxy.net.loop import Loop
+from forkproxy.net.poller import READ
+from forkproxy.stats import slab as cells
+from forkproxy.stats.slab import Slab
+from forkproxy.worker import after_fork
+from forkproxy.worker.control import Channel, Message
+
+EXIT_CANNOT_BIND = 69
+"""The generation could not take the sockets or open what it needs; another try would end the same way."""
+EXIT_CANNOT_BUILD = 78
+"""The generation refused the configuration at start; another try would end the same way."""
+
+FLUSH_INTERVAL_S = 0.25
+"""How often figures and the heartbeat go to the slab: what admin shows is at most this old."""
+
+Endpoints = Sequence[Mapping[str, object]]
+"""Resolved endpoints as they travel: JSON-ready, what ``RunnableGeneration.set_endpoints`` takes."""
+
+_log = log.get_logger("worker")
+
+
+class RunnableGeneration(Protocol):
+    """What a worker asks of the generation it runs (worker/generation.py). It opens nothing before ``start``."""
+
+    @property
+    def connections(self) -> int:
+        """Downstream connections open now."""
+
+    def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]]) -> None:
+        """Serve ``sockets``, by listener name and address index. ConfigError or OSError when it cannot."""
+
+    def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
+        """A cluster's endpoints as DNS has them now; also called before ``start``."""
+
+    def drain(self) -> None:
+        """Stop accepting; let connections finish, asking their peers to go."""
+
+    def stop(self) -> None:
+        """Close everything now."""
+
+    def reopen_logs(self) -> None:
+        """Open access logs again under their names."""
+
+    def flush_logs(self) -> None:
+        """Write out what access logs have buffered."""
+
+
+class StatFlusher(Protocol):
+    """What copies the counters of this process into its slab (stats/counters.py)."""
+
+    def flush(self, slab: Slab) -> None: ...
+
+
+@dataclass(slots=True)
+class WorkerStart:
+    """Everything a worker is born with. ``control`` is its end of the socketpair."""
+
+    slot: int
+    cpu: int | None
+    generation_number: int
+    generation: RunnableGeneration
+    sockets: dict[tuple[str, int], list[socket.socket]]
+    control: socket.socket
+    slab: Slab
+    stats: StatFlusher
+    parent_pid: int
+    endpoints: dict[str, Endpoints] = field(default_factory=dict)
+    drain_time_s: float = 30.0
+    """For a drain that nobody ordered: SIGTERM, or the supervisor is gone."""
+
+
+def run_worker(start: WorkerStart) -> int:
+    """The whole life of a worker, from right after fork to its exit code."""
+    keep = [sock.fileno() for socks in start.sockets.values() for sock in socks]
+    keep.append(start.control.fileno())
+    after_fork.undo_parent(keep=keep, parent_pid=start.parent_pid, name=f"forkproxy:w{start.slot}")
+    return Worker(start).run()
+
+
+class Worker:
+    """The process's own part; all traffic is the generation's."""
+
+    def __init__(self, start: WorkerStart) -> None:
+        self._start = start
+        self._generation = start.generation
+        self._slab = start.slab
+        self._loop = Loop(self._on_exception)
+        self._channel = Channel(
+            self._loop, start.control, on_message=self._on_message, on_close=self._on_supervisor_gone
+        )
+        self._flush_timer = self._loop.timer(self._flush)
+        self._draining = False
+
+    def run(self) -> int:
+        """Start the generation, serve until drained or stopped; the exit code."""
+        start = self._start
+        slab = self._slab.cells
+        slab[cells.PID] = os.getpid()
+        slab[cells.GENERATION] = start.generation_number
+        self._catch_sigterm()
+        if start.cpu is not None and not pin(start.cpu):
+            _log.warning("not pinned: the kernel refuses this CPU", slot=start.slot, cpu=start.cpu)
+        for cluster, endpoints in start.endpoints.items():
+            self._generation.set_endpoints(cluster, endpoints)
+        try:
+            self._generation.start(self._loop, start.sockets)
+        except ConfigError as error:
+            return self._fail(EXIT_CANNOT_BUILD, str(error))
+        except OSError as error:
+            return self._fail(EXIT_CANNOT_BIND, str(error))
+        # What was made since the fork is as lasting as what was made before it.
+        gc.freeze()
+        slab[cells.STATE] = cells.READY
+        self._flush()
+        self._channel.send({"op": "ready"})
+        self._loop.run()
+        self._generation.stop()
+        self._generation.flush_logs()
+        slab[cells.STATE] = cells.STOPPED
+        self._write_figures()
+        return 0
+
+    def _fail(self, code: int, reason: str) -> int:
+        _log.error("the worker cannot start", slot=self._start.slot, reason=reason)
+        self._channel.send({"op": "failed", "reason": reason, "exit": code})
+        return code
+
+    def _catch_sigterm(self) -> None:
+        read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._loop.register(read_fd, READ, lambda _mask: self._on_sigterm(read_fd))
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+
+    def _on_sigterm(self, fd: int) -> None:
+        os.read(fd, 4096)
+        self._drain(self._start.drain_time_s)
+
+    def _on_supervisor_gone(self, _reason: str) -> None:
+        self._drain(self._start.drain_time_s)
+
+    def _on_message(self, message: Message) -> None:
+        match message.get("op"):
+            case "endpoints":
+                self._generation.set_endpoints(message["cluster"], message["endpoints"])
+            case "drain":
+                self._drain(message["time_s"])
+            case "stop":
+                self._loop.stop()
+            case "reopen_logs":
+                self._reopen_logs()
+            case "log_level":
+                log.set_level(message["level"], message["component"])
+            case op:
+                _log.error("a control message that no worker knows", op=op)
+
+    def _reopen_logs(self) -> None:
+        try:
+            log.reopen()
+            self._generation.reopen_logs()
+        except OSError as error:
+            _log.error("a log cannot be opened again; the old file stays in use", reason=str(error))
+
+    def _drain(self, time_s: float) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        self._slab.cells[cells.STATE] = cells.DRAINING
+        self._generation.drain()
+        self._loop.on_pass = self._stop_when_idle
+        self._loop.call_later(time_s, self._loop.stop)
+
+    def _stop_when_idle(self, _now: float) -> None:
+        if not self._generation.connections:
+            self._loop.stop()
+
+    def _flush(self) -> None:
+        self._write_figures()
+        self._flush_timer.arm(self._loop.now + FLUSH_INTERVAL_S)
+
+    def _write_figures(self) -> None:
+        slab = self._slab.cells
+        slab[cells.HEARTBEAT_NS] = slab[cells.FLUSHED_NS] = monotonic_ns()
+        slab[cells.CONNECTIONS] = self._generation.connections
+        self._start.stats.flush(self._slab)
+
+    def _on_exception(self, exception: Exception, callback: object) -> None:
+        _log.exception("an exception left a callback; the worker goes on", exception, callback=callback)
+
+
+def pin(cpu: int) -> bool:
+    """Pin this process to a CPU. False when the kernel refuses; the process then runs on the CPUs it had."""
+    try:
+        os.sched_setaffinity(0, {cpu})
+    except OSError:
+        return False
+    return True

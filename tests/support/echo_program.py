@@ -1,0 +1,141 @@
+"""A supervisor with a generation that is as small as can be: it answers every connection's bytes with who it is.
+
+Run as a program with a JSON file: ``{"listeners": {"NAME": "IP:PORT" or a path}, "say": TEXT, "fault": FAULT}``. Faults that
+tests ask for: "refuse" (the file is bad), "start" (a worker cannot start), "bind", "die" (a worker dies at once), "hang" (a
+worker stops in the middle of a callback when it is sent "hang").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from forkproxy import log
+from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig
+from forkproxy.config.build.core import AddressConfig, Where
+from forkproxy.config.build.listener import ListenerConfig
+from forkproxy.config.problems import ConfigError
+from forkproxy.net.poller import READ
+from forkproxy.supervisor.options import Options
+from forkproxy.supervisor.reload import ConfigurationRefused
+from forkproxy.supervisor.supervisor import StartFailed, Supervisor
+
+
+def address(text):
+    """ "127.0.0.1:80" or a path as an AddressConfig."""
+    if ":" not in text:
+        return AddressConfig(pipe_path=text)
+    host, _, port = text.rpartition(":")
+    return AddressConfig(host=host, port=int(port))
+
+
+def listener(name, where):
+    """A ListenerConfig of which only the address matters."""
+    return ListenerConfig(
+        name=name, addresses=(address(where),), stat_prefix=name, filter_chains=(), default_filter_chain=None,
+        listener_filters=(), per_connection_buffer_limit_bytes=0, access_logs=(), tcp_backlog_size=128, freebind=False,
+        transparent=False, ignore_global_conn_limit=False, max_connections_to_accept_per_socket_event=1,
+        socket_options=(), where=Where(),
+    )  # fmt: skip
+
+
+class EchoGeneration:
+    """Answers each piece of data with ``PID GENERATION SAY DATA``; a connection stays until the peer closes it."""
+
+    def __init__(self, settings, number):
+        self.settings = settings
+        self.number = number
+        self.open = {}
+        self.listening = []
+        self.listen_addresses = [
+            (name, 0, address(where), listener(name, where)) for name, where in settings["listeners"].items()
+        ]
+
+    @property
+    def connections(self):
+        return len(self.open)
+
+    def start(self, loop, sockets):
+        fault = self.settings.get("fault")
+        if fault == "start":
+            raise ConfigError("a.b", 3, 4, "no such thing")
+        if fault == "bind":
+            raise OSError(98, "taken")
+        if fault == "die":
+            os._exit(5)
+        self.loop = loop
+        for socks in sockets.values():
+            for sock in socks:
+                self.listening.append(sock)
+                loop.register(sock.fileno(), READ, lambda _mask, sock=sock: self.accept(sock))
+
+    def accept(self, sock):
+        try:
+            connection, _ = sock.accept()
+        except BlockingIOError:
+            return
+        connection.setblocking(False)
+        self.open[connection.fileno()] = connection
+        self.loop.register(connection.fileno(), READ, lambda _mask: self.answer(connection))
+
+    def answer(self, connection):
+        data = connection.recv(65536)
+        if data == b"hang":
+            while True:
+                time.sleep(1)
+        if not data:
+            del self.open[connection.fileno()]
+            self.loop.close_later(connection)
+            return
+        connection.send(f"{os.getpid()} {self.number} {self.settings.get('say', '')} ".encode() + data)
+
+    def set_endpoints(self, cluster, endpoints):
+        raise AssertionError("no clusters here")
+
+    def drain(self):
+        for sock in self.listening:
+            self.accept(sock)
+            self.loop.close_later(sock)
+
+    def stop(self):
+        for connection in self.open.values():
+            connection.close()
+
+    def reopen_logs(self):
+        pass
+
+    def flush_logs(self):
+        pass
+
+
+def main(path, **options):
+    """Run until stopped; exits with the supervisor's code."""
+
+    def load():
+        settings = json.loads(Path(path).read_text())
+        if settings.get("fault") == "refuse":
+            raise ConfigurationRefused(f"{path}:1:1: refused")
+        bootstrap = BootstrapConfig(
+            admin=AdminConfig(), node=NodeConfig(), listeners=(), clusters=(),
+            forkproxy=ForkproxyConfig(concurrency=settings.get("concurrency")), config_dump={"settings": settings}, runtime={},
+        )  # fmt: skip
+        return bootstrap
+
+    log.configure(level="debug")
+    supervisor = Supervisor(
+        Options(config_path=path, pid_file=Path(path).with_suffix(".pid"), needs_pid_file=True, **options),
+        load=load,
+        build_generation=lambda bootstrap, _registry, number: EchoGeneration(bootstrap.config_dump["settings"], number),
+    )
+    try:
+        sys.exit(supervisor.run())
+    except StartFailed as failed:
+        print(failed, file=sys.stderr)
+        sys.exit(failed.exit_code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], **json.loads(sys.argv[2]))
