@@ -15,12 +15,18 @@ import yaml
 
 from forkproxy.config.problems import Problem
 from forkproxy.config.tree import Document, Node, load, resolve_plain
-from forkproxy.config.upgrade import detect_version, upgrade
+from forkproxy.config.upgrade import BOOTSTRAP_V3, detect_version, type_extensions, upgrade
+from forkproxy.config.validate import validate
 
 HEADER = "# Made from {filename} (Envoy API v2) by forkproxy migrate. Its comments are not carried over.\n"
 
 # Text that no reader of YAML takes for anything but text. What does not match is quoted.
-_PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(?::[\w./+-]+)*(?: [A-Za-z][\w./+-]*)*\Z", re.ASCII)
+_PLAIN = re.compile(
+    r"[A-Za-z_/][\w./+-]*(?::[\w./+-]+)*(?: [A-Za-z][\w./+-]*)*\Z"  # words, paths, a:b
+    r"|\d+(?:\.\d+)?s\Z"  # durations
+    r"|\d+(?:\.\d+){3}\Z",  # IPv4 addresses
+    re.ASCII,
+)
 _MAX_WIDTH = 1 << 30  # a folded line would be another string to some readers
 
 
@@ -39,8 +45,10 @@ def migrate(text: str | bytes, filename: str) -> Migration:
     """
     document = load(text, filename)
     problems = list(document.problems)
-    if detect_version(document.root) == "v2":
-        problems += upgrade(document)
+    is_v2 = detect_version(document.root) == "v2"
+    problems += upgrade(document) if is_v2 else type_extensions(document)
+    if not any(problem.kind == "error" for problem in problems):
+        problems += [problem for problem in validate(document.root, BOOTSTRAP_V3) if problem.kind != "unsupported"]
     if any(problem.kind == "error" for problem in problems):
         return Migration(None, problems, document)
     return Migration(HEADER.format(filename=filename) + to_yaml(document.root), problems, document)

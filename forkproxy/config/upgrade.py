@@ -6,7 +6,8 @@ their fields nor, for ``config: {…}`` beside a name, any type at all; and file
 Plan, three walks over the tree, each along the schema:
 
 1. *prepare*: forms that only 1.8.0 had become those of the last v2, also within the untyped ``config`` beside a name.
-2. The v2 schema validates the tree. Fields that v3 has and v2 has not are no error: Envoy 1.13–1.16 took such files.
+2. The v2 schema validates the tree, which normalises it too. A field that v3 has and v2 has not is a warning there:
+   Envoy 1.13 to 1.16 took such files.
 3. *raise*: untyped ``config`` becomes ``typed_config`` with the ``@type`` that belongs to the name, and every v2 message
    its v3 successor. A field of the same number is the same field; what changed otherwise is a rule in v2_rules.py.
 
@@ -27,6 +28,7 @@ from forkproxy.config.v2_rules import Notes, field_path, typed_config
 from forkproxy.config.validate import validate
 
 BOOTSTRAP_V2: Final = "envoy.config.bootstrap.v2.Bootstrap"
+BOOTSTRAP_V3: Final = "envoy.config.bootstrap.v3.Bootstrap"
 _API_VERSION = "envoy.config.core.v3.ApiVersion"
 _TYPED_OPTIONS = (
     ("per_filter_config", "typed_per_filter_config"),
@@ -58,33 +60,29 @@ def upgrade(document: Document, message: str = BOOTSTRAP_V2) -> list[Problem]:
     if run.notes.rate_limit_service is not None and not run.notes.rate_limit_service_used:
         run.notes.warn(run.notes.rate_limit_service, "rate_limit_service", "dropped: no rate limit filter uses it")
     problems = run.notes.problems
-    problems += [p for p in validate(document, message) if (p.line, p.column) not in run.v3_fields or p.kind != "error"]
+    problems += validate(root, message)
     if not any(problem.kind == "error" for problem in problems):
         run.raise_message(root, old, _successor(old) or old, "")
     return by_place(problems)
 
 
+def type_extensions(document: Document, message: str = BOOTSTRAP_V3) -> list[Problem]:
+    """Give every extension of a v3 tree that has a name only the empty ``typed_config`` of that name, in place.
+
+    Today's Envoy refuses a name alone; a quarter of the public files has them.
+    """
+    run = _Upgrade()
+    new = schema().message(message)
+    run.raise_message(document.root, new, new, "")
+    return by_place(run.notes.problems)
+
+
 # -- the schema, two versions side by side -----------------------------------------------------------------------------
-
-_successors: dict[str, MessageSchema | None] = {}
-_v3_by_last_name: dict[str, list[str]] = {}
-
 
 def _successor(message: MessageSchema) -> MessageSchema | None:
     """The v3 message that came from this v2 message; None for what is v3, or has no version."""
-    name = message.full_name
-    if name not in _successors:
-        if not _v3_by_last_name:
-            for candidate in schema().names():
-                if ".v3." in candidate:
-                    _v3_by_last_name.setdefault(candidate.rpartition(".")[2], []).append(candidate)
-        # A successor keeps the last part of the name, so that a handful of files answers, not 630.
-        _successors[name] = None
-        for candidate in _v3_by_last_name.get(name.rpartition(".")[2], ()):
-            if schema().is_message(candidate) and schema().message(candidate).previous == name:
-                _successors[name] = schema().message(candidate)
-                break
-    return _successors[name]
+    name = schema().v3_of(message.full_name)
+    return schema().message(name) if name else None
 
 
 def _any_message(node: Node, key: str = "@type") -> MessageSchema | None:
@@ -178,8 +176,6 @@ class _Upgrade:
 
     def __init__(self) -> None:
         self.notes = Notes()
-        self.v3_fields: set[tuple[int, int]] = set()
-        """Where a key stands that v3 knows and v2 does not."""
 
     # 1. prepare
 
@@ -193,7 +189,6 @@ class _Upgrade:
             old_name = _field_of_1_8(message, entry.key)
             if field is None and old_name is None and successor is not None and entry.key in successor.lookup:
                 field = successor.lookup[entry.key]
-                self.v3_fields.add((entry.key_mark.line, entry.key_mark.column))
             entry.key = field.name if field is not None else old_name or entry.key
         rule = v2_rules.FROM_1_8.get(message.full_name)
         if rule is not None:
@@ -224,7 +219,7 @@ class _Upgrade:
         message = _any_message(node)
         if message is None:
             return
-        # Envoy 1.13-1.16 read a v3 message that has v2's fields as the v2 message.
+        # Envoy 1.13 to 1.16 read a v3 message that has v2's fields as the v2 message.
         if message.previous and message.previous in schema():
             old = schema().message(message.previous)
             if _successor(old) is message and _is_v2_in_v3(node, old, message):
@@ -278,27 +273,21 @@ class _Upgrade:
                 _raise_enum(part, kind, _same_number(field, new))
 
     def _raise_any(self, node: Node, path: str) -> None:
-        struct = _typed_struct(node)
-        if struct is not None:
-            content, message, key = struct[0], struct[1], "type_url"
-        else:
-            found = _any_message(node)
-            if found is None:
-                return
-            content, message, key = node, found, "@type"
+        message = _any_message(node)
+        if message is None:
+            return
         new = _successor(message)
-        self.raise_message(content, message, new or message, path)
-        if new is not None:
+        self.raise_message(node, message, new or message, path)
+        url = node.get("@type")
+        if new is not None and url is not None:
             name = v2_rules.SUCCESSORS.get(message.full_name, (new.full_name, ""))[0]
-            url = node.get(key)
-            assert url is not None
-            node.set(key, v2_rules.scalar(registry.type_url(name), url.mark))
+            node.set("@type", v2_rules.scalar(registry.type_url(name), url.mark))
 
     def _type_extension(self, node: Node, message: MessageSchema, path: str, holder: str) -> None:
         """``config: {…}``, ``typed_config: {}`` or nothing beside a name → today's name and ``typed_config``."""
         category = registry.category_of(message.full_name, holder)
         name = node.get("name")
-        if category is None or name is None or "typed_config" not in message.fields:
+        if category is None or name is None or "typed_config" not in message.fields or node.get("config_discovery"):
             return
         extension = registry.extension(category, str(name.value))
         untyped = node.entry("config")
@@ -314,7 +303,8 @@ class _Upgrade:
                 self._rename(node, name, extension)
                 return
         if extension is None or not (extension.v2 or extension.v3):
-            if untyped is not None:
+            if untyped is not None and untyped.key == "config":
+                node.entries.remove(untyped)
                 self.notes.refuse(
                     untyped.value,
                     field_path(path, untyped.key),

@@ -190,11 +190,23 @@ def _network_filter_1_8(notes: Notes, node: Node, path: str) -> None:
     _drop(notes, node, path, "deprecated_v1", "the direction of a filter follows from its code since Envoy 1.4")
     config = _child(node, "config")
     if config is not None and is_true(config.get("deprecated_v1")):
+        node.remove("config")
         notes.refuse(
             config,
             field_path(path, "config"),
             "a configuration of API v1 inside v2 (deprecated_v1)",
             'write the filter\'s v2 or v3 fields instead of "value"',
+        )
+
+
+def _tcp_proxy_1_8(notes: Notes, node: Node, path: str) -> None:
+    old_routes = _take(node, "deprecated_v1")
+    if old_routes is not None:
+        notes.refuse(
+            old_routes,
+            field_path(path, "deprecated_v1"),
+            "routes of API v1 by address and port do not exist any more",
+            "write one filter chain with a filter_chain_match for each of them",
         )
 
 
@@ -340,6 +352,7 @@ FROM_1_8: dict[str, Rule] = {
     _HTTP + "rate_limit.v2.RateLimit": _rate_limit_filter_1_8,
     _HTTP + "rbac.v2.RBACPerRoute": _rbac_per_route_1_8,
     "envoy.config.filter.network.rate_limit.v2.RateLimit": _rate_limit_filter_1_8,
+    "envoy.config.filter.network.tcp_proxy.v2.TcpProxy": _tcp_proxy_1_8,
     "envoy.config.filter.thrift.rate_limit.v2alpha1.RateLimit": _rate_limit_filter_1_8,
     _HCM: _hcm_1_8,
     _HCM + ".SetCurrentClientCertDetails": _client_cert_details_1_8,
@@ -587,17 +600,6 @@ def _redis_prefix_routes(notes: Notes, node: Node, path: str) -> None:
         node.set("catch_all_route", mapping(cluster.mark, cluster=cluster), cluster.mark)
 
 
-def _tcp_proxy(notes: Notes, node: Node, path: str) -> None:
-    old_routes = _take(node, "deprecated_v1")
-    if old_routes is not None:
-        notes.refuse(
-            old_routes,
-            field_path(path, "deprecated_v1"),
-            "routes of API v1 by address and port do not exist any more",
-            "write one filter chain with a filter_chain_match for each of them",
-        )
-
-
 def _fault_delay(notes: Notes, node: Node, path: str) -> None:
     node.remove("type")  # it had one value, FIXED, which fixed_delay says
 
@@ -635,7 +637,6 @@ BEFORE: dict[str, Rule] = {
     _HCM + ".Tracing": _hcm_tracing,
     "envoy.config.filter.network.redis_proxy.v2.RedisProxy": _redis_proxy,
     "envoy.config.filter.network.redis_proxy.v2.RedisProxy.PrefixRoutes": _redis_prefix_routes,
-    "envoy.config.filter.network.tcp_proxy.v2.TcpProxy": _tcp_proxy,
     "envoy.config.trace.v2.ZipkinConfig": _zipkin,
     "envoy.type.matcher.StringMatcher": _string_matcher,
 }
