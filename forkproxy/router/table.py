@@ -1,0 +1,559 @@
+"""The route table: from a stream to the one Route that it takes.
+
+The rules are Envoy's. The host, lower-cased, chooses the virtual host: an exact domain, else the longest
+``*.suffix``, else the longest ``prefix.*``, else ``*``. Within the virtual host the first route that matches wins.
+
+"First wins" is found without a walk. Every route has its number in the file. Prefixes stand in one dictionary, and a
+path is looked up once per *length* that occurs among the prefixes, so that 20,000 prefixes of 20 lengths cost 20
+look-ups; the lowest number found wins. Lengths are tried in the order of the lowest number they hold, so that the
+search ends as soon as nothing better can come. Regular expressions are one RE2 set per 64. Conditions (headers,
+query, fraction, gRPC) are tested in the order of the numbers, on the routes whose path already matched.
+
+Everything is compiled to closures when the table is built; ``RouteTable.match`` *is* the cheapest closure that does
+the job: with one virtual host ``*`` and one route ``/`` it compares one byte.
+"""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from forkproxy.config.build.core import HeaderMutations, Where
+from forkproxy.config.build.route import (
+    DirectResponseAction,
+    ForwardAction,
+    RedirectAction,
+    RouteEntry,
+    RouteMatch,
+    RouteTableConfig,
+    WeightedCluster,
+)
+from forkproxy.config.build.route import VirtualHost as VirtualHostConfig
+from forkproxy.router.header_mutation import (
+    CompileFormat,
+    Headers,
+    compile_request,
+    compile_response,
+)
+from forkproxy.router.matcher import (
+    StreamTest,
+    all_of,
+    compile_fraction,
+    compile_header_matcher,
+    compile_query_matcher,
+    compile_regex_set,
+    is_grpc,
+)
+from forkproxy.router.rewrite import (
+    Rewrite,
+    compile_redirect,
+    compile_rewrite,
+    forwarded_proto,
+    https_location,
+    request_header,
+)
+
+if TYPE_CHECKING:
+    from forkproxy.http.stream import Stream
+
+FORWARD = 0
+REDIRECT = 1
+DIRECT = 2
+
+Select = Callable[["Stream"], "Route | None"]
+# upstream.cluster.Cluster: a package of the same floor, so it is injected, not imported.
+Cluster = Any
+ClusterLookup = Callable[[str], Cluster]
+
+
+class VirtualHost:
+    """A virtual host of the running configuration."""
+
+    __slots__ = (
+        "config",
+        "include_attempt_count_in_response",
+        "include_request_attempt_count",
+        "name",
+        "per_filter_config",
+        "routes",
+    )
+
+    def __init__(self, config: VirtualHostConfig) -> None:
+        self.config = config
+        self.name = config.name
+        self.routes: tuple[Route, ...] = ()
+        self.include_request_attempt_count = config.include_request_attempt_count
+        self.include_attempt_count_in_response = config.include_attempt_count_in_response
+        self.per_filter_config = config.per_filter_config
+
+    def __repr__(self) -> str:
+        return f"<VirtualHost {self.name} {len(self.routes)} routes>"
+
+
+class Route:
+    """What to do with a request. A callable that is None has nothing to do and costs nothing.
+
+    For a forwarded request the router calls ``finalize_request`` and then ``rewrite``; ``auto_host_rewrite`` is done
+    with ``rewrite.rewrite_host`` once the endpoint is known. ``finalize_response`` belongs to every answer that the
+    route had a part in, redirects and direct responses included.
+
+    ``cluster`` is the live cluster after ``RouteTable.bind``; None for an unknown one, and for ``cluster_header``,
+    where ``find_cluster(stream)`` asks per request. Either way None means ``cluster_not_found_status``.
+    ``weighted`` is only seen on the routes of a table's listing: ``match`` returns the chosen cluster's own Route.
+    ``idle_timeout_s`` counts only if ``idle_timeout_set``.
+    """
+
+    __slots__ = (
+        "append_x_forwarded_host",
+        "auto_host_rewrite",
+        "cluster",
+        "cluster_header",
+        "cluster_name",
+        "cluster_not_found_status",
+        "config",
+        "direct",
+        "finalize_request",
+        "finalize_response",
+        "idle_timeout_s",
+        "idle_timeout_set",
+        "kind",
+        "lookup",
+        "name",
+        "per_filter_config",
+        "redirect",
+        "rewrite",
+        "timeout_s",
+        "virtual_host",
+        "weighted",
+    )
+
+    def __init__(self, config: RouteEntry | None, kind: int, virtual_host: VirtualHost) -> None:
+        self.config = config
+        self.kind = kind
+        self.virtual_host = virtual_host
+        self.name = config.name if config is not None else ""
+        self.per_filter_config: dict[str, object] = config.per_filter_config if config is not None else {}
+        self.timeout_s: float | None = None
+        self.idle_timeout_s: float | None = None
+        self.idle_timeout_set = False
+        self.cluster_name = ""
+        self.cluster: Cluster = None
+        self.cluster_header = b""
+        self.cluster_not_found_status = 503
+        self.lookup: ClusterLookup | None = None
+        self.weighted: tuple[Route, ...] | None = None
+        self.finalize_request: Callable[[Stream], None] | None = None
+        self.finalize_response: Callable[[Stream, Headers], None] | None = None
+        self.rewrite: Rewrite | None = None
+        self.auto_host_rewrite = False
+        self.append_x_forwarded_host = False
+        self.redirect: Callable[[Stream], tuple[int, bytes]] | None = None
+        self.direct: tuple[int, bytes] | None = None
+
+    def find_cluster(self, stream: Stream) -> Cluster | None:
+        """The cluster of this request: the bound one, or the one that ``cluster_header`` names."""
+        if self.cluster is not None or not self.cluster_header or self.lookup is None:
+            return self.cluster
+        name = request_header(stream, self.cluster_header)
+        return self.lookup(name.decode("latin-1")) if name else None
+
+    def __repr__(self) -> str:
+        target = self.cluster_name or self.cluster_header.decode() or ("", "redirect", "direct response")[self.kind]
+        return f"<Route {self.name or '-'} in {self.virtual_host.name} to {target}>"
+
+
+class RouteTable:
+    """A compiled ``RouteConfiguration``.
+
+    ``compile_format(text, where)`` compiles a header value with command operators. ``cluster_lookup(name)`` is asked by
+    ``bind``, once the clusters exist, and per request for ``cluster_header``. Raises ConfigError for what only shows
+    when a route is built: a bad regular expression, a header that may not be changed.
+
+    ``match(stream)`` returns the Route, or None when there is none; it reads method, path, authority and the request
+    headers, and sets nothing.
+    """
+
+    __slots__ = ("cluster_lookup", "config", "match", "virtual_hosts")
+
+    def __init__(
+        self, config: RouteTableConfig, *, compile_format: CompileFormat, cluster_lookup: ClusterLookup
+    ) -> None:
+        self.config = config
+        self.cluster_lookup = cluster_lookup
+        self.virtual_hosts: list[VirtualHost] = []
+        builder = _RouteBuilder(config, compile_format, cluster_lookup)
+        by_domain: dict[bytes, Select] = {}
+        for virtual_host_config in config.virtual_hosts:
+            virtual_host = VirtualHost(virtual_host_config)
+            virtual_host.routes = tuple(builder.build(entry, virtual_host) for entry in virtual_host_config.routes)
+            self.virtual_hosts.append(virtual_host)
+            select = _compile_virtual_host(virtual_host)
+            for domain in virtual_host_config.domains:
+                by_domain[domain.lower().encode()] = select
+        self.match: Select = _compile_hosts(by_domain, config.ignore_port_in_host_matching)
+
+    def bind(self) -> None:
+        """Look up the cluster of every route that names one. Called once all clusters exist."""
+        for route in self.all_routes():
+            if route.cluster_name:
+                route.cluster = self.cluster_lookup(route.cluster_name)
+
+    def all_routes(self) -> Iterable[Route]:
+        """Every Route that ``match`` may return, except the redirects of ``require_tls``."""
+        for virtual_host in self.virtual_hosts:
+            for route in virtual_host.routes:
+                yield from route.weighted or (route,)
+
+
+# Building routes
+
+
+class _RouteBuilder:
+    """Makes Routes of the entries of one route configuration."""
+
+    def __init__(self, config: RouteTableConfig, compile_format: CompileFormat, cluster_lookup: ClusterLookup) -> None:
+        self.config = config
+        self.compile_format = compile_format
+        self.cluster_lookup = cluster_lookup
+
+    def build(self, entry: RouteEntry, virtual_host: VirtualHost) -> Route:
+        action = entry.action
+        if isinstance(action, ForwardAction):
+            if not action.weighted_clusters:
+                return self._forward(entry, action, virtual_host, None)
+            route = Route(entry, FORWARD, virtual_host)
+            route.weighted = tuple(
+                self._forward(entry, action, virtual_host, cluster) for cluster in action.weighted_clusters
+            )
+            return route
+        if isinstance(action, RedirectAction):
+            route = Route(entry, REDIRECT, virtual_host)
+            route.redirect = compile_redirect(action, entry.match, entry.where)
+        else:
+            assert isinstance(action, DirectResponseAction)
+            route = Route(entry, DIRECT, virtual_host)
+            route.direct = (action.status, action.body)
+        route.finalize_response = compile_response(self._levels(entry, virtual_host, None), self.compile_format)
+        return route
+
+    def _forward(
+        self, entry: RouteEntry, action: ForwardAction, virtual_host: VirtualHost, weighted: WeightedCluster | None
+    ) -> Route:
+        route = Route(entry, FORWARD, virtual_host)
+        route.timeout_s = action.timeout_s
+        route.idle_timeout_s = action.idle_timeout_s
+        route.idle_timeout_set = action.idle_timeout_set
+        route.cluster_name = weighted.name if weighted is not None else action.cluster
+        route.cluster_header = action.cluster_header.lower().encode()
+        route.cluster_not_found_status = action.cluster_not_found_response_code
+        route.lookup = self.cluster_lookup
+        route.auto_host_rewrite = action.auto_host_rewrite
+        route.append_x_forwarded_host = action.append_x_forwarded_host
+        weighted_host = weighted.host_rewrite_literal if weighted is not None else ""
+        route.rewrite = compile_rewrite(action, entry.match, weighted_host, entry.where)
+        levels = self._levels(entry, virtual_host, weighted)
+        route.finalize_request = compile_request(levels, self.compile_format)
+        route.finalize_response = compile_response(levels, self.compile_format)
+        return route
+
+    def _levels(
+        self, entry: RouteEntry, virtual_host: VirtualHost, weighted: WeightedCluster | None
+    ) -> list[tuple[HeaderMutations, Where]]:
+        """The levels in the order they are applied: the last one wins. A weighted cluster's come first either way."""
+        levels = [
+            (entry.headers, entry.where),
+            (virtual_host.config.headers, virtual_host.config.where),
+            (self.config.headers, virtual_host.config.where),
+        ]
+        if self.config.most_specific_header_mutations_wins:
+            levels.reverse()
+        return [(weighted.headers, entry.where), *levels] if weighted is not None else levels
+
+
+# Choosing the virtual host
+
+
+def host_without_port(host: bytes) -> bytes:
+    """``host`` up to its port; the colons of an IPv6 address in brackets are not a port's."""
+    colon = host.rfind(b":")
+    return host if colon < 0 or colon < host.rfind(b"]") else host[:colon]
+
+
+def _no_route(_stream: Stream) -> Route | None:
+    return None
+
+
+def _compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool) -> Select:
+    default = by_domain.pop(b"*", None)
+    if not by_domain:
+        return default or _no_route
+    suffixes = {domain[1:]: select for domain, select in by_domain.items() if domain.startswith(b"*")}
+    prefixes = {
+        domain[:-1]: select
+        for domain, select in by_domain.items()
+        if domain.endswith(b"*") and not domain.startswith(b"*")
+    }
+    exact = {
+        domain: select
+        for domain, select in by_domain.items()
+        if not domain.startswith(b"*") and not domain.endswith(b"*")
+    }
+    suffix_lengths = sorted({len(suffix) for suffix in suffixes}, reverse=True)
+    prefix_lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
+    exact_get = exact.get
+
+    def find(host: bytes) -> Select | None:
+        host = host.lower()
+        if ignore_port:
+            host = host_without_port(host)
+        select = exact_get(host)
+        if select is not None:
+            return select
+        # A wildcard stands for at least one character.
+        size = len(host)
+        for length in suffix_lengths:
+            if length < size:
+                select = suffixes.get(host[size - length :])
+                if select is not None:
+                    return select
+        for length in prefix_lengths:
+            if length < size:
+                select = prefixes.get(host[:length])
+                if select is not None:
+                    return select
+        return default
+
+    def match(stream: Stream) -> Route | None:
+        host = stream.authority
+        # A domain with a port never matches when ports are ignored, so it must not be found here.
+        select = exact_get(host) if not ignore_port else None
+        if select is None:
+            select = find(host)
+            if select is None:
+                return None
+        return select(stream)
+
+    return match
+
+
+# Choosing the route
+
+
+def _compile_virtual_host(virtual_host: VirtualHost) -> Select:
+    select = _compile_routes(virtual_host.routes)
+    if any(route.weighted is not None for route in virtual_host.routes):
+        select = _with_weights(select, virtual_host.routes)
+    if virtual_host.config.require_tls != "NONE":
+        select = _with_tls(select, virtual_host)
+    return select
+
+
+def _with_weights(select: Select, routes: Sequence[Route]) -> Select:
+    pickers = {id(route): _picker(route) for route in routes if route.weighted is not None}
+
+    def select_weighted(stream: Stream) -> Route | None:
+        route = select(stream)
+        if route is None or route.weighted is None:
+            return route
+        return pickers[id(route)]()
+
+    return select_weighted
+
+
+def _picker(route: Route) -> Callable[[], Route]:
+    config = route.config
+    assert route.weighted is not None
+    assert config is not None
+    assert isinstance(config.action, ForwardAction)
+    weights = [cluster.weight for cluster in config.action.weighted_clusters]
+    # A cluster of weight 0 is never taken; bisect would take it if it stood last.
+    choices = tuple(choice for choice, weight in zip(route.weighted, weights, strict=True) if weight)
+    bounds = list(accumulate(weight for weight in weights if weight))
+    total = bounds[-1]
+    draw = random.random
+
+    def pick() -> Route:
+        return choices[bisect_right(bounds, int(draw() * total))]
+
+    return pick
+
+
+def _with_tls(select: Select, virtual_host: VirtualHost) -> Select:
+    redirect = Route(None, REDIRECT, virtual_host)
+    redirect.redirect = lambda stream: (301, https_location(stream))
+    external_only = virtual_host.config.require_tls == "EXTERNAL_ONLY"
+
+    def select_secure(stream: Stream) -> Route | None:
+        if forwarded_proto(stream) != b"https" and not (
+            external_only and request_header(stream, b"x-envoy-internal") == b"true"
+        ):
+            return redirect
+        return select(stream)
+
+    return select_secure
+
+
+def _condition(match: RouteMatch, where: Where) -> StreamTest | None:
+    tests: list[StreamTest] = []
+    if match.runtime_fraction is not None:
+        fraction = compile_fraction(match.runtime_fraction)
+        if fraction is not None:
+            tests.append(fraction)
+    if match.grpc:
+        tests.append(is_grpc)
+    tests.extend(compile_header_matcher(header, where) for header in match.headers)
+    tests.extend(compile_query_matcher(parameter, where) for parameter in match.query_parameters)
+    return all_of(tests)
+
+
+class _PathIndex:
+    """The numbers of the routes that a path, a prefix of it, or both lower-cased, may choose.
+
+    Per key the numbers ascend and end with the first route that has no condition: nothing after it can be reached.
+    """
+
+    def __init__(self) -> None:
+        self.exact: dict[bytes, list[int]] = {}
+        self.prefix: dict[bytes, list[int]] = {}
+
+    def add(self, match: RouteMatch, number: int, closed: Callable[[int], bool]) -> None:
+        value = match.value.encode() if match.case_sensitive else match.value.lower().encode()
+        if match.kind == "path" or match.kind == "path_separated_prefix":
+            self._append(self.exact, value, number, closed)
+        if match.kind == "prefix":
+            self._append(self.prefix, value, number, closed)
+        elif match.kind == "path_separated_prefix":
+            # "/a" matches "/a" itself and what begins with "/a/".
+            self._append(self.prefix, value + b"/", number, closed)
+
+    @staticmethod
+    def _append(table: dict[bytes, list[int]], key: bytes, number: int, closed: Callable[[int], bool]) -> None:
+        numbers = table.setdefault(key, [])
+        if not numbers or not closed(numbers[-1]):
+            numbers.append(number)
+
+    def lengths(self) -> list[tuple[int, int]]:
+        """(prefix length, lowest number of a prefix of that length), by lowest number."""
+        lowest: dict[int, int] = {}
+        for prefix, numbers in self.prefix.items():
+            length = len(prefix)
+            lowest[length] = min(numbers[0], lowest.get(length, numbers[0]))
+        return sorted(lowest.items(), key=lambda item: item[1])
+
+
+def _compile_routes(routes: Sequence[Route]) -> Select:
+    matches: list[RouteMatch] = []
+    conditions: list[StreamTest | None] = []
+    for route in routes:
+        assert route.config is not None
+        matches.append(route.config.match)
+        conditions.append(_condition(route.config.match, route.config.where))
+    if not routes:
+        return _no_route
+    if matches[0].kind == "prefix" and matches[0].value in ("", "/") and conditions[0] is None:
+        return _compile_catch_all(routes[0], matches[0].value)
+
+    def closed(number: int) -> bool:
+        return conditions[number] is None
+
+    sensitive, folded = _PathIndex(), _PathIndex()
+    patterns: list[tuple[int, str, Where]] = []
+    for number, (match, route) in enumerate(zip(matches, routes, strict=True)):
+        if match.kind == "safe_regex":
+            assert route.config is not None
+            patterns.append((number, match.value, route.config.where))
+        else:
+            (sensitive if match.case_sensitive else folded).add(match, number, closed)
+    if not patterns and not folded.exact and not folded.prefix and not any(conditions):
+        return _compile_plain(routes, sensitive)
+    matching = compile_regex_set(patterns) if patterns else None
+    return _compile_conditional(routes, conditions, sensitive, folded, matching)
+
+
+def _compile_catch_all(route: Route, prefix: str) -> Select:
+    if not prefix:
+        return lambda _stream: route
+
+    def select(stream: Stream) -> Route | None:
+        return route if stream.path[:1] == b"/" else None
+
+    return select
+
+
+def _compile_plain(routes: Sequence[Route], index: _PathIndex) -> Select:
+    """Paths and prefixes without any condition: the lowest number found, or none."""
+    nothing = len(routes)
+    table: tuple[Route | None, ...] = (*routes, None)
+    exact = {path: numbers[0] for path, numbers in index.exact.items()}
+    exact_get = exact.get
+    prefix_get = {prefix: numbers[0] for prefix, numbers in index.prefix.items()}.get
+    lengths = tuple(index.lengths())
+
+    def select(stream: Stream) -> Route | None:
+        path = stream.path
+        if b"?" in path:
+            path = path[: path.index(b"?")]
+        if b"#" in path:
+            path = path[: path.index(b"#")]
+        best = exact_get(path, nothing)
+        for length, lowest in lengths:
+            if lowest > best:
+                break
+            number = prefix_get(path[:length], nothing)
+            if number < best:
+                best = number
+        return table[best]
+
+    return select
+
+
+def _candidates(index: _PathIndex) -> Callable[[bytes], list[int]]:
+    exact_get = index.exact.get
+    prefix_get = index.prefix.get
+    lengths = tuple(length for length, _ in index.lengths())
+    none: list[int] = []
+
+    def candidates(path: bytes) -> list[int]:
+        found = list(exact_get(path, none))
+        for length in lengths:
+            numbers = prefix_get(path[:length])
+            if numbers is not None:
+                found += numbers
+        return found
+
+    return candidates
+
+
+def _compile_conditional(
+    routes: Sequence[Route],
+    conditions: Sequence[StreamTest | None],
+    sensitive: _PathIndex,
+    folded: _PathIndex,
+    matching: Callable[[bytes], list[int]] | None,
+) -> Select:
+    """The general case: every route whose path matches, tried in the order of the file."""
+    sensitive_candidates = _candidates(sensitive)
+    folded_candidates = _candidates(folded) if folded.exact or folded.prefix else None
+
+    def select(stream: Stream) -> Route | None:
+        path = stream.path
+        if b"?" in path:
+            path = path[: path.index(b"?")]
+        if b"#" in path:
+            path = path[: path.index(b"#")]
+        numbers = sensitive_candidates(path)
+        if folded_candidates is not None:
+            numbers += folded_candidates(path.lower())
+        if matching is not None:
+            numbers += matching(path)
+        numbers.sort()
+        for number in numbers:
+            condition = conditions[number]
+            if condition is None or condition(stream):
+                return routes[number]
+        return None
+
+    return select
