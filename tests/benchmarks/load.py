@@ -132,7 +132,10 @@ def progress(text: str) -> None:
 
 def print_case(name: str, found: dict[str, Any]) -> None:
     """The table of one case."""
-    print(f"\n{name:<14}{'CPU µs/request':>16}{'(min–max)':>18}{'÷ envoy':>9}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'PSS MiB':>9}")
+    print(
+        f"\n{name:<14}{'CPU µs/request':>16}{'(min–max)':>18}{'÷ envoy':>9}{'requests/s':>12}"
+        f"{'p50 ms':>9}{'p99 ms':>9}{'PSS MiB':>9}"
+    )
     for target in TARGETS:
         figures = found.get(target)
         if figures is None:

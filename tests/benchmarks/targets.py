@@ -119,7 +119,9 @@ class Target:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         request = urllib.request.Request(self.url(), headers={"Host": "host0.example"})
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
         try:
             with opener.open(request, timeout=2) as answer:
                 body = answer.read()
@@ -179,7 +181,8 @@ class Nginx(Target):
 
     def http(self, body: str, *, access_log: str = "off") -> str:
         temps = "".join(
-            f"{kind}_temp_path {self.directory}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            f"{kind}_temp_path {self.directory}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         return self.frame(
             f"http {{ {temps} access_log {access_log}; keepalive_requests 100000000; keepalive_timeout 75; sendfile on;"
@@ -213,14 +216,16 @@ class Nginx(Target):
                 f"stream {{ server {{ listen 127.0.0.1:{self.port}; proxy_pass 127.0.0.1:{self.site.upstream_port}; }} }}\n",
                 modules=modules,
             )
-        proxied = 'proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; proxy_buffers 16 64k; proxy_max_temp_file_size 0;'
+        proxied = 'proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";'
+        proxied += " proxy_set_header Host $host; proxy_buffers 16 64k; proxy_max_temp_file_size 0;"
         log = f"{self.directory}/access.log combined buffer=64k flush=10s" if self.case.access_log else "off"
         if not self.case.virtual_hosts:
             servers = f"server {{ {self.listen()} location / {{ {proxied} }} }}"
         else:
             locations = " ".join(f"location /service{j}/ {{ {proxied} }}" for j in range(self.case.routes))
+            more = f"listen 127.0.0.1:{self.port};"
             servers = "\n".join(
-                f"server {{ {self.listen() if i == 0 else f'listen 127.0.0.1:{self.port};'} server_name host{i}.example; {locations} }}"
+                f"server {{ {more if i else self.listen()} server_name host{i}.example; {locations} }}"
                 for i in range(self.case.virtual_hosts)
             )
         return self.http(upstream + servers, access_log=log)
@@ -260,15 +265,14 @@ class Haproxy(Target):
             mode = "mode http\n  option http-keep-alive\n  http-reuse always\n  option forwardfor\n"
         use = "default_backend up"
         if case.virtual_hosts:
-            entries = [
-                f"host{i}.example/service{j}/ up" for i in range(case.virtual_hosts) for j in range(case.routes)
-            ]
+            entries = [f"host{i}.example/service{j}/ up" for i in range(case.virtual_hosts) for j in range(case.routes)]
             (self.directory / "routes.map").write_text("\n".join(entries) + "\n")
             use = f"use_backend %[base,map_beg({self.directory}/routes.map)]"
         path = self.directory / "haproxy.cfg"
         path.write_text(
             f"global\n  nbthread 1\n  maxconn 2000\ndefaults\n  {mode}  {log}  timeout connect 5s\n  timeout client 75s\n"
-            f"  timeout server 75s\nfrontend main\n  {bind}\n  {use}\nbackend up\n  server up 127.0.0.1:{self.site.upstream_port}\n"
+            f"  timeout server 75s\nfrontend main\n  {bind}\n  {use}\nbackend up\n"
+            f"  server up 127.0.0.1:{self.site.upstream_port}\n"
         )
         return [program, "-db", "-f", str(path)]
 

@@ -68,9 +68,7 @@ def cluster(name: str, *port_names: str, **more: Any) -> Data:
 
 def hcm(route_config: Data, **more: Any) -> Data:
     """An http_connection_manager network filter with the router."""
-    filters = more.pop(
-        "http_filters", [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}]
-    )
+    filters = more.pop("http_filters", [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}])
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -98,12 +96,16 @@ def vhost(*routes: Data, name: str = "all", domains: tuple[str, ...] = ("*",), *
     return {"name": name, "domains": list(domains), "routes": list(routes), **more}
 
 
-def route(prefix: str, cluster_name: str = "up", *, match: Data | None = None, action: Data | None = None, **more: Any) -> Data:
+def route(
+    prefix: str, cluster_name: str = "up", *, match: Data | None = None, action: Data | None = None, **more: Any
+) -> Data:
     """A route by prefix to a cluster."""
     return {"match": match or {"prefix": prefix}, "route": {"cluster": cluster_name, **(action or {})}, **more}
 
 
-def bootstrap(filters: list[Data], clusters: list[Data], *, more_listeners: list[Data] | None = None, **more: Any) -> Data:
+def bootstrap(
+    filters: list[Data], clusters: list[Data], *, more_listeners: list[Data] | None = None, **more: Any
+) -> Data:
     """A bootstrap with one listener on port `main` and the admin on port `admin`."""
     return {
         "admin": {"address": port("admin")},

@@ -6,6 +6,7 @@ the same program (dates, ids, durations, ports), and nothing else. A differentia
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import difflib
 import json
@@ -100,6 +101,7 @@ class Observation:
     upstream: list[tuple[bytes, str]]
     log: list[str]
     stats: dict[str, int]
+    stats_before: dict[str, int]
     settled: bool = True
 
     def lines(self, compare: tuple[str, ...]) -> list[str]:
@@ -160,9 +162,7 @@ def normalise(data: bytes, ports: dict[str, int]) -> bytes:
 
 
 # Counters that say what a request did. Gauges and histograms move with time; so do these when a connection idles.
-STATS = re.compile(
-    r"^(http\.ingress\.|cluster\.|vhost\.|listener\.127\.0\.0\.1_\d+\.|listener\.main\.|http1\.|tcp\.)"
-)
+STATS = re.compile(r"^(http\.ingress\.|cluster\.|vhost\.|listener\.127\.0\.0\.1_\d+\.|listener\.main\.|http1\.|tcp\.)")
 STATS_LEFT_OUT = re.compile(
     r"(_active$|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
     r"|max_host_weight|bind_errors|update_|upstream_cx_(rx|tx)_bytes_total|downstream_cx_(rx|tx)_bytes_total"
@@ -210,8 +210,8 @@ def stats_difference(before: dict[str, int], after: dict[str, int]) -> dict[str,
     return {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
 
 
-def play(exchange: Exchange, under_test: ProxyUnderTest, *, expected_stats: dict[str, int] | None = None) -> Observation:
-    """Run `exchange`; with `expected_stats`, give the counters a moment to become that."""
+def play(exchange: Exchange, under_test: ProxyUnderTest) -> Observation:
+    """Run `exchange` once. Counters may still be on their way: see `await_stats`."""
     proxy = under_test.proxy
     log_before = len(proxy.access_log())
     stats_before = under_test.stats() if "stats" in exchange.compare else {}
@@ -220,20 +220,12 @@ def play(exchange: Exchange, under_test: ProxyUnderTest, *, expected_stats: dict
     methods: list[bytes] = [
         step.split(b" ", 1)[0].lstrip(b"\r\n") for step in exchange.send if isinstance(step, bytes) and b" " in step
     ]
-    settled = True
     with Downstream(("127.0.0.1", under_test.ports[exchange.listener])) as downstream:
         settled = _converse(exchange, under_test, downstream, methods)
         received, ending, local_port = downstream.received, downstream.ending, downstream.local_port
     log = _await_log(proxy, log_before, exchange.log_lines)
     seen = [pair for scripted in under_test.upstreams.values() for pair in scripted.settle()]
-    stats: dict[str, int] = {}
-    if "stats" in exchange.compare:
-        deadline = time.monotonic() + STATS_LIMIT_S
-        while True:
-            stats = stats_difference(stats_before, under_test.stats())
-            if expected_stats is None or stats == expected_stats or time.monotonic() > deadline:
-                break
-            time.sleep(0.02)
+    stats = stats_difference(stats_before, under_test.stats()) if "stats" in exchange.compare else {}
     ports = {**under_test.ports, "downstream": local_port}
     return Observation(
         normalise(received, ports),
@@ -241,8 +233,28 @@ def play(exchange: Exchange, under_test: ProxyUnderTest, *, expected_stats: dict
         [(normalise(data, ports), how) for data, how in seen],
         [normalise(line.encode(), ports).decode() for line in log],
         stats,
+        stats_before,
         settled,
     )
+
+
+def await_stats(observation: Observation, under_test: ProxyUnderTest, expected: dict[str, int]) -> None:
+    """Give the counters STATS_LIMIT_S to become `expected`: workers copy theirs to the admin's side now and then."""
+    deadline = time.monotonic() + STATS_LIMIT_S
+    while observation.stats != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+        observation.stats = stats_difference(observation.stats_before, under_test.stats())
+
+
+def play_both(exchange: Exchange, oracle: ProxyUnderTest, subject: ProxyUnderTest) -> tuple[Observation, Observation]:
+    """Run `exchange` on both at the same time: most of it is waiting."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        first = pool.submit(play, exchange, oracle)
+        second = pool.submit(play, exchange, subject)
+        expected, got = first.result(), second.result()
+    if "stats" in exchange.compare:
+        await_stats(got, subject, expected.stats)
+    return expected, got
 
 
 def _converse(exchange: Exchange, under_test: ProxyUnderTest, downstream: Downstream, methods: list[bytes]) -> bool:
@@ -298,9 +310,9 @@ def _sorted_json(line: str) -> str:
         return line
 
 
-def difference(exchange: Exchange, expected: Observation, got: Observation) -> str:
-    """A readable diff; empty when both did the same."""
-    left, right = expected.lines(exchange.compare), got.lines(exchange.compare)
+def difference(compare: tuple[str, ...], expected: Observation, got: Observation) -> str:
+    """A readable diff of the aspects in `compare`; empty when both did the same."""
+    left, right = expected.lines(compare), got.lines(compare)
     if left == right:
         return ""
     return "\n".join(difflib.unified_diff(left, right, "envoy", "forkproxy", lineterm="", n=100))

@@ -277,4 +277,3 @@ CONFIGURATIONS: dict[str, Data] = {
 
 RAW_UPSTREAM = frozenset({"tcp"})
 """Configurations whose upstream speaks no HTTP: an answer is played when a connection is accepted."""
-

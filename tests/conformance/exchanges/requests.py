@@ -36,7 +36,8 @@ FORWARDED = (
     b"x-request-id: 11111111-2222-4333-8444-555555555555\r\nx-forwarded-host: fh\r\nx-forwarded-port: 99\r\n"
     b"x-envoy-original-path: /o\r\nx-envoy-internal: true\r\nx-envoy-external-address: 9.9.9.9\r\n"
     b"x-envoy-downstream-service-cluster: dsc\r\nx-envoy-expected-rq-timeout-ms: 7\r\nx-envoy-attempt-count: 5\r\n"
-    b"x-envoy-upstream-rq-timeout-ms: 9000\r\nx-envoy-max-retries: 2\r\nx-envoy-retry-on: 5xx\r\nx-envoy-decorator-operation: op\r\n"
+    b"x-envoy-upstream-rq-timeout-ms: 9000\r\n"
+    b"x-envoy-max-retries: 2\r\nx-envoy-retry-on: 5xx\r\nx-envoy-decorator-operation: op\r\n"
     b"x-envoy-force-trace: 1\r\nx-envoy-ip-tags: t\r\nx-client-trace-id: c\r\nx-envoy-upstream-alt-stat-name: alt\r\n"
     b"x-forwarded-client-cert: By=x\r\nx-envoy-hedge-on-per-try-timeout: true\r\nx-envoy-original-host: oh\r\n"
 )
@@ -52,20 +53,42 @@ HEADS = [
     get("forwarded headers, use_remote_address", FORWARDED, config="edge"),
     get("forwarded headers, one trusted hop", FORWARDED, config="edge_hops"),
     get("forwarded headers, skip_xff_append", FORWARDED, config="skip_xff"),
-    get("internal xff", b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 10.1.2.3\r\nx-envoy-upstream-rq-timeout-ms: 9000\r\nx-envoy-internal: true\r\n"),
-    get("external xff", b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 8.8.8.8\r\nx-envoy-upstream-rq-timeout-ms: 9000\r\n"),
+    get(
+        "internal xff",
+        b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 10.1.2.3\r\n"
+        b"x-envoy-upstream-rq-timeout-ms: 9000\r\nx-envoy-internal: true\r\n",
+    ),
+    get(
+        "external xff",
+        b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 8.8.8.8\r\nx-envoy-upstream-rq-timeout-ms: 9000\r\n",
+    ),
     get("bad xff", b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: nonsense\r\n"),
     get("bad xfp", b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-proto: ftp\r\n"),
-    get("two xff lines, edge", b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\n", config="edge"),
+    get(
+        "two xff lines, edge",
+        b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 1.1.1.1\r\nx-forwarded-for: 2.2.2.2\r\n",
+        config="edge",
+    ),
     get("no request id", CASED, config="no_request_id"),
     get("own request id, internal", IDS),
     get("own request id, edge", IDS, config="edge"),
     get("own request id, preserved and returned", IDS, config="keep_request_id"),
-    get("server_name, via, user agent", b"GET / HTTP/1.1\r\nhost: h\r\nuser-agent: mine\r\nvia: 1.0 before\r\n", config="named"),
+    get(
+        "server_name, via, user agent",
+        b"GET / HTTP/1.1\r\nhost: h\r\nuser-agent: mine\r\nvia: 1.0 before\r\n",
+        config="named",
+    ),
     get("user agent added", b"GET / HTTP/1.1\r\nhost: h\r\n", config="named"),
-    get("timeout header from inside", b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 10.0.0.1\r\nx-envoy-upstream-rq-timeout-ms: 100\r\n"
-        b"x-envoy-upstream-rq-per-try-timeout-ms: 50\r\n"),
-    get("expected timeout from outside", b"GET / HTTP/1.1\r\nhost: h\r\nx-envoy-expected-rq-timeout-ms: 100\r\n", config="edge"),
+    get(
+        "timeout header from inside",
+        b"GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: 10.0.0.1\r\nx-envoy-upstream-rq-timeout-ms: 100\r\n"
+        b"x-envoy-upstream-rq-per-try-timeout-ms: 50\r\n",
+    ),
+    get(
+        "expected timeout from outside",
+        b"GET / HTTP/1.1\r\nhost: h\r\nx-envoy-expected-rq-timeout-ms: 100\r\n",
+        config="edge",
+    ),
     header("duplicate ordinary headers", b"x-a: 1\r\nx-b: 2\r\nx-a: 3\r\n"),
     header("underscore name", b"x_y: 1\r\n"),
     header("underscore name, rejected", b"x_y: 1\r\n", config="underscores"),
@@ -74,28 +97,50 @@ HEADS = [
     header("thirty headers", b"".join(b"x-%d: %d\r\n" % (i, i) for i in range(30))),
     header("connection nominates", b"Connection: keep-alive, X-Drop\r\nX-Drop: 1\r\nX-Stay: 2\r\n"),
     header("connection nominates close", b"Connection: close, X-Drop\r\nX-Drop: 1\r\n"),
-    header("keep-alive and proxy-connection", b"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nConnection: keep-alive\r\n"),
+    header(
+        "keep-alive and proxy-connection",
+        b"Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nConnection: keep-alive\r\n",
+    ),
     header("te trailers", b"TE: trailers\r\nConnection: TE\r\n"),
     header("te gzip", b"TE: gzip, trailers\r\n"),
     header("te without connection", b"TE: trailers\r\n"),
     header("upgrade without configuration", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
-    header("upgrade h2c", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"),
+    header(
+        "upgrade h2c", b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    ),
     header("upgrade without connection", b"Upgrade: websocket\r\n"),
-    header("proxy-authorization passes", b"Proxy-Authorization: Basic eA==\r\nProxy-Authenticate: x\r\nTrailer: x-t\r\n"),
+    header(
+        "proxy-authorization passes", b"Proxy-Authorization: Basic eA==\r\nProxy-Authenticate: x\r\nTrailer: x-t\r\n"
+    ),
 ]
 
 METHODS = [
     line("method " + method.decode(), method + b" /m HTTP/1.1", responses=1)
     for method in (
-        b"GET", b"HEAD", b"OPTIONS", b"DELETE", b"TRACE", b"PATCH", b"PUT", b"POST", b"PROPFIND", b"PURGE", b"M-SEARCH",
-        b"QUERY", b"PRI", b"get", b"FOO", b"FOO-BAR", b"G@T",
+        b"GET",
+        b"HEAD",
+        b"OPTIONS",
+        b"DELETE",
+        b"TRACE",
+        b"PATCH",
+        b"PUT",
+        b"POST",
+        b"PROPFIND",
+        b"PURGE",
+        b"M-SEARCH",
+        b"QUERY",
+        b"PRI",
+        b"get",
+        b"FOO",
+        b"FOO-BAR",
+        b"G@T",
     )
 ] + [
     line("connect", b"CONNECT h.example:443 HTTP/1.1"),
     line("connect path", b"CONNECT /x HTTP/1.1"),
     line("options star", b"OPTIONS * HTTP/1.1"),
     line("get star", b"GET * HTTP/1.1"),
-]  # fmt: skip
+]
 
 REQUEST_LINES = [
     get("absolute form", b"GET http://abs.example:81/p?q=1 HTTP/1.1\r\nhost: other\r\n"),
@@ -206,12 +251,41 @@ FRAMING = [
     post("content-length 0", b"content-length: 0\r\n", b""),
     post("post without length", b"", b""),
     post("odd case content-length", b"CONTENT-LENGTH: 5\r\n", b"hello"),
-    Exchange("body in pieces", (b"POST /p HTTP/1.1\r\n" + H + b"content-length: 10\r\n\r\n", UpstreamHas(b"\r\n\r\n"), b"hello", UpstreamHas(b"hello"), b"world")),
+    Exchange(
+        "body in pieces",
+        (
+            b"POST /p HTTP/1.1\r\n" + H + b"content-length: 10\r\n\r\n",
+            UpstreamHas(b"\r\n\r\n"),
+            b"hello",
+            UpstreamHas(b"hello"),
+            b"world",
+        ),
+    ),
     post("chunked", b"transfer-encoding: chunked\r\n", b"3\r\nabc\r\n5;ext=1\r\nhello\r\n0\r\n\r\n"),
-    Exchange("chunked in pieces", (b"POST /p HTTP/1.1\r\n" + H + b"Transfer-Encoding: Chunked\r\n\r\n", UpstreamHas(b"\r\n\r\n"), b"3\r\nabc\r\n", UpstreamHas(b"abc"), b"5\r\nhel", UpstreamHas(b"hel"), b"lo\r\n0\r\n\r\n")),
+    Exchange(
+        "chunked in pieces",
+        (
+            b"POST /p HTTP/1.1\r\n" + H + b"Transfer-Encoding: Chunked\r\n\r\n",
+            UpstreamHas(b"\r\n\r\n"),
+            b"3\r\nabc\r\n",
+            UpstreamHas(b"abc"),
+            b"5\r\nhel",
+            UpstreamHas(b"hel"),
+            b"lo\r\n0\r\n\r\n",
+        ),
+    ),
     post("chunked empty", b"transfer-encoding: chunked\r\n", b"0\r\n\r\n"),
-    post("chunked trailers", b"transfer-encoding: chunked\r\ntrailer: x-t\r\n", b"3\r\nabc\r\n0\r\nX-T: 1\r\nX-U: 2\r\n\r\n"),
-    post("chunked trailers enabled", b"transfer-encoding: chunked\r\ntrailer: x-t\r\n", b"3\r\nabc\r\n0\r\nX-T: 1\r\nX-U: 2\r\n\r\n", config="trailers"),
+    post(
+        "chunked trailers",
+        b"transfer-encoding: chunked\r\ntrailer: x-t\r\n",
+        b"3\r\nabc\r\n0\r\nX-T: 1\r\nX-U: 2\r\n\r\n",
+    ),
+    post(
+        "chunked trailers enabled",
+        b"transfer-encoding: chunked\r\ntrailer: x-t\r\n",
+        b"3\r\nabc\r\n0\r\nX-T: 1\r\nX-U: 2\r\n\r\n",
+        config="trailers",
+    ),
     post("chunked bad trailer", b"transfer-encoding: chunked\r\n", b"0\r\nX T: 1\r\n\r\n", config="trailers"),
     post("chunk size upper case", b"transfer-encoding: chunked\r\n", b"A\r\n0123456789\r\n0\r\n\r\n"),
     post("chunk size with leading zeros", b"transfer-encoding: chunked\r\n", b"0003\r\nabc\r\n000\r\n\r\n"),
@@ -225,7 +299,12 @@ FRAMING = [
     post("chunk lf only", b"transfer-encoding: chunked\r\n", b"3\nabc\n0\n\n"),
     post("te and cl", b"transfer-encoding: chunked\r\ncontent-length: 3\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
     post("cl and te", b"content-length: 3\r\ntransfer-encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
-    post("te and cl allowed", b"transfer-encoding: chunked\r\ncontent-length: 3\r\n", b"3\r\nabc\r\n0\r\n\r\n", config="lenient"),
+    post(
+        "te and cl allowed",
+        b"transfer-encoding: chunked\r\ncontent-length: 3\r\n",
+        b"3\r\nabc\r\n0\r\n\r\n",
+        config="lenient",
+    ),
     post("two lengths", b"content-length: 5\r\ncontent-length: 6\r\n", b"hello"),
     post("two equal lengths", b"content-length: 5\r\ncontent-length: 5\r\n", b"hello"),
     post("length list", b"content-length: 5, 5\r\n", b"hello"),
@@ -250,12 +329,49 @@ FRAMING = [
     Exchange("get with body", (b"GET /g HTTP/1.1\r\n" + H + b"content-length: 3\r\n\r\nabc",)),
     Exchange("get chunked", (b"GET /g HTTP/1.1\r\n" + H + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",)),
     Exchange("head with body", (b"HEAD /g HTTP/1.1\r\n" + H + b"content-length: 3\r\n\r\nabc",)),
-    Exchange("expect continue", (b"POST /p HTTP/1.1\r\n" + H + b"expect: 100-continue\r\ncontent-length: 5\r\n\r\n", ReadUntil(b"100 Continue\r\n"), b"hello")),
-    Exchange("expect continue, body at once", (b"POST /p HTTP/1.1\r\n" + H + b"Expect: 100-Continue\r\ncontent-length: 5\r\n\r\nhello",)),
-    Exchange("expect something else", (b"POST /p HTTP/1.1\r\n" + H + b"expect: magic\r\ncontent-length: 5\r\n\r\nhello",)),
-    Exchange("body cut by fin", (b"POST /p HTTP/1.1\r\n" + H + b"content-length: 10\r\n\r\n", UpstreamHas(b"\r\n\r\n"), b"hello", UpstreamHas(b"hello"), HalfClose()), responses=1),
-    Exchange("chunked body cut by fin", (b"POST /p HTTP/1.1\r\n" + H + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", UpstreamHas(b"hello"), HalfClose()), responses=1),
-    Exchange("bad chunk after the upstream has the head", (b"POST /p HTTP/1.1\r\n" + H + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n", UpstreamHas(b"hello"), b"zz\r\n")),
+    Exchange(
+        "expect continue",
+        (
+            b"POST /p HTTP/1.1\r\n" + H + b"expect: 100-continue\r\ncontent-length: 5\r\n\r\n",
+            ReadUntil(b"100 Continue\r\n"),
+            b"hello",
+        ),
+    ),
+    Exchange(
+        "expect continue, body at once",
+        (b"POST /p HTTP/1.1\r\n" + H + b"Expect: 100-Continue\r\ncontent-length: 5\r\n\r\nhello",),
+    ),
+    Exchange(
+        "expect something else", (b"POST /p HTTP/1.1\r\n" + H + b"expect: magic\r\ncontent-length: 5\r\n\r\nhello",)
+    ),
+    Exchange(
+        "body cut by fin",
+        (
+            b"POST /p HTTP/1.1\r\n" + H + b"content-length: 10\r\n\r\n",
+            UpstreamHas(b"\r\n\r\n"),
+            b"hello",
+            UpstreamHas(b"hello"),
+            HalfClose(),
+        ),
+        responses=1,
+    ),
+    Exchange(
+        "chunked body cut by fin",
+        (
+            b"POST /p HTTP/1.1\r\n" + H + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            UpstreamHas(b"hello"),
+            HalfClose(),
+        ),
+        responses=1,
+    ),
+    Exchange(
+        "bad chunk after the upstream has the head",
+        (
+            b"POST /p HTTP/1.1\r\n" + H + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            UpstreamHas(b"hello"),
+            b"zz\r\n",
+        ),
+    ),
 ]
 
 CONNECTIONS = [
@@ -263,31 +379,107 @@ CONNECTIONS = [
     header("close odd case", b"Connection: Close\r\n"),
     header("connection other", b"connection: foo\r\n"),
     Exchange("two requests", (CASED_END, ReadResponses(1), CASED_END), responses=2, log_lines=2),
-    Exchange("pipelined", (b"GET /1 HTTP/1.1\r\n" + H + b"\r\nGET /2 HTTP/1.1\r\n" + H + b"\r\nGET /3 HTTP/1.1\r\n" + H + b"\r\n",), responses=3, log_lines=3,
-             answers=((b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1",), (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n2",), (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n3",))),
-    Exchange("pipelined posts", (b"POST /1 HTTP/1.1\r\n" + H + b"content-length: 2\r\n\r\nabPOST /2 HTTP/1.1\r\n" + H + b"transfer-encoding: chunked\r\n\r\n1\r\nc\r\n0\r\n\r\nGET /3 HTTP/1.1\r\n" + H + b"\r\n",), responses=3, log_lines=3),
-    Exchange("pipelined after close", (b"GET /1 HTTP/1.1\r\n" + H + b"connection: close\r\n\r\nGET /2 HTTP/1.1\r\n" + H + b"\r\n",), responses=1, log_lines=1),
-    Exchange("pipelined bad second", (b"GET /1 HTTP/1.1\r\n" + H + b"\r\nGET /2 HTTP/1.1\r\nbad\r\n\r\n",), responses=2, log_lines=2),
-    Exchange("crlf between requests", (b"POST /1 HTTP/1.1\r\n" + H + b"content-length: 2\r\n\r\nab\r\nGET /2 HTTP/1.1\r\n" + H + b"\r\n",), responses=2, log_lines=2),
-    Exchange("fin after the request", (CASED_END, HalfClose()), responses=1),
+    Exchange(
+        "pipelined",
+        (b"GET /1 HTTP/1.1\r\n" + H + b"\r\nGET /2 HTTP/1.1\r\n" + H + b"\r\nGET /3 HTTP/1.1\r\n" + H + b"\r\n",),
+        responses=3,
+        log_lines=3,
+        answers=(
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1",),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n2",),
+            (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n3",),
+        ),
+    ),
+    Exchange(
+        "pipelined posts",
+        (
+            b"POST /1 HTTP/1.1\r\n"
+            + H
+            + b"content-length: 2\r\n\r\nabPOST /2 HTTP/1.1\r\n"
+            + H
+            + b"transfer-encoding: chunked\r\n\r\n1\r\nc\r\n0\r\n\r\nGET /3 HTTP/1.1\r\n"
+            + H
+            + b"\r\n",
+        ),
+        responses=3,
+        log_lines=3,
+    ),
+    Exchange(
+        "pipelined after close",
+        (b"GET /1 HTTP/1.1\r\n" + H + b"connection: close\r\n\r\nGET /2 HTTP/1.1\r\n" + H + b"\r\n",),
+        responses=1,
+        log_lines=1,
+    ),
+    Exchange(
+        "pipelined bad second",
+        (b"GET /1 HTTP/1.1\r\n" + H + b"\r\nGET /2 HTTP/1.1\r\nbad\r\n\r\n",),
+        responses=2,
+        log_lines=2,
+    ),
+    Exchange(
+        "crlf between requests",
+        (b"POST /1 HTTP/1.1\r\n" + H + b"content-length: 2\r\n\r\nab\r\nGET /2 HTTP/1.1\r\n" + H + b"\r\n",),
+        responses=2,
+        log_lines=2,
+    ),
     Exchange("1.0 refused", (b"GET / HTTP/1.0\r\nhost: h\r\n\r\n",)),
     Exchange("1.0 keep-alive refused", (b"GET / HTTP/1.0\r\nhost: h\r\nconnection: keep-alive\r\n\r\n",)),
     Exchange("1.0", (b"GET / HTTP/1.0\r\nhost: h\r\n\r\n",), config="http10"),
     Exchange("1.0 without host", (b"GET / HTTP/1.0\r\n\r\n",), config="http10"),
     Exchange("1.0 keep-alive", (b"GET / HTTP/1.0\r\nhost: h\r\nconnection: keep-alive\r\n\r\n",), config="http10"),
-    Exchange("1.0 chunked answer", (b"GET / HTTP/1.0\r\nhost: h\r\n\r\n",), ((b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",),), config="http10"),
-    Exchange("1.0 keep-alive chunked answer", (b"GET / HTTP/1.0\r\nhost: h\r\nconnection: keep-alive\r\n\r\n",), ((b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",),), config="http10"),
-    Exchange("1.0 with te", (b"POST / HTTP/1.0\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",), config="http10"),
+    Exchange(
+        "1.0 chunked answer",
+        (b"GET / HTTP/1.0\r\nhost: h\r\n\r\n",),
+        ((b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",),),
+        config="http10",
+    ),
+    Exchange(
+        "1.0 keep-alive chunked answer",
+        (b"GET / HTTP/1.0\r\nhost: h\r\nconnection: keep-alive\r\n\r\n",),
+        ((b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",),),
+        config="http10",
+    ),
+    Exchange(
+        "1.0 with te",
+        (b"POST / HTTP/1.0\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",),
+        config="http10",
+    ),
     Exchange("1.0 post", (b"POST / HTTP/1.0\r\nhost: h\r\ncontent-length: 2\r\n\r\nok",), config="http10"),
     Exchange("0.9 with 1.0 accepted", (b"GET /\r\n\r\n",), config="http10"),
     Exchange("1.1 without host, 1.0 accepted", (b"GET / HTTP/1.1\r\n\r\n",), config="http10"),
-    Exchange("one request per upstream connection", (CASED_END, ReadResponses(1), CASED_END), config="one_request", responses=2, log_lines=2),
-    Exchange("max requests per connection", (CASED_END, ReadResponses(1), CASED_END), config="timers", responses=2, log_lines=2, quiet_s=0.2),
+    Exchange(
+        "one request per upstream connection",
+        (CASED_END, ReadResponses(1), CASED_END),
+        config="one_request",
+        responses=2,
+        log_lines=2,
+    ),
+    Exchange(
+        "max requests per connection",
+        (CASED_END, ReadResponses(1), CASED_END),
+        config="timers",
+        responses=2,
+        log_lines=2,
+        quiet_s=0.2,
+    ),
     Exchange("idle connection", (CASED_END, ReadResponses(1)), config="timers", quiet_s=0.6),
     Exchange("slow head", (b"GET / HTTP/1.1\r\n",), config="timers", quiet_s=0.2),
-    Exchange("slow body", (b"POST / HTTP/1.1\r\n" + H + b"content-length: 5\r\n\r\nhel",), config="timers", quiet_s=0.2),
-    Exchange("stream idle", (b"POST / HTTP/1.1\r\n" + H + b"content-length: 5\r\n\r\nhel",), config="stream_idle", quiet_s=0.2),
-    Exchange("error on one message only", (b"GET / HTTP/1.1\r\nx: y\r\n\r\n", ReadResponses(1), CASED_END), config="lenient", responses=2, log_lines=2),
-]  # fmt: skip
+    Exchange(
+        "slow body", (b"POST / HTTP/1.1\r\n" + H + b"content-length: 5\r\n\r\nhel",), config="timers", quiet_s=0.2
+    ),
+    Exchange(
+        "stream idle",
+        (b"POST / HTTP/1.1\r\n" + H + b"content-length: 5\r\n\r\nhel",),
+        config="stream_idle",
+        quiet_s=0.2,
+    ),
+    Exchange(
+        "error on one message only",
+        (b"GET / HTTP/1.1\r\nx: y\r\n\r\n", ReadResponses(1), CASED_END),
+        config="lenient",
+        responses=2,
+        log_lines=2,
+    ),
+]
 
 EXCHANGES = [*HEADS, *METHODS, *REQUEST_LINES, *HEADER_RULES, *FRAMING, *CONNECTIONS]

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from tests.support.exchange import Exchange
 
-SECRETS = (
-    b"HTTP/1.1 200 OK\r\nx-secret: 1\r\nx-config-secret: 2\r\nx-from: upstream\r\nx-resp-append: upstream\r\ncontent-length: 2\r\n\r\nok"
-)
+SECRETS = b"HTTP/1.1 200 OK\r\nx-secret: 1\r\nx-config-secret: 2\r\nx-from: upstream\r\n"
+    b"x-resp-append: upstream\r\ncontent-length: 2\r\n\r\nok"
 
 
-def to(name: str, target: bytes, *, host: bytes = b"exact.example", lines: bytes = b"", method: bytes = b"GET", **more: object) -> Exchange:
+def to(
+    name: str,
+    target: bytes,
+    *,
+    host: bytes = b"exact.example",
+    lines: bytes = b"",
+    method: bytes = b"GET",
+    **more: object,
+) -> Exchange:
     """A request for `target` of `host`."""
     head = method + b" " + target + b" HTTP/1.1\r\nhost: " + host + b"\r\n" + lines + b"\r\n"
     return Exchange(name, (head,), config="rewriting", **more)  # type: ignore[arg-type]
@@ -88,11 +95,16 @@ ANSWERS = [
 ]
 
 MUTATIONS = [
-    to("header mutations", b"/mutate", answers=((SECRETS,),), lines=b"x-in: hello\r\nx-remove: 1\r\nx-append: own\r\nx-overwrite: own\r\nx-if-absent: own\r\nx-if-exists: own\r\n"),
+    to(
+        "header mutations",
+        b"/mutate",
+        answers=((SECRETS,),),
+        lines=b"x-in: hello\r\nx-remove: 1\r\nx-append: own\r\nx-overwrite: own\r\nx-if-absent: own\r\nx-if-exists: own\r\n",
+    ),
     to("header mutations, nothing there before", b"/mutate", answers=((SECRETS,),)),
     to("weighted cluster", b"/weighted", answers=((SECRETS,),)),
     to("response removal on another route", b"/strip", answers=((SECRETS,),)),
     to("mutations on a local reply", b"/redirect/host"),
-]  # fmt: skip
+]
 
 EXCHANGES = [*MATCHING, *ANSWERS, *MUTATIONS]

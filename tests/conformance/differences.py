@@ -1,0 +1,45 @@
+"""Where forkproxy differs from Envoy on purpose: the one list, each with its reason.
+
+A difference names the exchange, what of it differs, and the status forkproxy answers with. Everything else of that exchange
+is still compared, and a difference that is no longer there fails its test, so that the list stays true.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """`aspects`: of "downstream", "ending", "upstream", "log", "stats"; `status`: forkproxy's first final status, 0 for none."""
+
+    reason: str
+    aspects: tuple[str, ...]
+    status: int | None = None
+
+
+ALL = ("downstream", "ending", "upstream", "log", "stats")
+REFUSED = (
+    "refused: {} RFC 9112 lets a recipient refuse it, and parsers that disagree about it are how requests are smuggled"
+)
+
+
+def refused(what: str, status: int = 400, aspects: tuple[str, ...] = ALL) -> Difference:
+    """A message that Envoy repairs and forkproxy refuses."""
+    return Difference(REFUSED.format(what), aspects, status)
+
+
+DIFFERENCES: dict[str, Difference] = {
+    "obs-fold": refused("a folded header line (section 5.2)."),
+    "obs-fold tab": refused("a folded header line (section 5.2)."),
+    "bare cr in value": refused("a bare CR (section 2.2)."),
+    "bare lf": refused("a bare LF as line end (section 2.2)."),
+    "bare lf in one header": refused("a bare LF as line end (section 2.2)."),
+    "bare lf at the end": refused("a bare LF as line end (section 2.2)."),
+    "chunk without crlf after": refused("a chunk without its CRLF (section 7.1)."),
+    "chunk size with space": refused("white space after the chunk size (section 7.1)."),
+    "two hosts": refused("two Host lines (section 3.2)."),
+    "two equal hosts": refused("two Host lines (section 3.2)."),
+    "obs-fold from upstream": refused("a folded header line (section 5.2).", 502),
+    "bare lf from upstream": refused("a bare LF as line end (section 2.2).", 502),
+}

