@@ -90,13 +90,14 @@ HEADS = [
     head("head of 61 KiB from upstream", b"HTTP/1.1 200 OK\r\nx: " + b"a" * 61 * 1024 + b"\r\ncontent-length: 0\r\n"),
     head(
         "101 headers from upstream",
-        b"HTTP/1.1 200 OK\r\n" + b"".join(b"x-%d: 1\r\n" % i for i in range(100)) + b"content-length: 0\r\n",
+        b"HTTP/1.1 200 OK\r\n" + MANY_HEADERS + b"content-length: 0\r\n",
     ),
     head("connection close from upstream", b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n", b"ok"),
     head(
         "envoy headers from upstream",
         b"HTTP/1.1 200 OK\r\nx-envoy-upstream-canary: true\r\nx-envoy-degraded: 1\r\nx-envoy-immediate-health-check-fail: 1\r\n"
-        b"x-envoy-decorator-operation: o\r\nx-envoy-overloaded: true\r\nx-envoy-upstream-healthchecked-cluster: c\r\ncontent-length: 0\r\n",
+        b"x-envoy-decorator-operation: o\r\nx-envoy-overloaded: true\r\nx-envoy-upstream-healthchecked-cluster: c\r\n"
+        b"content-length: 0\r\n",
     ),
 ]
 

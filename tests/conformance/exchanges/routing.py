@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tests.support.exchange import Exchange
 
-SECRETS = b"HTTP/1.1 200 OK\r\nx-secret: 1\r\nx-config-secret: 2\r\nx-from: upstream\r\n"
+SECRETS = (
+    b"HTTP/1.1 200 OK\r\nx-secret: 1\r\nx-config-secret: 2\r\nx-from: upstream\r\n"
     b"x-resp-append: upstream\r\ncontent-length: 2\r\n\r\nok"
+)
 
 
 def to(
