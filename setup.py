@@ -20,8 +20,7 @@ class BuildPy(build_py):
         spec = importlib.util.spec_from_file_location("build_schema", HERE / "scripts" / "build_schema.py")
         tool = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tool)
-        if not tool.TARGET.exists():
-            tool.build()
+        tool.ensure()
         super().run()
 
 

@@ -9,7 +9,8 @@ importing them would need grpcio, register 700 files in protobuf's default pool 
 
 The blob, zlib-compressed: four bytes big-endian length of a JSON index, the index, then the FileDescriptorProtos one
 after another. Index: ``files`` = {file name: [offset, length]}, ``types`` = {message or enum full name: file name},
-``v3_of`` = {v2 message: the v3 message that it became}, ``source`` = what it was made from. A reader parses only the files that it needs.
+``v3_of`` = {v2 message: the v3 message that it became}, ``source`` = what it was made from. A reader parses only the
+files that it needs.
 """
 
 from __future__ import annotations
@@ -152,11 +153,16 @@ def blob(sources: Iterator[str]) -> bytes:
         prefix = f"{proto.package}." if proto.package else ""
         types.update((full, name) for full in type_names(prefix, list(proto.message_type)))
         types.update((f"{prefix}{enum.name}", name) for enum in proto.enum_type)
-        for previous, current in previous_names(prefix, list(file_class.FromString(raw).message_type), versioning):
-            if ".v3" in current:
-                v3_of[previous] = current
+        pairs = previous_names(prefix, list(file_class.FromString(raw).message_type), versioning)
+        v3_of.update(pair for pair in pairs if ".v3" in pair[1])
     index = json.dumps({"source": REQUIREMENT, "files": offsets, "types": types, "v3_of": v3_of}, separators=(",", ":")).encode()
     return zlib.compress(len(index).to_bytes(4, "big") + index + bytes(data), 9)
+
+
+def ensure() -> None:
+    """Build when xds-protos is installed (as in the build's own environment) or when there is no blob yet."""
+    if any(True for _ in installed_sources()) or not TARGET.exists():
+        build()
 
 
 def build(wheel: Path | None = None) -> Path:

@@ -65,7 +65,7 @@ def _camel(name: str) -> str:
 class EnumSchema:
     """An enum: ``by_name`` (upper case, as Envoy compares without case) and ``names`` by number."""
 
-    __slots__ = ("full_name", "by_name", "names", "deprecated")
+    __slots__ = ("by_name", "deprecated", "full_name", "names")
 
     def __init__(self, full_name: str, proto: Any) -> None:
         self.full_name = full_name
@@ -79,7 +79,7 @@ class EnumSchema:
 class OneofSchema:
     """A oneof: ``required`` says that one of ``fields`` must be set."""
 
-    __slots__ = ("name", "required", "fields")
+    __slots__ = ("fields", "name", "required")
 
     def __init__(self, name: str, required: bool) -> None:
         self.name = name
@@ -96,9 +96,33 @@ class FieldSchema:
     maps. ``scalar`` is the type within a wrapper, else ``type``.
     """
 
-    __slots__ = ("name", "json_name", "number", "type", "scalar", "shape", "repeated", "type_name", "map_key", "map_value",
-                 "oneof", "has_presence", "deprecated", "deprecated_since", "disallowed", "checks", "item_checks",
-                 "key_checks", "value_checks", "absent", "required", "skip", "_schema", "_message", "_enum")
+    __slots__ = (
+        "_enum",
+        "_message",
+        "_schema",
+        "absent",
+        "checks",
+        "deprecated",
+        "deprecated_since",
+        "disallowed",
+        "has_presence",
+        "item_checks",
+        "json_name",
+        "key_checks",
+        "map_key",
+        "map_value",
+        "name",
+        "number",
+        "oneof",
+        "repeated",
+        "required",
+        "scalar",
+        "shape",
+        "skip",
+        "type",
+        "type_name",
+        "value_checks",
+    )
 
     map_key: str
     map_value: FieldSchema
@@ -159,8 +183,20 @@ class FieldSchema:
 class MessageSchema:
     """One message. ``lookup`` finds a field by its proto name and by its camelCase name."""
 
-    __slots__ = ("full_name", "name", "package", "fields", "lookup", "oneofs", "needed", "deprecated", "previous",
-                 "reserved_names", "shape", "disabled")
+    __slots__ = (
+        "deprecated",
+        "disabled",
+        "fields",
+        "full_name",
+        "lookup",
+        "name",
+        "needed",
+        "oneofs",
+        "package",
+        "previous",
+        "reserved_names",
+        "shape",
+    )
 
     def __init__(self, owner: Schema, full_name: str, package: str, proto: Any) -> None:
         self.full_name = full_name

@@ -61,7 +61,7 @@ class Node:
     Mutable. A node made by the program carries the mark of the user's node that caused it.
     """
 
-    __slots__ = ("kind", "mark", "entries", "items", "value", "text", "quoted", "tag")
+    __slots__ = ("entries", "items", "kind", "mark", "quoted", "tag", "text", "value")
 
     kind: Literal["map", "seq", "scalar"]
     mark: Mark
@@ -178,7 +178,7 @@ class Node:
 class Document:
     """A parsed file: its root node, its name as the user gave it, its lines, and what parsing had to warn about."""
 
-    __slots__ = ("root", "filename", "text", "problems", "_lines")
+    __slots__ = ("_lines", "filename", "problems", "root", "text")
 
     def __init__(self, root: Node, filename: str, text: str, problems: list[Problem]) -> None:
         self.root = root
@@ -323,7 +323,8 @@ class _Builder:
                     pending = Entry(target.text, mark, holder)
                     continue
                 if id(target) in opened:
-                    raise ConfigError("", *mark, f'could not parse: "*{event.anchor}" contains itself (anchor at line {target.mark.line})')
+                    raise ConfigError("", *mark, f'could not parse: "*{event.anchor}" stands inside its own anchor '
+                                                 f"(line {target.mark.line})")
                 node = self._copy(target, len(stack), mark)
             else:  # DocumentEnd cannot come before the root is complete
                 raise AssertionError(f"unexpected YAML event {event!r}")
@@ -463,7 +464,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> ConfigError:
                 return ConfigError("", candidate + 1, glued.start("rest") + 1,
                                    f'could not parse: "{rest}" right after "{key}"', hint)
     source = lines[row] if 0 <= row < len(lines) else ""
-    if mark.column < len(source) and source[mark.column] == "\t" or "'\\t'" in problem:
+    if (mark.column < len(source) and source[mark.column] == "\t") or "'\\t'" in problem:
         hint = "YAML wants spaces, not tabs, for indentation"
     elif _TEMPLATE.search(source):
         hint = "this looks like a template that has not been filled in"
@@ -471,7 +472,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> ConfigError:
         hint = 'a key without ": " after it'
     elif problem.startswith("mapping values are not allowed"):
         hint = 'a second ": " in one value: quote the value, or check the indentation'
-    elif problem.startswith("did not find expected key") or problem.startswith("did not find expected '-'"):
+    elif problem.startswith(("did not find expected key", "did not find expected '-'")):
         hint = "check the indentation of this line and of those before it"
     elif "unexpected end of stream" in problem or "found unexpected document indicator" in problem:
         hint = "a quote is not closed"

@@ -162,7 +162,7 @@ def _number(value: Any) -> float | None:
 class _Unknown:
     """An unknown field, kept until the whole tree is known, so that the hint can say where it belongs."""
 
-    __slots__ = ("entry", "message", "path", "index")
+    __slots__ = ("entry", "index", "message", "path")
 
     def __init__(self, entry: Entry, message: MessageSchema, path: Path, index: int) -> None:
         self.entry, self.message, self.path, self.index = entry, message, path, index
@@ -466,7 +466,8 @@ class _Walk:
             return None
         name = registry.message_name(url.value) if url.kind == "scalar" and isinstance(url.value, str) else None
         if name is None:
-            return self._error(url.mark, (path, "@type"), f"must be type.googleapis.com/ and a message's full name, not {_shown(url)}")
+            return self._error(url.mark, (path, "@type"),
+                               f"must be type.googleapis.com/ and a message's full name, not {_shown(url)}")
         if not self._schema.is_message(name):
             return self._unknown_type(url.mark, path, name)
         if not self._is_v2 and _is_v2_name(name):
@@ -511,7 +512,8 @@ class _Walk:
             return self._error(mark, (path, "@type"), f"no such message: {name}", f"did you mean {close}?")
         # Not an error: Envoy may have it. It opens a door, as nobody here can tell what it would have guarded.
         self.problems.append(Problem("unsupported", path_text((path, "@type")), mark.line, mark.column,
-                                     f"{name} is unknown to forkproxy's schema (Envoy API of {API_DATE})", opens_door=True))
+                                     f"{name} is unknown to forkproxy's schema (Envoy API of {API_DATE})",
+                                     opens_door=True))
         return _BAD
 
     # --- extensions by name --------------------------------------------------------------------------------------------

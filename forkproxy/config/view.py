@@ -1,6 +1,6 @@
 """A typed look at a validated message, which remembers what was read, so that nothing set is silently ignored.
 
-    root = View.root(document.root, "envoy.config.bootstrap.v3.Bootstrap")
+    root = View.of(document.root, "envoy.config.bootstrap.v3.Bootstrap")
     for cluster in root.message("static_resources").repeated("clusters"):
         name, timeout = cluster.str("name"), cluster.duration_s("connect_timeout", 5.0)
     problems = root.problems + unread(root)
@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Collection
-from dataclasses import dataclass, field as dataclass_field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, Final, TypeVar, overload
 
 from forkproxy.config import registry
@@ -33,8 +34,6 @@ from forkproxy.config.validate import Path, base64_bytes, duration_ns, path_text
 
 T = TypeVar("T")
 
-_INTS: Final = frozenset(("int32", "int64", "uint32", "uint64"))
-_FLOATS: Final = frozenset(("float", "double"))
 NOT_WAIVED: Final = "cannot be waived by --allow-unsupported"
 
 
@@ -192,10 +191,10 @@ def _door_in(node: Node, field: FieldSchema) -> str:
 class View:
     """One message. ``node`` is its place in the tree, ``message`` its schema, ``mark`` and ``path`` where it stands.
 
-    ``problems`` is one list for the whole tree of Views: what ``error``, ``unsupported`` and ``enum(supported=…)`` reported.
+    ``problems`` is one list for the whole tree of Views: what ``report``, ``unsupported`` and ``enum(supported=…)`` reported.
     """
 
-    __slots__ = ("node", "message_schema", "problems", "_path", "_entries", "_read", "_children")
+    __slots__ = ("_children", "_entries", "_path", "_read", "message_schema", "node", "problems")
 
     def __init__(self, node: Node, message: MessageSchema, path: Path, problems: list[Problem]) -> None:
         self.node = node
@@ -204,11 +203,11 @@ class View:
         self._path = path
         self._entries: dict[str, Entry] = {entry.key: entry for entry in node.entries}
         self._read: set[str] = set()
-        # What getters handed out: field → View, AnyView, or a list of them. Asked twice, the same one again.
-        self._children: dict[str, list[View | AnyView]] = {}
+        # What getters handed out, by field. Asked twice, the same one again.
+        self._children: dict[str, list[View]] = {}
 
     @classmethod
-    def root(cls, node: Node, message: str) -> View:
+    def of(cls, node: Node, message: builtins.str) -> View:
         """The View of a whole validated tree."""
         return cls(node, schema().message(message), None, [])
 
@@ -339,7 +338,7 @@ class View:
         zero = field.enum.names.get(0, "")
         value = zero if entry is None else builtins.str(entry.value.value)
         if supported is not None and value not in supported:
-            self.unsupported(name, f"{value} is not implemented", f"implemented: {', '.join(supported)}")
+            self.unsupported(f"{value} is not implemented", f"implemented: {', '.join(supported)}", field=name)
             return zero if zero in supported else next(iter(supported))
         return value
 
@@ -351,16 +350,22 @@ class View:
         self._expect(field, field.shape == "message" and not field.repeated, "message")
         if self._take(field, "message") is None:
             return None
-        view = self._views(field)[0]
-        assert isinstance(view, View)
-        return view
+        return self._views(field)[0]
 
-    def need(self, name: builtins.str) -> View:
-        """A message that the rules require, or an empty View when it is not set."""
+    def require(self, name: builtins.str) -> View:
+        """A message that validation or ``which`` has shown to be set. Raises ConfigError when it is not after all."""
         found = self.message(name)
-        if found is not None:
-            return found
-        return View(Node.map(self.node.mark), self._field(name).message, (self._path, name), self.problems)
+        if found is None:
+            raise self.error(f'"{name}" is missing')
+        return found
+
+    def peek(self, name: builtins.str) -> View | None:
+        """A message without reading the field: what is read in it does not count until the field is."""
+        field = self._field(name)
+        self._expect(field, field.shape == "message" and not field.repeated, "peek")
+        if name not in self._entries:
+            return None
+        return self._views(field)[0]
 
     def repeated(self, name: builtins.str) -> list[View]:
         """The messages of a repeated field; [] when it is not set."""
@@ -368,7 +373,7 @@ class View:
         self._expect(field, field.shape == "message" and field.repeated, "repeated")
         if self._take(field, "repeated") is None:
             return []
-        return [view for view in self._views(field) if isinstance(view, View)]
+        return list(self._views(field))
 
     def any(self, name: builtins.str) -> AnyView | None:
         """An Any; None when it is not set."""
@@ -405,35 +410,43 @@ class View:
 
     # --- lists and maps of scalars -----------------------------------------------------------------------------------
 
-    def strings(self, name: builtins.str) -> list[builtins.str]:
+    def strings(self, name: builtins.str) -> tuple[builtins.str, ...]:
         """A repeated string."""
         return self._scalars(name, "strings", ("string",))
 
-    def numbers(self, name: builtins.str) -> list[Any]:
-        """A repeated integer or float."""
-        return self._scalars(name, "numbers", _INTS | _FLOATS)
+    def uints(self, name: builtins.str) -> tuple[builtins.int, ...]:
+        """A repeated unsigned integer."""
+        return self._scalars(name, "uints", ("uint32", "uint64"))
 
-    def durations_s(self, name: builtins.str) -> list[builtins.float]:
+    def ints(self, name: builtins.str) -> tuple[builtins.int, ...]:
+        """A repeated signed integer."""
+        return self._scalars(name, "ints", ("int32", "int64"))
+
+    def floats(self, name: builtins.str) -> tuple[builtins.float, ...]:
+        """A repeated float or double."""
+        return self._scalars(name, "floats", ("float", "double"))
+
+    def durations_s(self, name: builtins.str) -> tuple[builtins.float, ...]:
         """A repeated Duration, in seconds."""
         field = self._field(name)
         self._expect(field, field.shape == "duration" and field.repeated, "durations_s")
         entry = self._take(field, "durations_s")
-        return [] if entry is None else [(duration_ns(item) or 0) / 1e9 for item in entry.value.items]
+        return () if entry is None else tuple((duration_ns(item) or 0) / 1e9 for item in entry.value.items)
 
-    def enums(self, name: builtins.str, supported: Collection[builtins.str] | None = None) -> list[builtins.str]:
+    def enums(self, name: builtins.str, supported: Collection[builtins.str] | None = None) -> tuple[builtins.str, ...]:
         """A repeated enum; values outside ``supported`` are reported and left out."""
         field = self._field(name)
         self._expect(field, field.shape == "enum" and field.repeated, "enums")
         entry = self._take(field, "enums", supported)
         if entry is None:
-            return []
-        values = [builtins.str(item.value) for item in entry.value.items]
+            return ()
+        values = tuple(builtins.str(item.value) for item in entry.value.items)
         if supported is None:
             return values
         for value in values:
             if value not in supported:
-                self.unsupported(name, f"{value} is not implemented", f"implemented: {', '.join(supported)}")
-        return [value for value in values if value in supported]
+                self.unsupported(f"{value} is not implemented", f"implemented: {', '.join(supported)}", field=name)
+        return tuple(value for value in values if value in supported)
 
     def structs(self, name: builtins.str) -> list[dict[builtins.str, Any]]:
         """A repeated Struct."""
@@ -470,6 +483,11 @@ class View:
             self._take(field, "ignore")
             READS[self.message_schema.full_name][name].ignored = why
 
+    def ignore_all(self, *, why: builtins.str) -> None:
+        """Mark everything that is set here read, because of ``why``: the message is reported, or left out, as a whole."""
+        assert why
+        self._read.update(self._entries)
+
     def only_default(self, *names: builtins.str) -> None:
         """Accept fields only while they say what happens anyway: their zero or an empty message."""
         for name in names:
@@ -478,37 +496,35 @@ class View:
             if entry is not None and not _is_default(entry.value, field):
                 self._not_implemented(entry, field)
 
-    def error(self, name: builtins.str, message: builtins.str, hint: builtins.str = "") -> None:
-        """Report that the field (or, with "", this message) is wrong, and go on: more may be found."""
-        self._report("error", name, message, hint)
+    def error(self, message: builtins.str, hint: builtins.str = "", *, field: builtins.str = "") -> ConfigError:
+        """The exception for what cannot be built, placed at ``field`` or at this message: ``raise view.error("…")``."""
+        mark = self._place(field)
+        return ConfigError(self._name(field), mark.line, mark.column, message, hint)
 
-    def warn(self, name: builtins.str, message: builtins.str, hint: builtins.str = "") -> None:
-        """Report something that is accepted."""
-        self._report("warning", name, message, hint)
+    def report(self, message: builtins.str, hint: builtins.str = "", *, field: builtins.str = "",
+               kind: Kind = "error") -> None:
+        """Add a problem to ``problems`` and go on, so that more can be found."""
+        mark = self._place(field)
+        self.problems.append(Problem(kind, self._name(field), mark.line, mark.column, message, hint))
 
-    def unsupported(self, name: builtins.str, message: builtins.str = "is not implemented", hint: builtins.str = "") -> None:
+    def unsupported(self, message: builtins.str = "is not implemented", hint: builtins.str = "", *,
+                    field: builtins.str = "") -> None:
         """Report that the field is valid but not honoured. Marks it read, so that it is reported once."""
-        why = door(self.message_schema.full_name, name)
-        if name:
-            self._read.add(name)
-        self._report("unsupported", name, message, _door_hint(hint, why), opens_door=why != "")
-
-    def fail(self, name: builtins.str, message: builtins.str, hint: builtins.str = "") -> ConfigError:
-        """The exception for a field without which building cannot go on: ``raise view.fail("cluster", "…")``."""
-        mark = self.mark_of(name) if name else self.node.mark
-        return ConfigError(self.path_of(name) if name else self.path, mark.line, mark.column, message, hint)
+        why = door(self.message_schema.full_name, field)
+        if field:
+            self._read.add(field)
+        mark = self._place(field)
+        self.problems.append(Problem("unsupported", self._name(field), mark.line, mark.column, message,
+                                     _door_hint(hint, why), why != ""))
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _report(self, kind: Kind, name: builtins.str, message: builtins.str, hint: builtins.str,
-                opens_door: builtins.bool = False) -> None:
-        mark = self._value_mark(name) if name else self.node.mark
-        path = self.path_of(name) if name else self.path
-        self.problems.append(Problem(kind, path, mark.line, mark.column, message, hint, opens_door))
-
-    def _value_mark(self, name: builtins.str) -> Mark:
+    def _place(self, name: builtins.str) -> Mark:
         entry = self._entries.get(name)
         return self.node.mark if entry is None else entry.value.mark
+
+    def _name(self, name: builtins.str) -> builtins.str:
+        return self.path_of(name) if name else self.path
 
     def _field(self, name: builtins.str) -> FieldSchema:
         field = self.message_schema.fields.get(name)
@@ -534,13 +550,13 @@ class View:
         entry = self._take(field, getter)
         return None if entry is None else _wrapped(entry.value)
 
-    def _scalars(self, name: builtins.str, getter: builtins.str, kinds: Collection[builtins.str]) -> list[Any]:
+    def _scalars(self, name: builtins.str, getter: builtins.str, kinds: Collection[builtins.str]) -> tuple[Any, ...]:
         field = self._field(name)
         self._expect(field, field.scalar in kinds and field.repeated, getter)
         entry = self._take(field, getter)
-        return [] if entry is None else [_wrapped(item) for item in entry.value.items]
+        return () if entry is None else tuple(_wrapped(item) for item in entry.value.items)
 
-    def _views(self, field: FieldSchema) -> list[View | AnyView]:
+    def _views(self, field: FieldSchema) -> list[View]:
         found = self._children.get(field.name)
         if found is None:
             node = self._entries[field.name].value
@@ -553,10 +569,10 @@ class View:
                 nodes = [(item, (path, index)) for index, item in enumerate(node.items)]
             else:
                 nodes = [(node, path)]
-            if inner.shape == "any":
-                found = [AnyView(each, at, self.problems) for each, at in nodes]
-            else:
-                found = [View(each, inner.message, at, self.problems) for each, at in nodes]
+            found = []
+            for each, at in nodes:
+                is_any = inner.shape == "any"
+                found.append(AnyView(each, at, self.problems) if is_any else View(each, inner.message, at, self.problems))
             self._children[field.name] = found
         return found
 
@@ -575,69 +591,69 @@ class View:
                     problems.append(_unread_problem(entry, (self._path, name), why))
                 continue
             for child in self._children.get(name, ()):
-                inside = child.view if isinstance(child, AnyView) else child
-                if inside is not None and not (isinstance(child, AnyView) and child.refused):
-                    inside._unread(problems)
+                child._unread(problems)
 
 
-class AnyView:
-    """An Any: ``type_url`` (and ``type_name`` without its host), and what it holds.
+class AnyView(View):
+    """An Any, seen as the message in it: ``type_name`` is the payload's, and so are the fields.
 
-    ``view`` is the payload's View; None for a Struct, a TypedStruct of a type unknown here, another well-known type, or
-    when the type is unknown (then validation has said so). ``value`` is a Struct's or TypedStruct's content as a dict.
+    A Struct's or TypedStruct's content is in ``value``, as a dict, and there are no fields. There are none either when
+    the schema does not know the type (validation has said so) and when the Any is empty: ``type_name`` is "" then.
     """
 
-    __slots__ = ("node", "problems", "type_url", "type_name", "view", "value", "refused", "_path")
+    __slots__ = ("_type_name", "type_url", "value")
 
     def __init__(self, node: Node, path: Path, problems: list[Problem]) -> None:
-        self.node = node
-        self.problems = problems
-        self._path = path
         url = node.get("@type")
         self.type_url: str = "" if url is None else str(url.value)
-        self.type_name: str = registry.message_name(self.type_url) or ""
-        self.view: View | None = None
+        self._type_name: str = registry.message_name(self.type_url) or ""
         self.value: dict[str, Any] = {}
-        self.refused = False
-        if self.type_name and schema().is_message(self.type_name):
-            message = schema().message(self.type_name)
-            if self.type_name in registry.TYPED_STRUCTS or message.shape == "struct":
-                inner = node.get("value")
-                self.value = inner.to_python() if inner is not None and inner.kind == "map" else {}
-            elif message.shape == "message":
-                self.view = View(node, message, path, problems)
+        known = schema()
+        payload = known.message(self._type_name) if known.is_message(self._type_name) else None
+        if payload is not None and payload.shape == "message" and payload.full_name not in registry.TYPED_STRUCTS:
+            super().__init__(node, payload, path, problems)
+            return
+        super().__init__(node, known.message("google.protobuf.Any"), path, problems)
+        self._entries = {}
+        inner = node.get("value")
+        if payload is not None and inner is not None and inner.kind == "map":
+            self.value = inner.to_python()
 
     @property
-    def mark(self) -> Mark:
-        """Where the Any begins."""
-        return self.node.mark
+    def type_name(self) -> str:
+        """The full name of the message in it, known or not; "" when it is empty."""
+        return self._type_name
 
     @property
-    def path(self) -> str:
-        """Its path, as ``….filters[0].typed_config``."""
-        return path_text(self._path)
+    def view(self) -> View | None:
+        """This, when there are fields to read; None for a Struct, an empty Any and a type that the schema does not know."""
+        return None if self.message_schema.full_name == "google.protobuf.Any" else self
 
     @property
     def opens_door(self) -> bool:
         """Whether leaving this extension out would let in what it keeps out; so for every type that is unknown here."""
         return self._why_door() != ""
 
-    def unsupported(self, message: str = "", hint: str = "") -> None:
-        """Report the whole extension as not implemented; what is in it is not reported again."""
-        self.refused = True
+    def unsupported(self, message: str = "", hint: str = "", *, field: str = "") -> None:
+        """Report a field, or with no ``field`` the whole extension: then what is in it is not reported again."""
+        if field:
+            super().unsupported(message or "is not implemented", hint, field=field)
+            return
+        self.ignore_all(why="reported as a whole")
         url = self.node.entry("@type")
         mark = self.node.mark if url is None else url.value.mark
-        text = message or f"{self.type_name or 'an extension without a type'} is not implemented"
+        text = message or f"{self._type_name or 'an extension without a type'} is not implemented"
         why = self._why_door()
-        self.problems.append(Problem("unsupported", self.path, mark.line, mark.column, text, _door_hint(hint, why), why != ""))
+        self.problems.append(Problem("unsupported", self.path, mark.line, mark.column, text, _door_hint(hint, why),
+                                     why != ""))
 
     def _why_door(self) -> str:
-        if self.view is None:
-            return "is of a type that forkproxy does not know" if self.type_name else ""
-        return door(self.type_name)
+        if self._type_name and self.message_schema.full_name != self._type_name:
+            return "is of a type that forkproxy does not know"
+        return door(self._type_name)
 
     def __repr__(self) -> str:
-        return f"<AnyView {self.type_name or 'empty'} {self.path}>"
+        return f"<AnyView {self._type_name or 'empty'} {self.path}>"
 
 
 def unread(view: View) -> list[Problem]:
