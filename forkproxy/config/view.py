@@ -1,6 +1,6 @@
 """A typed look at a validated message, which remembers what was read, so that nothing set is silently ignored.
 
-    root = View.of(document.root, "envoy.config.bootstrap.v3.Bootstrap")
+    root = View.root(document.root, "envoy.config.bootstrap.v3.Bootstrap")
     for cluster in root.message("static_resources").repeated("clusters"):
         name, timeout = cluster.str("name"), cluster.duration_s("connect_timeout", 5.0)
     problems = root.problems + unread(root)
@@ -207,7 +207,7 @@ class View:
         self._children: dict[str, list[View]] = {}
 
     @classmethod
-    def of(cls, node: Node, message: builtins.str) -> View:
+    def root(cls, node: Node, message: builtins.str) -> View:
         """The View of a whole validated tree."""
         return cls(node, schema().message(message), None, [])
 
@@ -401,11 +401,11 @@ class View:
         value: dict[builtins.str, Any] = {} if entry is None else entry.value.to_python()
         return value
 
-    def value(self, name: builtins.str) -> Any:
+    def json(self, name: builtins.str) -> Any:
         """A google.protobuf.Value or ListValue as Python; None when it is not set."""
         field = self._field(name)
-        self._expect(field, field.shape in ("value", "list") and not field.repeated, "value")
-        entry = self._take(field, "value")
+        self._expect(field, field.shape in ("value", "list") and not field.repeated, "json")
+        entry = self._take(field, "json")
         return None if entry is None else entry.value.to_python()
 
     # --- lists and maps of scalars -----------------------------------------------------------------------------------
