@@ -314,6 +314,7 @@ class EndpointStats(StatGroup):
     cx_total: Counter
     rq_active: Gauge
     rq_error: Counter
+    rq_pending_active: Gauge
     rq_success: Counter
     rq_timeout: Counter
     rq_total: Counter
