@@ -103,7 +103,7 @@ def _runtime_filter(view: View, context: BuildContext) -> AccessLogFilter:
     if percent is not None:
         fraction = build_fractional_percent(percent, context)
         numerator, denominator = fraction.numerator, fraction.denominator
-    value = context.runtime.get(view.str("runtime_key"))
+    value = context.runtime_value(view.str("runtime_key"))
     if isinstance(value, int | float) and not isinstance(value, bool):
         numerator, denominator = min(int(value), 100), 100
     view.ignore("use_independent_randomness", why="the choice is always independent of the request id")
@@ -168,10 +168,9 @@ def build_access_logs(views: list[View], context: BuildContext) -> tuple[AccessL
 
 def build_access_log(view: View, context: BuildContext) -> AccessLogConfig | None:
     """``config.accesslog.v3.AccessLog``."""
-    name = view.str("name")
     filter_view = view.message("filter")
     log_filter = build_access_log_filter(filter_view, context) if filter_view is not None else None
-    made = context.extension(view, "access logger", name)
+    made = context.extension(view, "access logger")
     if made is None:
         return None
     path, log_format = made.value

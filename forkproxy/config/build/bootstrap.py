@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forkproxy.config.build.access_log import AccessLogConfig
-from forkproxy.config.build.cluster import ClusterConfig
-from forkproxy.config.build.core import AddressConfig
-from forkproxy.config.build.listener import ListenerConfig
+from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs, default_text_format
+from forkproxy.config.build.cluster import ClusterConfig, build_cluster, build_dns_resolver
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.core import AddressConfig, build_address, build_where
+from forkproxy.config.build.listener import ListenerConfig, build_listener
+from forkproxy.config.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +60,129 @@ class BootstrapConfig:
     runtime: dict[str, object]
     """The flattened static runtime layers: key → value."""
     stats_flush_interval_s: float = 5.0
+
+
+def build_admin(view: View | None, context: BuildContext) -> AdminConfig:
+    """``Admin``; socket options and ``allow_paths`` stay unread."""
+    if view is None:
+        return AdminConfig()
+    access_logs = build_access_logs(view.repeated("access_log"), context)
+    path = view.str("access_log_path")
+    if path:
+        old = AccessLogConfig(
+            path=path,
+            text_format=default_text_format,
+            json_format=None,
+            omit_empty_values=False,
+            sort_properties=False,
+            filter=None,
+            where=build_where(view),
+        )
+        access_logs = (*access_logs, old)
+    view.ignore("profile_path", why="there is no /cpuprofiler")
+    address = view.message("address")
+    return AdminConfig(
+        address=build_address(address, context) if address is not None else None,
+        access_logs=access_logs,
+        ignore_global_conn_limit=view.bool("ignore_global_conn_limit"),
+    )
+
+
+def build_node(view: View | None) -> NodeConfig:
+    """``Node``: what it tells a management server is ignored, because there is none."""
+    if view is None:
+        return NodeConfig()
+    view.ignore(
+        "metadata",
+        "dynamic_parameters",
+        "user_agent_name",
+        "user_agent_version",
+        "user_agent_build_version",
+        "extensions",
+        "client_features",
+        "listening_addresses",
+        why="it is for a management server",
+    )
+    locality = view.message("locality")
+    return NodeConfig(
+        id=view.str("id"),
+        cluster=view.str("cluster"),
+        region=locality.str("region") if locality is not None else "",
+        zone=locality.str("zone") if locality is not None else "",
+        sub_zone=locality.str("sub_zone") if locality is not None else "",
+    )
+
+
+def build_runtime(view: View | None) -> dict[str, object]:
+    """``LayeredRuntime``: the static layers, flattened, a later layer over an earlier one. Disk and RTDS layers stay unread."""
+    values: dict[str, object] = {}
+    if view is None:
+        return values
+    for layer in view.repeated("layers"):
+        layer.str("name")
+        if layer.which("layer_specifier") == "static_layer":
+            flatten("", layer.struct("static_layer"), values)
+        layer.ignore("admin_layer", why="it is empty until /runtime_modify, which there is not")
+    return values
+
+
+def flatten(prefix: str, tree: dict[str, object], into: dict[str, object]) -> None:
+    """``{a: {b: 1}}`` → ``{"a.b": 1}``; a map with ``numerator`` or ``denominator`` is one value."""
+    for key, value in tree.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, dict) and not value.keys() & {"numerator", "denominator"}:
+            flatten(name, value, into)
+        else:
+            into[name] = value
+
+
+def build_bootstrap(
+    view: View, context: BuildContext, forkproxy: ForkproxyConfig, config_dump: dict[str, object]
+) -> BootstrapConfig:
+    """``Bootstrap``. xDS, sinks, tracing, overload manager and extensions stay unread."""
+    view.ignore("watchdog", why="the supervisor watches its workers' heartbeats")
+    view.ignore("watchdogs", why="the supervisor watches its workers' heartbeats")
+    view.ignore("memory_allocator_manager", why="it tunes Envoy's allocator")
+    view.ignore("deferred_stat_options", why="it defers the creation of Envoy's statistics")
+    view.ignore("inline_headers", why="it is an optimisation of Envoy's header map")
+    view.ignore("node_context_params", why="there is no management server")
+    view.ignore("grpc_async_client_manager_config", why="there are no gRPC clients")
+    engine = view.message("default_regex_engine")
+    if engine is not None:
+        context.extension(engine, "regex engine")
+    node = build_node(view.message("node"))
+    runtime = build_runtime(view.message("layered_runtime"))
+    context.runtime.update(runtime)
+    context.dns_resolver = build_dns_resolver(view, context)
+    admin = build_admin(view.message("admin"), context)
+    listeners: tuple[ListenerConfig | None, ...] = ()
+    clusters: tuple[ClusterConfig | None, ...] = ()
+    static = view.message("static_resources")
+    if static is not None:
+        _take_secrets(static.repeated("secrets"), context)
+        clusters = context.each(static.repeated("clusters"), build_cluster)
+        listeners = context.each(static.repeated("listeners"), build_listener)
+        for (kind, _), secret in context.secrets.items():
+            secret.ignore(kind, why="what no TLS context names is not used")
+    return BootstrapConfig(
+        admin=admin,
+        node=node,
+        listeners=tuple(listener for listener in listeners if listener is not None),
+        clusters=tuple(cluster for cluster in clusters if cluster is not None),
+        forkproxy=forkproxy,
+        config_dump=config_dump,
+        runtime=runtime,
+        stats_flush_interval_s=view.duration_s("stats_flush_interval", 5.0),
+    )
+
+
+def _take_secrets(views: list[View], context: BuildContext) -> None:
+    """``Secret``, to be built by the TLS context that names it; the first of a name wins (semantics.py refuses a second)."""
+    for view in views:
+        kind = view.which("type")
+        if kind is not None:
+            context.secrets.setdefault((kind, view.str("name")), view)
+
+
+def build_google_re2(view: View, context: BuildContext) -> None:
+    """``GoogleRE2``: the only regex engine, and the default."""

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forkproxy.config.build.core import AddressConfig, Where
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.core import AddressConfig, Where, build_address, build_socket_address, build_where
 from forkproxy.config.build.tls import UpstreamTlsConfig
+from forkproxy.config.view import View
+
+default_connect_timeout_s = 5.0
+default_dns_refresh_rate_s = 5.0
+default_idle_timeout_s = 3600.0
+cluster_types_by_name = {
+    "envoy.cluster.static": "STATIC",
+    "envoy.cluster.strict_dns": "STRICT_DNS",
+    "envoy.cluster.logical_dns": "LOGICAL_DNS",
+}
+"""The cluster types that need no ``typed_config``: they follow the fields of ``Cluster``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +93,346 @@ class ClusterConfig:
     tcp_keepalive: TcpKeepalive | None
     upstream_bind_address: AddressConfig | None
     where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class DnsResolver:
+    """What a DNS resolver configuration says; ``addresses`` empty: the system's resolvers."""
+
+    addresses: tuple[AddressConfig, ...] = ()
+    use_tcp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """The DNS fields of ``Cluster`` or of ``extensions.clusters.dns.v3.DnsCluster``."""
+
+    refresh_rate_s: float
+    failure_base_s: float
+    failure_max_s: float
+    respect_ttl: bool
+    lookup_family: str
+    resolver: DnsResolver | None
+    all_addresses_in_single_endpoint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancing:
+    """The policy's old name, and the number of choices of LEAST_REQUEST."""
+
+    policy: str
+    choice_count: int = 2
+
+
+def build_cares_resolver(view: View, context: BuildContext) -> DnsResolver:
+    """``CaresDnsResolverConfig``; its time-outs and tries stay unread."""
+    view.ignore("udp_max_queries", why="every query has its own socket")
+    view.ignore("max_udp_channel_duration", why="every query has its own socket")
+    view.ignore("reinit_channel_on_timeout", why="every query has its own socket")
+    view.ignore("edns0_max_payload_size", why="a truncated answer is asked again over TCP")
+    return _resolver(view, context)
+
+
+def build_getaddrinfo_resolver(view: View, context: BuildContext) -> DnsResolver:
+    """``GetAddrInfoDnsResolverConfig``: the system's resolvers."""
+    view.ignore("num_resolver_threads", why="names are resolved outside the workers")
+    return DnsResolver()
+
+
+def _resolver(view: View, context: BuildContext) -> DnsResolver:
+    options = view.message("dns_resolver_options")
+    return DnsResolver(
+        addresses=context.each(view.repeated("resolvers"), build_address),
+        use_tcp=options is not None and options.bool("use_tcp_for_dns_lookups"),
+    )
+
+
+def build_dns_resolver(view: View, context: BuildContext) -> DnsResolver | None:
+    """The resolver that ``Cluster`` or ``Bootstrap`` names, by Envoy's precedence: typed, ``dns_resolution_config``, old fields."""
+    use_tcp = view.bool("use_tcp_for_dns_lookups")
+    old = view.message("dns_resolution_config")
+    made = _typed_resolver(view, context)
+    if made is not None:
+        return made
+    if old is not None:
+        return _resolver(old, context)
+    return DnsResolver((), use_tcp) if use_tcp else None
+
+
+def _typed_resolver(view: View, context: BuildContext) -> DnsResolver | None:
+    typed = view.message("typed_dns_resolver_config")
+    if typed is None:
+        return None
+    made = context.extension(typed, "DNS resolver")
+    return None if made is None else made.value
+
+
+def _failure_refresh(view: View, refresh_rate_s: float) -> tuple[float, float]:
+    """Without its own settings a failed resolution is repeated at the normal rate; the maximum is ten times the base."""
+    rate = view.message("dns_failure_refresh_rate")
+    if rate is None:
+        return refresh_rate_s, refresh_rate_s
+    base_s = rate.duration_s("base_interval", refresh_rate_s)
+    max_s = rate.duration_s("max_interval", base_s * 10)
+    if max_s < base_s:
+        raise rate.error("must be greater than or equal to base_interval", field="max_interval")
+    return base_s, max_s
+
+
+def build_dns_cluster(view: View, context: BuildContext) -> DnsSettings:
+    """``extensions.clusters.dns.v3.DnsCluster``; jitter stays unread."""
+    refresh_rate_s = view.duration_s("dns_refresh_rate", default_dns_refresh_rate_s)
+    base_s, max_s = _failure_refresh(view, refresh_rate_s)
+    family = view.enum("dns_lookup_family")
+    return DnsSettings(
+        refresh_rate_s=refresh_rate_s,
+        failure_base_s=base_s,
+        failure_max_s=max_s,
+        respect_ttl=view.bool("respect_dns_ttl"),
+        lookup_family="AUTO" if family == "UNSPECIFIED" else family,
+        resolver=_typed_resolver(view, context),
+        all_addresses_in_single_endpoint=view.bool("all_addresses_in_single_endpoint"),
+    )
+
+
+def _cluster_dns(view: View, context: BuildContext) -> DnsSettings:
+    """The DNS fields of ``Cluster`` itself."""
+    refresh_rate_s = view.duration_s("dns_refresh_rate", default_dns_refresh_rate_s)
+    base_s, max_s = _failure_refresh(view, refresh_rate_s)
+    old_addresses = context.each(view.repeated("dns_resolvers"), build_address)
+    resolver = build_dns_resolver(view, context)
+    if old_addresses and (resolver is None or not resolver.addresses):
+        resolver = DnsResolver(old_addresses, resolver is not None and resolver.use_tcp)
+    return DnsSettings(
+        refresh_rate_s=refresh_rate_s,
+        failure_base_s=base_s,
+        failure_max_s=max_s,
+        respect_ttl=view.bool("respect_dns_ttl"),
+        lookup_family=view.enum("dns_lookup_family"),
+        resolver=resolver,
+    )
+
+
+def build_round_robin(view: View, context: BuildContext) -> LoadBalancing:
+    """``RoundRobin``; slow start and locality settings stay unread."""
+    return LoadBalancing("ROUND_ROBIN")
+
+
+def build_random(view: View, context: BuildContext) -> LoadBalancing:
+    """``Random``; locality settings stay unread."""
+    return LoadBalancing("RANDOM")
+
+
+def build_least_request(view: View, context: BuildContext) -> LoadBalancing:
+    """``LeastRequest``; bias, slow start, full scan and locality settings stay unread."""
+    return LoadBalancing("LEAST_REQUEST", view.uint("choice_count", 2))
+
+
+def _load_balancing(view: View, context: BuildContext) -> LoadBalancing:
+    """``load_balancing_policy`` when given, of which Envoy takes the first that it knows, else ``lb_policy``."""
+    name = view.enum(
+        "lb_policy", supported=("ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "LOAD_BALANCING_POLICY_CONFIG")
+    )
+    choice_count = 2
+    settings = view.which("lb_config")
+    if settings == "least_request_lb_config":
+        choice_count = view.require(settings).uint("choice_count", 2)
+    elif settings == "round_robin_lb_config":
+        view.require(settings)
+    policy = view.message("load_balancing_policy")
+    if policy is None:
+        return LoadBalancing(name, choice_count)
+    first, *rest = policy.repeated("policies")
+    for later in rest:
+        later.ignore("typed_extension_config", why="only the first policy counts")
+    typed = first.require("typed_extension_config")
+    made = context.extension(typed, "load balancing policy")
+    return LoadBalancing("ROUND_ROBIN") if made is None else made.value
+
+
+def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
+    """``LbEndpoint``; named endpoints and additional addresses stay unread."""
+    view.ignore("metadata", why="there are no subsets")
+    endpoint = view.message("endpoint")
+    weight = view.uint("load_balancing_weight", 1)
+    health_status = view.enum("health_status")
+    if endpoint is None:
+        return None
+    endpoint.ignore("health_check_config", why="there are no health checks")
+    return EndpointConfig(
+        address=build_address(endpoint.require("address"), context),
+        weight=weight,
+        hostname=endpoint.str("hostname"),
+        health_status=health_status,
+        where=build_where(view),
+    )
+
+
+def build_locality(view: View, context: BuildContext) -> LocalityEndpoints:
+    """``LocalityLbEndpoints``; LEDS stays unread."""
+    view.ignore("metadata", why="there are no subsets")
+    view.ignore("proximity", why="Envoy does not use it either")
+    locality = view.message("locality")
+    endpoints = context.each(view.repeated("lb_endpoints"), build_endpoint)
+    return LocalityEndpoints(
+        endpoints=tuple(endpoint for endpoint in endpoints if endpoint is not None),
+        region=locality.str("region") if locality is not None else "",
+        zone=locality.str("zone") if locality is not None else "",
+        sub_zone=locality.str("sub_zone") if locality is not None else "",
+        priority=view.uint("priority"),
+        weight=view.uint("load_balancing_weight"),
+    )
+
+
+def build_load_assignment(view: View | None, context: BuildContext) -> tuple[LocalityEndpoints, ...]:
+    """``ClusterLoadAssignment``; drop policies and named endpoints stay unread."""
+    if view is None:
+        return ()
+    view.ignore("cluster_name", why="a static assignment belongs to the cluster that holds it")
+    return context.each(view.repeated("endpoints"), build_locality)
+
+
+def build_thresholds(view: View, context: BuildContext) -> tuple[str, CircuitBreakerThresholds]:
+    """``CircuitBreakers.Thresholds`` with its priority; retry budgets, pools and gauges of what remains stay unread."""
+    return view.enum("priority"), CircuitBreakerThresholds(
+        max_connections=view.uint("max_connections", 1024),
+        max_pending_requests=view.uint("max_pending_requests", 1024),
+        max_requests=view.uint("max_requests", 1024),
+        max_retries=view.uint("max_retries", 3),
+    )
+
+
+def _circuit_breakers(view: View | None, context: BuildContext) -> CircuitBreakerThresholds:
+    """Those of the DEFAULT priority, the only one that routes can ask for; the first entry wins, as in Envoy."""
+    if view is not None:
+        for priority, thresholds in context.each(view.repeated("thresholds"), build_thresholds):
+            if priority == "DEFAULT":
+                return thresholds
+    return CircuitBreakerThresholds()
+
+
+def _connection_options(view: View | None) -> tuple[float | None, int]:
+    """``HttpProtocolOptions`` of the upstream side: idle time-out and requests per connection."""
+    if view is None:
+        return default_idle_timeout_s, 0
+    idle_timeout_s = view.duration_s("idle_timeout", default_idle_timeout_s)
+    return idle_timeout_s or None, view.uint("max_requests_per_connection")
+
+
+def _http1_options(view: View | None) -> None:
+    """``Http1ProtocolOptions`` of the upstream side: nothing but HTTP/1 itself is honoured, so the rest stays unread."""
+    if view is not None:
+        view.ignore("allow_absolute_url", why="it concerns requests from downstream")
+        view.ignore("accept_http_10", why="it concerns requests from downstream")
+        view.ignore("default_host_for_http_10", why="it concerns requests from downstream")
+        view.ignore("use_balsa_parser", why="it chooses between Envoy's own parsers")
+
+
+def build_http_protocol_options(view: View, context: BuildContext) -> tuple[float | None, int]:
+    """``extensions.upstreams.http.v3.HttpProtocolOptions`` with an explicit HTTP/1 configuration; HTTP/2 and 3 stay unread."""
+    explicit = view.message("explicit_http_config")
+    if explicit is not None:
+        _http1_options(explicit.message("http_protocol_options"))
+    return _connection_options(view.message("common_http_protocol_options"))
+
+
+def _tcp_keepalive(view: View) -> TcpKeepalive | None:
+    options = view.message("upstream_connection_options")
+    keepalive = options.message("tcp_keepalive") if options is not None else None
+    if keepalive is None:
+        return None
+    return TcpKeepalive(
+        probes=keepalive.uint("keepalive_probes"),
+        time_s=keepalive.uint("keepalive_time"),
+        interval_s=keepalive.uint("keepalive_interval"),
+    )
+
+
+def _bind_address(view: View, context: BuildContext) -> AddressConfig | None:
+    bind = view.message("upstream_bind_config")
+    source = bind.message("source_address") if bind is not None else None
+    return build_socket_address(source, context) if source is not None else None
+
+
+def _common_lb_config(view: View, localities: tuple[LocalityEndpoints, ...]) -> None:
+    """What cannot matter while every endpoint is healthy and the set of endpoints is static is ignored, the rest unread."""
+    config = view.message("common_lb_config")
+    if config is None:
+        return
+    config.ignore("update_merge_window", why="updates of one resolution are applied at once")
+    config.ignore("ignore_new_hosts_until_first_hc", why="there are no health checks")
+    statuses = {endpoint.health_status for locality in localities for endpoint in locality.endpoints}
+    if statuses <= {"UNKNOWN", "HEALTHY"}:
+        config.ignore("healthy_panic_threshold", why="without health checks no endpoint is unhealthy")
+
+
+def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
+    """``Cluster``. EDS, health checks, outlier detection, subsets, HTTP/2 and whatever is not named here stay unread."""
+    view.ignore("metadata", why="opaque to the proxy itself")
+    view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
+    view.ignore("cleanup_interval", why="only ORIGINAL_DST clusters use it")
+    view.ignore("close_connections_on_host_health_failure", why="there are no health checks")
+    view.ignore("ignore_health_on_host_removal", why="there are no health checks")
+    name = view.str("name")
+    cluster_type, dns = _type_and_dns(view, context)
+    _http1_options(view.message("http_protocol_options"))
+    idle_timeout_s, max_requests = _connection_options(view.message("common_http_protocol_options"))
+    max_requests = view.uint("max_requests_per_connection") or max_requests
+    for name_of_options, typed in view.map_("typed_extension_protocol_options").items():
+        made = context.typed(typed, f'protocol options "{name_of_options}"')
+        if made is not None:
+            idle_timeout_s, more_requests = made.value
+            max_requests = more_requests or max_requests
+    tls: UpstreamTlsConfig | None = None
+    socket = view.message("transport_socket")
+    if socket is not None:
+        made = context.extension(socket, "transport socket")
+        if made is not None:
+            tls = made.value
+    balancing = _load_balancing(view, context)
+    localities = build_load_assignment(view.message("load_assignment"), context)
+    _common_lb_config(view, localities)
+    resolver = dns.resolver or context.dns_resolver or DnsResolver()
+    return ClusterConfig(
+        name=name,
+        stat_name=(view.str("alt_stat_name") or name).replace(":", "_"),
+        type=cluster_type,
+        lb_policy=balancing.policy,
+        connect_timeout_s=view.duration_s("connect_timeout", default_connect_timeout_s),
+        localities=localities,
+        tls=tls,
+        per_connection_buffer_limit_bytes=view.uint("per_connection_buffer_limit_bytes", 1 << 20),
+        dns_lookup_family=dns.lookup_family,
+        dns_refresh_rate_s=dns.refresh_rate_s,
+        dns_failure_refresh_base_s=dns.failure_base_s,
+        dns_failure_refresh_max_s=dns.failure_max_s,
+        respect_dns_ttl=dns.respect_ttl,
+        dns_resolvers=resolver.addresses,
+        use_tcp_for_dns_lookups=resolver.use_tcp,
+        least_request_choice_count=balancing.choice_count,
+        circuit_breakers=_circuit_breakers(view.message("circuit_breakers"), context),
+        max_requests_per_connection=max_requests,
+        idle_timeout_s=idle_timeout_s,
+        tcp_keepalive=_tcp_keepalive(view),
+        upstream_bind_address=_bind_address(view, context),
+        where=build_where(view),
+    )
+
+
+def _type_and_dns(view: View, context: BuildContext) -> tuple[str, DnsSettings]:
+    """The discovery type by its enum, or by the DNS cluster extension."""
+    dns = _cluster_dns(view, context)
+    if view.which("cluster_discovery_type") != "cluster_type":
+        return view.enum("type", supported=("STATIC", "STRICT_DNS", "LOGICAL_DNS")), dns
+    custom = view.require("cluster_type")
+    name = custom.str("name")
+    if not custom.has("typed_config"):
+        kind = cluster_types_by_name.get(name)
+        if kind is None:
+            custom.unsupported(f'the cluster type "{name}" is not implemented', field="name")
+        return kind or "STATIC", dns
+    made = context.extension(custom, "cluster type")
+    if made is None:
+        return "STATIC", dns
+    settings: DnsSettings = made.value
+    return "LOGICAL_DNS" if settings.all_addresses_in_single_endpoint else "STRICT_DNS", settings

@@ -1,33 +1,47 @@
-"""What the builders of one configuration share while they run: static secrets, runtime values, problems found so far."""
+"""What the builders of one configuration share while they run: secrets, runtime values, the problems found so far."""
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from forkproxy.config.build.extensions import BUILDERS
 from forkproxy.config.problems import ConfigError, Problem
-from forkproxy.config.view import View
+from forkproxy.config.view import AnyView, View
 
 T = TypeVar("T")
+
+_THIRD_PARTY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*\Z")
+
+
+class Built(NamedTuple):
+    """What an extension's builder made. ``type_url``: the message's full name. The caller knows the value's type."""
+
+    type_url: str
+    value: Any
 
 
 @dataclass(slots=True)
 class BuildContext:
     """One per load.
 
-    ``secrets``: the views of ``static_resources.secrets`` by name. ``runtime``: the flattened static runtime layers.
-    ``environment``: what ``environment_variable`` data sources read.
+    ``runtime``: the flattened static runtime layers. ``secrets``: the views of ``static_resources.secrets``, by kind and
+    name. ``environment``: what ``environment_variable`` data sources read. ``dns_resolver``: the bootstrap's default.
     """
 
     problems: list[Problem] = field(default_factory=list)
     runtime: dict[str, object] = field(default_factory=dict)
-    secrets: dict[str, View] = field(default_factory=dict)
+    runtime_used: set[str] = field(default_factory=set)
+    secrets: dict[tuple[str, str], View] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    dns_resolver: Any = None
 
     def each(self, views: list[View], build: Callable[[View, BuildContext], T]) -> tuple[T, ...]:
-        """Build every view; one that fails is reported and left out, so that the problems of its siblings are found too."""
+        """Build every view; one that fails is reported and left out, so that its siblings' problems are found too."""
         built = []
         for view in views:
             try:
@@ -35,3 +49,53 @@ class BuildContext:
             except ConfigError as error:
                 self.problems.extend(error.problems)
         return tuple(built)
+
+    def runtime_value(self, key: str) -> object:
+        """The static layers' value of ``key``; None when there is none."""
+        self.runtime_used.add(key)
+        return self.runtime.get(key)
+
+    def extension(self, view: View, category: str) -> Built | None:
+        """Build the extension in ``view``'s ``typed_config``; None when forkproxy does not have it, which is then reported.
+
+        ``category`` is for the message, as in "HTTP filter".
+        """
+        name = view.str("name")
+        typed = view.any("typed_config")
+        return None if typed is None else self.typed(typed, f'the {category} "{name}"')
+
+    def typed(self, typed: AnyView, label: str) -> Built | None:
+        """Build what an Any holds, as :meth:`extension` does. ``label`` begins the sentence "… is not implemented"."""
+        target = BUILDERS.get(typed.type_name)
+        if target is None or typed.view is None:
+            typed.unsupported(f"{label} ({typed.type_name or 'without @type'}) is not implemented")
+            return None
+        module, _, function = target.partition(":")
+        build: Callable[[View, BuildContext], Any] = getattr(importlib.import_module(module), function)
+        return Built(typed.type_name, build(typed.view, self))
+
+    def per_filter_config(self, view: View) -> dict[str, object]:
+        """``typed_per_filter_config``: a third party's filter gets its Struct as a dict; no other filter takes any yet."""
+        configs: dict[str, object] = {}
+        for name, typed in view.map_("typed_per_filter_config").items():
+            if is_third_party(name) and typed.view is None:
+                configs[name] = typed.value
+            else:
+                typed.unsupported(f'the per-route configuration of "{name}" is not implemented')
+        return configs
+
+
+def is_third_party(name: str) -> bool:
+    """Whether a filter's name is a Python class, "package.module:Class"."""
+    return _THIRD_PARTY.match(name) is not None
+
+
+def third_party_config(view: View) -> dict[str, object]:
+    """A third party's filter configuration: a Struct or TypedStruct, or nothing. Another message is not implemented."""
+    typed = view.any("typed_config")
+    if typed is None or not typed.type_name:
+        return {}
+    if typed.view is not None:
+        typed.unsupported(f"a Python filter takes a google.protobuf.Struct, not {typed.type_name}")
+        return {}
+    return dict(typed.value)

@@ -5,6 +5,7 @@ Every class here is a frozen value: made once in the supervisor, inherited by ev
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
@@ -166,7 +167,7 @@ def build_header_value_option(view: View, context: BuildContext) -> HeaderValueO
     append_action = view.enum("append_action", supported=_APPEND_ACTIONS)
     if view.has("append"):
         if view.has("append_action") and append_action != "APPEND_IF_EXISTS_OR_ADD":
-            raise view.error("both append and append_action are set", field="append")
+            raise view.error("excludes append_action", field="append")
         append_action = "APPEND_IF_EXISTS_OR_ADD" if view.bool("append") else "OVERWRITE_IF_EXISTS_OR_ADD"
     return HeaderValueOption(
         key=header.str("key").lower(),
@@ -256,7 +257,7 @@ def build_runtime_fraction(view: View, context: BuildContext) -> FractionalPerce
     """``RuntimeFractionalPercent``: an integer of a static runtime layer replaces the default and counts in percent."""
     default = build_fractional_percent(view.require("default_value"), context)
     key = view.str("runtime_key")
-    value = context.runtime.get(key)
+    value = context.runtime_value(key)
     if isinstance(value, dict):
         denominator = _DENOMINATORS.get(str(value.get("denominator", "HUNDRED")), 100)
         return FractionalPercent(int(value.get("numerator", 0)), denominator, key)
@@ -268,5 +269,14 @@ def build_runtime_fraction(view: View, context: BuildContext) -> FractionalPerce
 def build_runtime_uint(view: View, context: BuildContext) -> int:
     """``RuntimeUInt32``: the static runtime layer's value, or the default."""
     default = view.uint("default_value")
-    value = context.runtime.get(view.str("runtime_key"))
+    value = context.runtime_value(view.str("runtime_key"))
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def build_cidr_range(view: View, context: BuildContext) -> str:
+    """``CidrRange`` as "address/len"; an absent ``prefix_len`` is 0, as in protobuf."""
+    text = f"{view.str('address_prefix')}/{view.uint('prefix_len')}"
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError as error:
+        raise view.error(f'"{text}" is not an address range', field="address_prefix") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMutations, Where, build_where
-from forkproxy.config.build.listener import FilterEntry
+from forkproxy.config.build.listener import FilterEntry, build_filter_entry
 from forkproxy.config.build.route import RouteTableConfig, build_route_table
 from forkproxy.config.view import View
 
@@ -103,9 +103,7 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
     strip_any = view.bool("strip_any_host_port") if view.which("strip_port_mode") == "strip_any_host_port" else False
     strip_matching = view.bool("strip_matching_host_port")
     if strip_any and strip_matching:
-        raise view.error(
-            "strip_matching_host_port and strip_any_host_port exclude each other", field="strip_any_host_port"
-        )
+        raise view.error("excludes strip_matching_host_port", field="strip_any_host_port")
     _ignore_tracing(view)
     route_config = view.message("route_config")
     if route_config is not None:
@@ -200,9 +198,10 @@ def _escaped_slashes(view: View) -> str:
 
 def _ignore_tracing(view: View) -> None:
     """Without a provider, here or at the top of the bootstrap, ``tracing`` traces nothing in Envoy either."""
-    tracing = view.peek("tracing")
-    if tracing is not None and not tracing.has("provider"):
-        view.ignore("tracing", why="without a provider nothing is traced")
+    tracing = view.message("tracing")
+    if tracing is not None:
+        names = [name for name in tracing.message_schema.fields if name != "provider"]
+        tracing.ignore(*names, why="without a provider nothing is traced, and a provider is not implemented")
 
 
 def build_http_filters(views: list[View], context: BuildContext) -> tuple[FilterEntry, ...]:
@@ -215,4 +214,4 @@ def build_http_filter(view: View, context: BuildContext) -> FilterEntry | None:
     """``HttpFilter``; filter configuration discovery stays unread."""
     disabled = view.bool("disabled")
     view.ignore("is_optional", why="an extension that is not implemented is refused all the same")
-    return context.filter_entry(view, "HTTP filter", disabled=disabled)
+    return build_filter_entry(view, context, "HTTP filter", disabled=disabled)

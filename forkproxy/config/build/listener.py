@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from functools import partial
 
-from forkproxy.config.build.access_log import AccessLogConfig
-from forkproxy.config.build.core import AddressConfig, Where
+from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
+from forkproxy.config.build.context import BuildContext, is_third_party, third_party_config
+from forkproxy.config.build.core import AddressConfig, Where, build_address, build_cidr_range, build_where
 from forkproxy.config.build.tls import DownstreamTlsConfig
+from forkproxy.config.view import View
+
+max_backlog = 65_535
+"""What ``listen`` is given when the file says nothing: the kernel reduces it to net.core.somaxconn, Envoy's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +78,111 @@ class ListenerConfig:
     socket_options: tuple[tuple[int, int, bytes, str], ...]
     """(level, name, value, state): state "STATE_PREBIND", "STATE_BOUND" or "STATE_LISTENING"."""
     where: Where
+
+
+def build_filter_entry(
+    view: View, context: BuildContext, category: str, *, disabled: bool = False
+) -> FilterEntry | None:
+    """``Filter``, ``ListenerFilter`` or ``HttpFilter``; None when forkproxy does not have it, which is then reported.
+
+    A third party's filter is named "module:Class"; its configuration is a Struct (or nothing) and becomes a dict.
+    """
+    name = view.str("name")
+    if is_third_party(name):
+        return FilterEntry(name, "", third_party_config(view), build_where(view), disabled)
+    made = context.extension(view, category)
+    if made is None:
+        return None
+    return FilterEntry(name, made.type_url, made.value, build_where(view), disabled)
+
+
+def build_network_filters(views: list[View], context: BuildContext) -> tuple[FilterEntry, ...]:
+    """``repeated Filter``; filter configuration discovery stays unread."""
+    entries = context.each(views, partial(build_filter_entry, category="network filter"))
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def build_filter_chain_match(view: View | None, context: BuildContext) -> FilterChainMatch:
+    """``FilterChainMatch``; ``address_suffix`` and ``suffix_len`` stay unread (Envoy does not implement them either)."""
+    if view is None:
+        return FilterChainMatch()
+    return FilterChainMatch(
+        destination_port=view.uint("destination_port") if view.has("destination_port") else None,
+        prefix_ranges=context.each(view.repeated("prefix_ranges"), build_cidr_range),
+        source_prefix_ranges=context.each(view.repeated("source_prefix_ranges"), build_cidr_range),
+        direct_source_prefix_ranges=context.each(view.repeated("direct_source_prefix_ranges"), build_cidr_range),
+        source_ports=view.uints("source_ports"),
+        source_type=view.enum("source_type", supported=("ANY", "SAME_IP_OR_LOOPBACK", "EXTERNAL")),
+        server_names=tuple(name.lower() for name in view.strings("server_names")),
+        transport_protocol=view.str("transport_protocol"),
+        application_protocols=view.strings("application_protocols"),
+    )
+
+
+def build_filter_chain(view: View, context: BuildContext) -> FilterChain:
+    """``FilterChain``. The transport socket is TLS or raw; another kind is reported as not implemented."""
+    view.ignore("metadata", why="opaque to the proxy itself")
+    tls: DownstreamTlsConfig | None = None
+    socket = view.message("transport_socket")
+    if socket is not None:
+        made = context.extension(socket, "transport socket")
+        if made is not None:
+            tls = made.value
+    return FilterChain(
+        name=view.str("name"),
+        match=build_filter_chain_match(view.message("filter_chain_match"), context),
+        filters=build_network_filters(view.repeated("filters"), context),
+        tls=tls,
+        transport_socket_connect_timeout_s=view.duration_s("transport_socket_connect_timeout") or None,
+        where=build_where(view),
+    )
+
+
+def build_socket_option(view: View, context: BuildContext) -> tuple[int, int, bytes, str]:
+    """``SocketOption`` as (level, name, value, state); an integer becomes a C int."""
+    view.ignore("description", why="a comment")
+    if view.which("value") == "buf_value":
+        value = view.bytes("buf_value")
+    else:
+        value = struct.pack("=i", view.int("int_value"))
+    return view.int("level"), view.int("name"), value, view.enum("state")
+
+
+def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
+    """``Listener``, TCP. UDP, internal and API listeners, original destination and filter chain matchers stay unread."""
+    view.ignore("metadata", why="opaque to the proxy itself")
+    view.ignore("traffic_direction", why="it labels traces and tags, and changes no byte")
+    view.ignore("enable_reuse_port", why="every worker has its own SO_REUSEPORT socket")
+    view.ignore("reuse_port", why="every worker has its own SO_REUSEPORT socket")
+    view.ignore("connection_balance_config", why="the kernel spreads connections over the workers' sockets")
+    view.ignore("bypass_overload_manager", why="there is no overload manager")
+    if not view.has("listener_filters"):
+        view.ignore("listener_filters_timeout", why="there are no listener filters to wait for")
+        view.ignore("continue_on_listener_filters_timeout", why="there are no listener filters to wait for")
+    address_view = view.message("address")
+    if address_view is None:
+        return None
+    addresses = [build_address(address_view, context)]
+    socket_options = list(context.each(view.repeated("socket_options"), build_socket_option))
+    for additional in view.repeated("additional_addresses"):
+        addresses.append(build_address(additional.require("address"), context))
+    stat_prefix = (view.str("stat_prefix") or str(addresses[0])).replace(":", "_")
+    default_chain = view.message("default_filter_chain")
+    listener_filters = context.each(view.repeated("listener_filters"), partial(build_filter_entry, category="listener filter"))
+    return ListenerConfig(
+        name=view.str("name") or str(addresses[0]),
+        addresses=tuple(addresses),
+        stat_prefix=stat_prefix,
+        filter_chains=context.each(view.repeated("filter_chains"), build_filter_chain),
+        default_filter_chain=build_filter_chain(default_chain, context) if default_chain is not None else None,
+        listener_filters=tuple(entry for entry in listener_filters if entry is not None),
+        per_connection_buffer_limit_bytes=view.uint("per_connection_buffer_limit_bytes", 1 << 20),
+        access_logs=build_access_logs(view.repeated("access_log"), context),
+        tcp_backlog_size=view.uint("tcp_backlog_size", max_backlog),
+        freebind=view.bool("freebind"),
+        transparent=view.bool("transparent"),
+        ignore_global_conn_limit=view.bool("ignore_global_conn_limit"),
+        max_connections_to_accept_per_socket_event=view.uint("max_connections_to_accept_per_socket_event"),
+        socket_options=tuple(socket_options),
+        where=build_where(view),
+    )

@@ -186,13 +186,13 @@ def build_weighted_clusters(view: View, context: BuildContext) -> tuple[Weighted
     clusters = context.each(view.repeated("clusters"), build_weighted_cluster)
     prefix = view.str("runtime_key_prefix")
     if prefix:
-        weights = (context.runtime.get(f"{prefix}.{cluster.name}", cluster.weight) for cluster in clusters)
+        weights = (context.runtime_value(f"{prefix}.{cluster.name}") for cluster in clusters)
         clusters = tuple(
             replace(cluster, weight=weight) if isinstance(weight, int) else cluster
             for cluster, weight in zip(clusters, weights, strict=True)
         )
     if clusters and sum(cluster.weight for cluster in clusters) == 0:
-        raise view.error("Sum of weights in the weighted_cluster must be greater than 0.")
+        raise view.error("the sum of the weights must be greater than 0")
     return clusters
 
 
@@ -215,7 +215,7 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
     regex_rewrite = view.message("regex_rewrite")
     prefix_rewrite = view.str("prefix_rewrite")
     if prefix_rewrite and regex_rewrite is not None:
-        raise view.error("only one of prefix_rewrite and regex_rewrite can be set", field="regex_rewrite")
+        raise view.error("excludes prefix_rewrite", field="regex_rewrite")
     rewrite = view.which("host_rewrite_specifier")
     idle_timeout_s = view.duration_s("idle_timeout")
     timeout_s = view.duration_s("timeout", default_timeout_s)
@@ -259,7 +259,7 @@ def build_direct_response_action(view: View, context: BuildContext, max_body_byt
     body = view.message("body")
     data = build_data_source(body, context).data if body is not None else b""
     if len(data) > max_body_bytes:
-        raise view.error(f"the response body has {len(data)} bytes, more than {max_body_bytes}", field="body")
+        raise view.error(f"the response body has {len(data)} bytes; the maximum is {max_body_bytes}", field="body")
     return DirectResponseAction(view.uint("status"), data)
 
 

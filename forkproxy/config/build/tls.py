@@ -8,10 +8,6 @@ from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
 from forkproxy.config.view import View
 
-downstream_type_url = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
-upstream_type_url = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-raw_buffer_type_url = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
-
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
@@ -112,9 +108,9 @@ def build_tls_certificate(view: View, context: BuildContext) -> TlsCertificate:
     if view.has("pkcs12") or view.has("private_key_provider"):
         return TlsCertificate(chain or DataSource(b""), key or DataSource(b""), password)
     if chain is None or not chain.data:
-        raise view.error("a TLS certificate needs certificate_chain and private_key: certificate_chain is missing or empty")
+        raise view.error("a TLS certificate needs a certificate_chain, which is missing or empty", field="certificate_chain")
     if key is None or not key.data:
-        raise view.error("a TLS certificate needs certificate_chain and private_key: private_key is missing or empty")
+        raise view.error("a TLS certificate needs a private_key, which is missing or empty", field="private_key")
     return TlsCertificate(chain, key, password)
 
 
@@ -127,9 +123,7 @@ def build_certificate_validation(view: View, context: BuildContext) -> Certifica
     system_roots = view.message("system_root_certs")
     trusted_ca = _data_source(view, "trusted_ca", context)
     if names and trusted_ca is None and system_roots is None and not view.has("ca_certificate_provider_instance"):
-        raise view.error(
-            "SAN-based verification of peer certificates without trusted CA is insecure and not allowed",
-        )
+        raise view.error("verifying names in certificates without a trusted_ca is insecure and not allowed")
     return CertificateValidation(
         trusted_ca=trusted_ca,
         use_system_ca=system_roots is not None,
@@ -145,11 +139,10 @@ def _static_secret(view: View, kind: str, context: BuildContext) -> View | None:
     """``SdsSecretConfig`` with only a name: the static secret of that name. With an ``sds_config``, which stays unread, None."""
     name = view.str("name")
     if view.has("sds_config"):
-        return None
-    secret = context.secrets.get(name)
-    if secret is None or secret.which("type") != kind:
-        raise view.error(f'unknown static secret "{name}"', field="name")
-    secret.str("name")
+        return None  # stays unread
+    secret = context.secrets.get((kind, name))
+    if secret is None:
+        raise view.error(f'unknown static secret "{name}" of kind {kind}', field="name")
     return secret.message(kind)
 
 
@@ -230,3 +223,7 @@ def build_upstream_tls(view: View, context: BuildContext) -> UpstreamTlsConfig:
         auto_sni_san_validation=view.bool("auto_sni_san_validation"),
         where=build_where(view),
     )
+
+
+def build_raw_buffer(view: View, context: BuildContext) -> None:
+    """``RawBuffer``: no TLS, as without a transport socket."""

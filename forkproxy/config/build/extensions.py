@@ -1,0 +1,46 @@
+"""Which Envoy extension is built by what: one literal table, message name → "module:function", imported when first met."""
+
+from __future__ import annotations
+
+BUILDERS: dict[str, str] = {
+    # network filters
+    "envoy.extensions.filters.network.direct_response.v3.Config": "forkproxy.config.build.direct_response:build",
+    "envoy.extensions.filters.network.echo.v3.Echo": "forkproxy.config.build.echo:build",
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": (
+        "forkproxy.config.build.http_connection_manager:build"
+    ),
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": "forkproxy.config.build.tcp_proxy:build",
+    # HTTP filters
+    "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
+    # access loggers
+    "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
+    "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": (
+        "forkproxy.config.build.access_log:build_stdout_access_log"
+    ),
+    "envoy.extensions.access_loggers.stream.v3.StderrAccessLog": (
+        "forkproxy.config.build.access_log:build_stderr_access_log"
+    ),
+    # transport sockets
+    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": "forkproxy.config.build.tls:build_raw_buffer",
+    "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": "forkproxy.config.build.tls:build_downstream_tls",
+    "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext": "forkproxy.config.build.tls:build_upstream_tls",
+    # clusters, load balancing, names
+    "envoy.extensions.clusters.dns.v3.DnsCluster": "forkproxy.config.build.cluster:build_dns_cluster",
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": (
+        "forkproxy.config.build.cluster:build_http_protocol_options"
+    ),
+    "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest": (
+        "forkproxy.config.build.cluster:build_least_request"
+    ),
+    "envoy.extensions.load_balancing_policies.random.v3.Random": "forkproxy.config.build.cluster:build_random",
+    "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin": (
+        "forkproxy.config.build.cluster:build_round_robin"
+    ),
+    "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": (
+        "forkproxy.config.build.cluster:build_cares_resolver"
+    ),
+    "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": (
+        "forkproxy.config.build.cluster:build_getaddrinfo_resolver"
+    ),
+    "envoy.extensions.regex_engines.v3.GoogleRE2": "forkproxy.config.build.bootstrap:build_google_re2",
+}
