@@ -32,6 +32,7 @@ class _Output:
     def __init__(self) -> None:
         self.fd = 2
         self.path = ""
+        self.takes_streams = False
         self.format = "text"
         self.colour = False
         self.threshold = LEVELS["info"]
@@ -67,14 +68,26 @@ def parse_component_levels(text: str) -> dict[str, int]:
     return levels
 
 
-def configure(*, level: str = "info", component_levels: str = "", path: str = "", format: str = "text") -> None:
-    """Set the log up. ``path`` "" is standard error. OSError when the file cannot be opened, ValueError for a wrong level."""
+def configure(
+    *,
+    level: str = "info",
+    component_levels: str = "",
+    path: str = "",
+    format: str = "text",
+    takes_streams: bool = False,
+) -> None:
+    """Set the log up. ``path`` "" is standard error. OSError when the file cannot be opened, ValueError for a wrong level.
+
+    ``takes_streams``: standard output and standard error go to the file too, for a process that leaves its terminal.
+    """
     global _bind
     _output.threshold = rank(level)
     _output.components = parse_component_levels(component_levels)
     _output.format = format
     _output.path = path
     _output.fd = _open(path) if path else 2
+    _output.takes_streams = takes_streams and bool(path)
+    _redirect_streams()
     _output.colour = not path and "NO_COLOR" not in os.environ and os.isatty(2)
     _bind = None
 
@@ -100,6 +113,13 @@ def reopen() -> None:
         fresh = _open(_output.path)
         os.dup2(fresh, _output.fd, inheritable=False)
         os.close(fresh)
+        _redirect_streams()
+
+
+def _redirect_streams() -> None:
+    if _output.takes_streams:
+        os.dup2(_output.fd, 1)
+        os.dup2(_output.fd, 2)
 
 
 def descriptor() -> int:

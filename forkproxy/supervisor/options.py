@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """All times in seconds. ``concurrency`` and ``cpuset`` None: the configuration's ``forkproxy:`` key or the machine decides.
+    """All times in seconds. None: the configuration's ``forkproxy:`` key decides, or else the machine or the default.
 
-    ``pid_file`` None: neither a pid file nor a control socket. ``needs_pid_file``: another supervisor that holds it is a reason
-    not to start; otherwise this one goes without.
+    ``concurrency`` 0: one worker per CPU, whatever the file says. ``needs_pid_file``: not to have ``pid_file`` (another
+    supervisor holds it, the directory is not writable) is a reason not to start; otherwise this one goes without it and
+    without a control socket. ``admin_address_path``: where to write the admin's address once it is bound.
     """
 
     config_path: str
     concurrency: int | None = None
     cpuset: str | None = None
-    drain_time_s: float = 30.0
+    drain_time_s: float | None = None
     pid_file: Path | None = None
     needs_pid_file: bool = False
     heartbeat_timeout_s: float = 10.0
     ready_timeout_s: float = 30.0
     dns_wait_s: float = 5.0
     """How long workers wait for the first resolution of every DNS cluster, as Envoy warms clusters before it listens."""
-    service_node: str = ""
-    service_cluster: str = ""
-    service_zone: str = ""
+    admin_address_path: str = ""
+    command_line: Mapping[str, object] = field(default_factory=dict)
+    """For /server_info: Envoy's names where it has one."""
+
+
+DEFAULT_DRAIN_TIME_S = 30.0

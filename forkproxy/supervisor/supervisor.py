@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -29,7 +30,7 @@ from forkproxy.supervisor import cpus, listening
 from forkproxy.supervisor.control_socket import ControlSocket, Reply
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
 from forkproxy.supervisor.listening import Binding, CannotBind
-from forkproxy.supervisor.options import Options
+from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
 from forkproxy.supervisor.pid_file import AlreadyRunning, PidFile, control_socket_of
 from forkproxy.supervisor.reload import (
     EXIT_FAILURE,
@@ -48,7 +49,7 @@ LONGEST_SLEEP_S = 1.0
 """Heartbeats are looked at this often."""
 STARTS_TO_TRY = 3
 """Quick deaths before the first worker ever got ready, after which the start has failed."""
-MOST_WORKERS = 1024
+MOST_WORKERS = 4096
 
 _log = log.get_logger("supervisor")
 
@@ -141,6 +142,14 @@ class Supervisor:
         assert self._running is not None
         return self._running
 
+    @property
+    def drain_time_s(self) -> float:
+        """How long connections may take to finish: the command line's word, or the file's, or the default."""
+        for given in (self.options.drain_time_s, self.running.bootstrap.forkproxy.drain_time_s):
+            if given is not None:
+                return given
+        return DEFAULT_DRAIN_TIME_S
+
     def workers(self) -> list[WorkerHandle]:
         """All worker processes, slot by slot."""
         return [worker for slot in self.slots for worker in slot.workers()]
@@ -153,7 +162,7 @@ class Supervisor:
         after_fork.set_process_name("forkproxy")
         try:
             run = self._make_generation()
-            self._take_pid_file()
+            self._take_pid_file(run)
             placement = self._placement(run)
             self.slots = [Slot(number, cpu, run) for number, cpu in enumerate(placement.cpus)]
             self._bind_what_is_new(run, self.slots)
@@ -167,21 +176,24 @@ class Supervisor:
         for (name, _index), binding in run.bindings.items():
             _log.info("listening", listener=name, address=self.address_of(binding))
 
-    def _take_pid_file(self) -> None:
-        path = self.options.pid_file
+    def _take_pid_file(self, run: GenerationRun) -> None:
+        named = run.bootstrap.forkproxy.pid_file
+        path, is_needed = self.options.pid_file, self.options.needs_pid_file
+        if named is not None and not is_needed:
+            path, is_needed = Path(named), True
         if path is None:
             return
         try:
             self._pid_file = PidFile(path)
         except AlreadyRunning as error:
-            if self.options.needs_pid_file:
+            if is_needed:
                 raise
             _log.warning(
                 "no pid file and no control socket", reason=str(error), hint="give this one its own with --pid-file"
             )
             return
         except OSError as error:
-            if self.options.needs_pid_file:
+            if is_needed:
                 code = EXIT_NO_PERMISSION if isinstance(error, PermissionError) else EXIT_FAILURE
                 raise StartFailed(code, f"cannot write the pid file {path}: {error.strerror}") from None
             _log.warning("no pid file and no control socket", path=path, reason=error.strerror)
@@ -281,13 +293,13 @@ class Supervisor:
             self._roll_out = None
         self.phase = "stopping"
         self._notifier.stopping()
-        _log.info("stopping", how="at once" if is_fast else f"draining for up to {self.options.drain_time_s:g} s")
+        _log.info("stopping", how="at once" if is_fast else f"draining for up to {self.drain_time_s:g} s")
         now = monotonic()
         for worker in self.workers():
             if is_fast:
                 worker.stop(now)
             else:
-                worker.drain(now, self.options.drain_time_s)
+                worker.drain(now, self.drain_time_s)
         for slot in self.slots:
             slot.close_sockets()
         _answer_to(intention, {"ok": True, "pid": os.getpid()})
@@ -464,7 +476,7 @@ class Supervisor:
             stats=self.registry,
             parent_pid=os.getpid(),
             endpoints=run.endpoints,
-            drain_time_s=self.options.drain_time_s,
+            drain_time_s=self.drain_time_s,
         )
         is_older = run is not self._newest
         try:
@@ -493,7 +505,7 @@ class Supervisor:
         return run_worker(start)
 
     def _drain(self, worker: WorkerHandle) -> None:
-        worker.drain(monotonic(), self.options.drain_time_s)
+        worker.drain(monotonic(), self.drain_time_s)
 
     def _lasting_slots(self) -> list[Slot]:
         return [slot for slot in self.slots if not slot.retiring]
@@ -503,7 +515,7 @@ class Supervisor:
         cpuset = self.options.cpuset if self.options.cpuset is not None else ours.cpuset
         count = self.options.concurrency if self.options.concurrency is not None else ours.concurrency
         try:
-            placement = cpus.place_here(concurrency=count, cpuset=cpuset)
+            placement = cpus.place_here(concurrency=count or None, cpuset=cpuset)
         except ValueError as error:
             raise ConfigurationRefused(f"{self.options.config_path}: forkproxy.cpuset: {error}") from None
         for warning in placement.warnings:
