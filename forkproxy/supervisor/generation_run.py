@@ -9,6 +9,7 @@ from typing import Protocol
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor.listening import Binding, ListenAddress
+from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.worker import Endpoints, RunnableGeneration
 
 
@@ -32,6 +33,7 @@ class GenerationRun:
     bootstrap: BootstrapConfig
     generation: BuiltGeneration
     bindings: dict[tuple[str, int], Binding]
+    identity: Identity | None = None
     endpoints: dict[str, Endpoints] = field(default_factory=dict)
     warm: bool = True
     warm_deadline: float = float("inf")

@@ -29,9 +29,11 @@ from forkproxy.stats.slab import Slab
 from forkproxy.supervisor import cpus, listening
 from forkproxy.supervisor.control_socket import ControlSocket, Reply
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
+from forkproxy.supervisor.identity import identity_of
 from forkproxy.supervisor.listening import Binding, CannotBind
 from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
 from forkproxy.supervisor.pid_file import AlreadyRunning, PidFile, control_socket_of
+from forkproxy.supervisor.refresh import Refreshes
 from forkproxy.supervisor.reload import (
     EXIT_FAILURE,
     EXIT_NO_PERMISSION,
@@ -42,6 +44,7 @@ from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.systemd import Notifier
 from forkproxy.worker import after_fork
+from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.control import Channel, Message
 from forkproxy.worker.worker import EXIT_CANNOT_BIND, EXIT_CANNOT_BUILD, WorkerStart, run_worker
 
@@ -110,6 +113,7 @@ class Supervisor:
         self._pid_file: PidFile | None = None
         self._control: ControlSocket | None = None
         self._exit_code: int | None = None
+        self._refreshes = Refreshes()
         self._sleep_timer = self.loop.timer(self.loop.stop)
         self._checked_at = self.started_at
         self._no_hang_before = 0.0
@@ -149,6 +153,10 @@ class Supervisor:
             if given is not None:
                 return given
         return DEFAULT_DRAIN_TIME_S
+
+    def refresh(self, done: Callable[[], None]) -> None:
+        """Have every worker bring its slab up to date; ``done()`` is called once, when all have."""
+        self._refreshes.ask(self.workers(), done)
 
     def workers(self) -> list[WorkerHandle]:
         """All worker processes, slot by slot."""
@@ -238,6 +246,7 @@ class Supervisor:
         self.registry.absorb(worker.slab)
         worker.slab.close()
         slot.forget(worker)
+        self._refreshes.on_gone(worker.pid)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if worker.draining:
             _log.info("worker has gone", slot=slot.number, worker=worker.pid, generation=worker.run.number, how=how)
@@ -348,11 +357,12 @@ class Supervisor:
         try:
             generation = self._build_generation(bootstrap, self.registry, number)
             bindings = listening.plan(generation.listen_addresses)
+            identity = _identity_of(bootstrap)
         except ConfigError as error:
             self.registry.abandon_generation()
             raise ConfigurationRefused("\n".join(p.text(self.options.config_path) for p in error.problems)) from None
         self._generations = number
-        run = GenerationRun(number, bootstrap, generation, bindings)
+        run = GenerationRun(number, bootstrap, generation, bindings, identity)
         self._newest = run
         # What is alive now lives as long as this generation. Frozen, no collection in a worker touches (and copies) its pages.
         gc.unfreeze()
@@ -475,6 +485,7 @@ class Supervisor:
             slab=slab,
             stats=self.registry,
             parent_pid=os.getpid(),
+            identity=run.identity,
             endpoints=run.endpoints,
             drain_time_s=self.drain_time_s,
         )
@@ -632,6 +643,9 @@ class Supervisor:
                 _log.debug("worker ready", slot=worker.slot.number, worker=worker.pid, generation=worker.run.number)
             case "failed":
                 worker.failure = str(message.get("reason", ""))
+            case "flushed":
+                self._refreshes.on_flushed(worker.pid, message["round"])
+                return
         self.loop.stop()
 
     def _on_exception(self, exception: Exception, callback: object) -> None:
@@ -696,6 +710,19 @@ def _ranges(numbers: list[int]) -> str:
         else:
             parts.append([number])
     return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _identity_of(bootstrap: BootstrapConfig) -> Identity | None:
+    user = bootstrap.forkproxy.user
+    if not user:
+        return None
+    if os.geteuid() != 0:
+        _log.warning("the workers run as this user: only root can run them as another", user=user)
+        return None
+    try:
+        return identity_of(user)
+    except ValueError as error:
+        raise ConfigError("forkproxy.user", 0, 0, str(error)) from None
 
 
 def _exit_of(error: CannotBind) -> int:

@@ -15,6 +15,7 @@ import faulthandler
 import os
 import signal
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from forkproxy import log
 
@@ -70,6 +71,24 @@ def undo_parent(*, keep: Iterable[int], parent_pid: int, name: str) -> None:
     if os.getppid() != parent_pid:
         os._exit(0)
     faulthandler.enable()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Numeric ids of a user; ``groups`` are the supplementary ones."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def become(identity: Identity) -> None:
+    """Give up root for good. OSError when this process is not root."""
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    # The kernel forgets the parent-death signal when the ids change.
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def set_process_name(name: str) -> None:

@@ -30,8 +30,8 @@ EXIT_CANNOT_BIND = 69
 EXIT_CANNOT_BUILD = 78
 """The generation refused the configuration at start; another try would end the same way."""
 
-FLUSH_INTERVAL_S = 0.25
-"""How often figures and the heartbeat go to the slab: what admin shows is at most this old."""
+FLUSH_INTERVAL_S = 1.0
+"""How often figures and the heartbeat go to the slab; admin asks for what is newer."""
 
 Endpoints = Sequence[Mapping[str, object]]
 """Resolved endpoints as they travel: JSON-ready, what ``RunnableGeneration.set_endpoints`` takes."""
@@ -84,6 +84,8 @@ class WorkerStart:
     slab: Slab
     stats: StatFlusher
     parent_pid: int
+    identity: after_fork.Identity | None = None
+    """Who to run as; None: who the supervisor is."""
     endpoints: dict[str, Endpoints] = field(default_factory=dict)
     drain_time_s: float = 30.0
     """For a drain that nobody ordered: SIGTERM, or the supervisor is gone."""
@@ -120,9 +122,11 @@ class Worker:
         self._catch_sigterm()
         if start.cpu is not None and not pin(start.cpu):
             _log.warning("not pinned: the kernel refuses this CPU", slot=start.slot, cpu=start.cpu)
-        for cluster, endpoints in start.endpoints.items():
-            self._generation.set_endpoints(cluster, endpoints)
         try:
+            if start.identity is not None:
+                after_fork.become(start.identity)
+            for cluster, endpoints in start.endpoints.items():
+                self._generation.set_endpoints(cluster, endpoints)
             self._generation.start(self._loop, start.sockets)
         except ConfigError as error:
             return self._fail(EXIT_CANNOT_BUILD, str(error))
@@ -166,6 +170,9 @@ class Worker:
                 self._drain(message["time_s"])
             case "stop":
                 self._loop.stop()
+            case "flush":
+                self._write_figures()
+                self._channel.send({"op": "flushed", "round": message["round"]})
             case "reopen_logs":
                 self._reopen_logs()
             case "log_level":
