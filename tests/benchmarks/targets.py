@@ -348,7 +348,7 @@ class Forkproxy(Envoy):
     def command(self) -> list[str]:
         return [
             sys.executable, "-m", "forkproxy", "run", "-c", str(self.config()), "--concurrency", "1",
-            "--cpuset", str(self.cpu),
+            "--cpuset", str(self.cpu), "--pid-file", str(self.directory / "forkproxy.pid"),
         ]  # fmt: skip
 
 

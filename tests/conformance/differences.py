@@ -40,6 +40,9 @@ DIFFERENCES: dict[str, Difference] = {
     "chunk size with space": refused("white space after the chunk size (section 7.1)."),
     "two hosts": refused("two Host lines (section 3.2)."),
     "two equal hosts": refused("two Host lines (section 3.2)."),
+    "1.0 with te": refused("Transfer-Encoding from an HTTP/1.0 sender (section 6.1)."),
+    "tab between": refused("tabs in the request line (section 3)."),
+    "trailing space after the version": refused("a space after the version (section 3)."),
     "obs-fold from upstream": refused("a folded header line (section 5.2).", 502),
     "bare lf from upstream": refused("a bare LF as line end (section 2.2).", 502),
 }

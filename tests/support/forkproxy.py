@@ -22,4 +22,5 @@ class Forkproxy(ProxyProcess):
         return [
             sys.executable, "-m", "forkproxy", "run", "-c", str(self.config_path), "--concurrency", "1",
             "-l", "warning", "--drain-time-s", "1", "--file-flush-interval-msec", "20",
+            "--pid-file", str(self.directory / "forkproxy.pid"),
         ]  # fmt: skip

@@ -56,6 +56,6 @@ EXCHANGES = [
     tcp("tcp idle", b"hello", UpstreamHas(b"hello"), ReadToEnd(), listener="tcp_idle"),
     tcp("echo", b"hello", ReadUntil(b"hello"), b"again", ReadUntil(b"again"), listener="echo", log_lines=0),
     tcp("echo half-close", b"hello", ReadUntil(b"hello"), HalfClose(), ReadToEnd(), listener="echo", log_lines=0),
-    tcp("direct response", ReadToEnd(), listener="direct", log_lines=0),
+    tcp("tcp direct response", ReadToEnd(), listener="direct", log_lines=0),
     tcp("direct response, sending", b"hello", ReadToEnd(), listener="direct", log_lines=0),
 ]
