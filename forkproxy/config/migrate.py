@@ -83,7 +83,7 @@ def _yaml_node(node: Node) -> yaml.Node:
 def _text_node(text: str) -> yaml.Node:
     if _PLAIN.match(text) and resolve_plain(text) == text:
         style = None
-    elif "\n" in text.rstrip("\n") and "\r" not in text and "\t" not in text:
+    elif "\n" in text.rstrip("\n") and all(line.isprintable() for line in text.split("\n")):
         style = "|"
     else:
         style = '"'

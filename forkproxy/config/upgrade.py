@@ -24,11 +24,15 @@ from forkproxy.config import registry, v2_rules
 from forkproxy.config.problems import Problem, by_place
 from forkproxy.config.schema import FieldSchema, MessageSchema, schema
 from forkproxy.config.tree import Document, Entry, Node
-from forkproxy.config.v2_rules import Notes, field_path, typed_config
+from forkproxy.config.v2_rules import Notes, field_path, text_of, typed_config
 from forkproxy.config.validate import validate
 
 BOOTSTRAP_V2: Final = "envoy.config.bootstrap.v2.Bootstrap"
 BOOTSTRAP_V3: Final = "envoy.config.bootstrap.v3.Bootstrap"
+# Envoy's annotation of its v3 message names a package that never was.
+_MISANNOTATED = {
+    "envoy.config.filter.http.ext_authz.v2.ExtAuthz": "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+}
 _API_VERSION = "envoy.config.core.v3.ApiVersion"
 _TYPED_OPTIONS = (
     ("per_filter_config", "typed_per_filter_config"),
@@ -81,14 +85,14 @@ def type_extensions(document: Document, message: str = BOOTSTRAP_V3) -> list[Pro
 
 def _successor(message: MessageSchema) -> MessageSchema | None:
     """The v3 message that came from this v2 message; None for what is v3, or has no version."""
-    name = schema().v3_of(message.full_name)
+    name = schema().v3_of(message.full_name) or _MISANNOTATED.get(message.full_name)
     return schema().message(name) if name else None
 
 
 def _any_message(node: Node, key: str = "@type") -> MessageSchema | None:
     """The message that an Any names; None when it names none that we know, or one with a JSON form of its own."""
     url = node.get(key)
-    name = "" if url is None else str(url.value).rpartition("/")[2]
+    name = text_of(url).rpartition("/")[2]
     if not name or not schema().is_message(name):
         return None
     message = schema().message(name)
@@ -98,7 +102,7 @@ def _any_message(node: Node, key: str = "@type") -> MessageSchema | None:
 def _typed_struct(node: Node) -> tuple[Node, MessageSchema] | None:
     """The content and the message of a TypedStruct in an Any."""
     url, value = node.get("@type"), node.get("value")
-    if url is None or value is None or str(url.value).rpartition("/")[2] not in registry.TYPED_STRUCTS:
+    if url is None or value is None or text_of(url).rpartition("/")[2] not in registry.TYPED_STRUCTS:
         return None
     message = _any_message(node, "type_url")
     return None if message is None else (value, message)
@@ -289,12 +293,12 @@ class _Upgrade:
         name = node.get("name")
         if category is None or name is None or "typed_config" not in message.fields or node.get("config_discovery"):
             return
-        extension = registry.extension(category, str(name.value))
+        extension = registry.extension(category, text_of(name))
         untyped = node.entry("config")
         typed = node.entry("typed_config")
         if typed is not None and (untyped is None or typed.value.get("@type") is not None):
             url = typed.value.get("@type")
-            if url is not None and str(url.value).endswith("/google.protobuf.Struct"):
+            if url is not None and text_of(url).endswith("/google.protobuf.Struct"):
                 typed.value = typed.value.get("value") or Node.map(url.mark)
                 url = None
             untyped = typed if url is None else None
@@ -336,9 +340,15 @@ class _Upgrade:
                 continue
             for key in (untyped, typed):
                 options = node.get(key)
-                for entry in options.entries if options is not None and options.kind == "map" else ():
+                for entry in list(options.entries) if options is not None and options.kind == "map" else ():
                     if entry.value.kind == "map" and entry.value.get("@type") is None:
-                        self._type_option(entry, key, typed, path)
+                        content = _option_message(key, entry.key)
+                        if content is not None:
+                            typed_config(content.full_name, entry.value)
+                        else:
+                            assert options is not None
+                            options.entries.remove(entry)
+                            self._untypable_option(entry, key, typed, path)
                     category = "http" if key in _TYPED_OPTIONS[0] else "protocol_options"
                     extension = registry.extension(category, entry.key)
                     if extension is not None:
@@ -350,17 +360,13 @@ class _Upgrade:
                 new.entries += [entry for entry in old.value.entries if new.get(entry.key) is None]
                 node.entries.remove(old)
 
-    def _type_option(self, entry: Entry, key: str, typed: str, path: str) -> None:
-        content = _option_message(key, entry.key)
-        if content is not None:
-            typed_config(content.full_name, entry.value)
-        elif entry.value.entries:
-            self.notes.refuse(
-                entry.value,
-                f'{field_path(path, key)}["{entry.key}"]',
-                f'no message is known for the options of "{entry.key}"',
-                f'write {typed} with its "@type"',
-            )
+    def _untypable_option(self, entry: Entry, key: str, typed: str, path: str) -> None:
+        place = f'{field_path(path, key)}["{entry.key}"]'
+        if entry.value.entries:
+            hint = f'write {typed} with its "@type"'
+            self.notes.refuse(entry.value, place, f'no message is known for the options of "{entry.key}"', hint)
+        else:
+            self.notes.warn(entry.value, place, "dropped: empty, and without a message of its own")
 
     def _speak_v3(self, node: Node, new: MessageSchema, path: str) -> None:
         """Today's Envoy speaks and reads nothing but v3 on the wire, and wants that said."""
@@ -380,7 +386,7 @@ def _untyped_message(node: Node, message: MessageSchema, holder: str) -> Message
     """The v2 message of the ``config`` Struct in this message, by the name beside it."""
     category = registry.category_of(message.full_name, holder)
     name = node.get("name")
-    extension = None if category is None or name is None else registry.extension(category, str(name.value))
+    extension = None if category is None or name is None else registry.extension(category, text_of(name))
     return schema().message(extension.v2) if extension is not None and extension.v2 in schema() else None
 
 

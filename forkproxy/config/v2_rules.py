@@ -87,8 +87,9 @@ def field_path(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _text(node: Node | None) -> str:
-    return "" if node is None or node.value is None else str(node.value)
+def text_of(node: Node | None) -> str:
+    """A scalar's value as text; nothing for what is absent, null or no scalar."""
+    return "" if node is None or node.kind != "scalar" or node.value is None else str(node.value)
 
 
 def _take(node: Node, key: str) -> Node | None:
@@ -130,7 +131,7 @@ def _warn_regex(notes: Notes, regex: Node, path: str) -> None:
     notes.warn(
         regex,
         path,
-        f'regular expression "{_text(regex)}" is now read as RE2, not as ECMAScript',
+        f'regular expression "{text_of(regex)}" is now read as RE2, not as ECMAScript',
         "back-references and look-ahead do not exist in RE2",
     )
 
@@ -167,7 +168,7 @@ def _rate_limit_filter_1_8(notes: Notes, node: Node, path: str) -> None:
 def _hcm_1_8(notes: Notes, node: Node, path: str) -> None:
     _drop(notes, node, path, "bugfix_reverse_encode_order", "encoder filters always run in reverse order")
     for http_filter in elements(node.get("http_filters") or Node.seq(node.mark)):
-        if http_filter.kind != "map" or _text(http_filter.get("name")) not in ("envoy.buffer", "envoy.filters.http.buffer"):
+        if http_filter.kind != "map" or text_of(http_filter.get("name")) not in ("envoy.buffer", "envoy.filters.http.buffer"):
             continue
         config = _child(http_filter, "config") or _child(http_filter, "typed_config")
         limit = None if config is None else _take(config, "max_request_time")
@@ -229,8 +230,9 @@ def _ring_hash_1_8(notes: Notes, node: Node, path: str) -> None:
 
 
 def _health_check_1_8(notes: Notes, node: Node, path: str) -> None:
-    redis = _take(node, "redis_health_check")
+    redis = _child(node, "redis_health_check")
     if redis is not None:
+        node.remove("redis_health_check")
         config = typed_config("envoy.config.health_checker.redis.v2.Redis", redis)
         custom = mapping(redis.mark, name=_REDIS_CHECKER, typed_config=config)
         node.set("custom_health_check", custom, redis.mark)
@@ -325,7 +327,7 @@ def _header_matcher_1_8(notes: Notes, node: Node, path: str) -> None:
     entry = node.remove("value")
     if entry is None:
         return
-    if not _text(entry.value):
+    if not text_of(entry.value):
         node.set("present_match", scalar(True, entry.value.mark), entry.value.mark)
     else:
         node.set("regex_match" if regex else "exact_match", entry.value, entry.value.mark)
@@ -443,7 +445,7 @@ def _cluster(notes: Notes, node: Node, path: str) -> None:
         node.set("load_assignment", assignment, hosts.mark)
     _tls_context(node, "envoy.api.v2.auth.UpstreamTlsContext")
     policy = node.get("lb_policy")
-    if policy is not None and _text(policy).upper() in ("ORIGINAL_DST_LB", "4"):
+    if policy is not None and text_of(policy).upper() in ("ORIGINAL_DST_LB", "4"):
         node.set("lb_policy", scalar("CLUSTER_PROVIDED", policy.mark), policy.mark)
 
 
@@ -480,7 +482,7 @@ def _http_health_check(notes: Notes, node: Node, path: str) -> None:
 
 def _api_config_source(notes: Notes, node: Node, path: str) -> None:
     api_type = node.get("api_type")
-    kind = _text(api_type).upper()
+    kind = text_of(api_type).upper()
     if kind in ("", "0", "REST_LEGACY", "UNSUPPORTED_REST_LEGACY"):
         notes.refuse(
             api_type or node,
@@ -507,7 +509,7 @@ def _route_action(notes: Notes, node: Node, path: str) -> None:
 def _request_mirror_policy(notes: Notes, node: Node, path: str) -> None:
     """A key that is absent from the runtime mirrored nothing; its value counted hundredths of a percent."""
     key = _take(node, "runtime_key")
-    if key is None or not _text(key) or node.get("runtime_fraction") is not None:
+    if key is None or not text_of(key) or node.get("runtime_fraction") is not None:
         return
     fraction = mapping(key.mark, default_value=_percentage(scalar(0, key.mark), "TEN_THOUSAND"), runtime_key=key)
     node.set("runtime_fraction", fraction, key.mark)
@@ -524,7 +526,7 @@ def _route_match(notes: Notes, node: Node, path: str) -> None:
 def _query_parameter_matcher(notes: Notes, node: Node, path: str) -> None:
     value = _take(node, "value")
     regex = is_true(_take(node, "regex"))
-    if value is None or not _text(value):
+    if value is None or not text_of(value):
         return
     if regex:
         _warn_regex(notes, value, field_path(path, "value"))
@@ -573,7 +575,7 @@ def _hcm(notes: Notes, node: Node, path: str) -> None:
 
 def _hcm_tracing(notes: Notes, node: Node, path: str) -> None:
     operation = _take(node, "operation_name")
-    if operation is not None and _text(operation).upper() in ("EGRESS", "1"):
+    if operation is not None and text_of(operation).upper() in ("EGRESS", "1"):
         notes.egress_tracing = True
     headers = _take(node, "request_headers_for_tags")
     if headers is not None:
@@ -606,14 +608,14 @@ def _fault_delay(notes: Notes, node: Node, path: str) -> None:
 
 def _zipkin(notes: Notes, node: Node, path: str) -> None:
     version = node.get("collector_endpoint_version")
-    if _text(version).upper() not in ("", "0", "HTTP_JSON_V1"):
+    if text_of(version).upper() not in ("", "0", "HTTP_JSON_V1"):
         return
     mark = node.mark if version is None else version.mark
     node.set("collector_endpoint_version", scalar("HTTP_JSON", mark), mark)
     place = field_path(path, "collector_endpoint_version")
     notes.warn(version or node, place, "HTTP_JSON_V1 is gone: spans go out as HTTP_JSON, Zipkin's v2")
     endpoint = node.get("collector_endpoint")
-    if endpoint is not None and _text(endpoint) == "/api/v1/spans":
+    if endpoint is not None and text_of(endpoint) == "/api/v1/spans":
         node.set("collector_endpoint", scalar("/api/v2/spans", endpoint.mark), endpoint.mark)
 
 
@@ -670,8 +672,8 @@ def _virtual_cluster_v3(notes: Notes, node: Node, path: str) -> None:
         match = mapping(pattern.mark, safe_regex=_safe_regex(pattern))
         headers.append(mapping(pattern.mark, name=":path", string_match=match))
     method = _take(node, "method")
-    if method is not None and _text(method).upper() not in ("METHOD_UNSPECIFIED", "0"):
-        exact = scalar(_METHODS.get(_text(method), _text(method).upper()), method.mark)
+    if method is not None and text_of(method).upper() not in ("METHOD_UNSPECIFIED", "0"):
+        exact = scalar(_METHODS.get(text_of(method), text_of(method).upper()), method.mark)
         headers.append(mapping(method.mark, name=":method", string_match=mapping(method.mark, exact=exact)))
     if headers:
         _append(node, "headers", headers, node.mark)
@@ -715,7 +717,7 @@ def _gzip_v3(notes: Notes, node: Node, path: str) -> None:
     ):
         value = _take(node, key)
         if value is not None:
-            renamed = names.get(_text(value).upper())
+            renamed = names.get(text_of(value).upper())
             library.set(key, value if renamed is None else scalar(renamed, value.mark), value.mark)
     # `compressor` holds the same fields as the filter itself does, and wins over them.
     shared = _take(node, "compressor") or Node.map(mark)

@@ -1,9 +1,11 @@
-"""forkproxy.config.upgrade: what a v2 tree becomes, row by row of the table in CONFIG.md."""
+"""forkproxy.config.upgrade and v2_rules: what a v2 tree becomes, row by row of the table in CONFIG.md."""
+
+import pathlib
 
 import pytest
 
 from forkproxy.config.schema import schema
-from forkproxy.config.tree import load
+from forkproxy.config.tree import Document, Mark, Node, load
 from forkproxy.config.upgrade import detect_version, type_extensions, upgrade
 from forkproxy.config.v2_rules import AFTER, BEFORE, FIELDS_OF_1_8, FROM_1_8
 from forkproxy.config.validate import validate
@@ -716,6 +718,11 @@ DROPPED = [
     (ROUTE + "RouteAction", "{cluster: a, websocket_config: {max_connect_attempts: 2}}", "websocket_config"),
     ("envoy.api.v2.ClusterLoadAssignment.Policy", "{disable_overprovisioning: true}", "disable_overprovisioning"),
     ("envoy.api.v2.listener.UdpListenerConfig", "{udp_listener_name: raw_udp_listener}", "udp_listener_name"),
+    (
+        ROUTE + "VirtualHost",
+        "{name: a, domains: ['*'], per_filter_config: {envoy.grpc_web: {}}}",
+        'per_filter_config["envoy.grpc_web"]',
+    ),
     (HTTP + "buffer.v2.BufferPerRoute", "{buffer: {max_request_bytes: 1, max_request_time: 1s}}", "max_request_time"),
     (
         "envoy.config.ratelimit.v2.RateLimitServiceConfig",
@@ -729,7 +736,7 @@ DROPPED = [
 def test_what_is_dropped_is_told(message, text, field):
     result, problems = run(message, text)
     told = warnings(problems)
-    assert any(p.path.rpartition(".")[2] == field and p.message.startswith("dropped: ") for p in told)
+    assert any(p.path.endswith(field) and p.message.startswith("dropped: ") for p in told)
     assert field not in keys(result)
 
 
@@ -992,6 +999,50 @@ def test_type_extensions_leaves_everything_else_alone():
         tree["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0].pop("name")
         manager(tree)["access_log"][0].pop("name")
     assert result == expected
+
+
+# -- no tree makes it fail
+
+EVERYTHING = (pathlib.Path(__file__).parents[2] / "conformance" / "v2" / "everything.yaml").read_text()
+
+
+def places(node):
+    """Every place in a tree where a value stands: (its holder, its key or index)."""
+    if node.kind == "map":
+        for entry in node.entries:
+            yield node, entry.key
+            yield from places(entry.value)
+    elif node.kind == "seq":
+        for index, item in enumerate(node.items):
+            yield node, index
+            yield from places(item)
+
+
+@pytest.mark.parametrize("wrong", [5, [], {"a": {"b": 1}}, None])
+def test_a_wrong_value_anywhere_is_reported_and_never_raises(wrong):
+    root = load(EVERYTHING, "f").root
+    refused = 0
+    for number in range(len(list(places(root)))):
+        document = Document(root.copy(), "f", EVERYTHING, [])
+        holder, key = list(places(document.root))[number]
+        value = Node.from_python(wrong, Mark(1, 1))
+        if holder.kind == "map":
+            holder.set(key, value)
+        else:
+            holder.items[key] = value
+        detect_version(document.root)
+        problems = upgrade(document)
+        if not any(p.kind == "error" for p in problems):
+            problems = validate(document.root, "envoy.config.bootstrap.v3.Bootstrap")
+        refused += any(p.kind == "error" for p in problems)
+    assert refused >= (0 if wrong is None else 100)
+
+
+def test_everything_is_told_where_it_changes():
+    document = load(EVERYTHING, "f")
+    problems = warnings(upgrade(document))
+    assert [p for p in problems if not p.line] == []
+    assert {p.path.rpartition(".")[2] for p in problems} >= {"build_version", "pattern", "bugfix_reverse_encode_order"}
 
 
 # -- the tables against the schema
