@@ -13,6 +13,7 @@ Fields that keep their number are renamed by the walker, mechanically; they need
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from forkproxy.config.problems import Kind, Problem
@@ -123,17 +124,16 @@ def _append(node: Node, key: str, items: list[Node], mark: Mark) -> None:
     node.set(key, sequence([*before, *items], mark), mark)
 
 
-def _safe_regex(regex: Node) -> Node:
-    return mapping(regex.mark, google_re2=Node.map(regex.mark), regex=regex)
+# Look-around, back-references and their like: ECMAScript has them, RE2 has not.
+_NOT_IN_RE2 = re.compile(r"(?<!\\)(?:\\\\)*(?:\(\?(?:[=!]|<[=!])|\\[1-9])")
 
 
-def _warn_regex(notes: Notes, regex: Node, path: str) -> None:
-    notes.warn(
-        regex,
-        path,
-        f'regular expression "{text_of(regex)}" is now read as RE2, not as ECMAScript',
-        "back-references and look-ahead do not exist in RE2",
-    )
+def _safe_regex(notes: Notes, regex: Node, path: str) -> Node:
+    """v2's regular expressions were ECMAScript's and are RE2's today, which mean the same where both have the form."""
+    if _NOT_IN_RE2.search(text_of(regex)):
+        message = f'"{text_of(regex)}" needs look-around or a back-reference, which RE2 has not'
+        notes.refuse(regex, path, message, "v3 reads regular expressions by RE2's rules: rewrite it")
+    return mapping(regex.mark, regex=regex)
 
 
 def _percentage(numerator: Node, denominator: str = "HUNDRED") -> Node:
@@ -516,11 +516,11 @@ def _request_mirror_policy(notes: Notes, node: Node, path: str) -> None:
     notes.warn(key, field_path(path, "runtime_key"), "an integer at this runtime key now counts in percent, not in 1/10000")
 
 
-def _route_match(notes: Notes, node: Node, path: str) -> None:
+def _regex(notes: Notes, node: Node, path: str) -> None:
+    """Of RouteMatch and of StringMatcher."""
     regex = _take(node, "regex")
     if regex is not None:
-        _warn_regex(notes, regex, field_path(path, "regex"))
-        node.set("safe_regex", _safe_regex(regex), regex.mark)
+        node.set("safe_regex", _safe_regex(notes, regex, field_path(path, "regex")), regex.mark)
 
 
 def _query_parameter_matcher(notes: Notes, node: Node, path: str) -> None:
@@ -529,17 +529,10 @@ def _query_parameter_matcher(notes: Notes, node: Node, path: str) -> None:
     if value is None or not text_of(value):
         return
     if regex:
-        _warn_regex(notes, value, field_path(path, "value"))
-        node.set("string_match", mapping(value.mark, safe_regex=_safe_regex(value)), value.mark)
+        safe = _safe_regex(notes, value, field_path(path, "value"))
+        node.set("string_match", mapping(value.mark, safe_regex=safe), value.mark)
     else:
         node.set("string_match", mapping(value.mark, exact=value), value.mark)
-
-
-def _string_matcher(notes: Notes, node: Node, path: str) -> None:
-    regex = _take(node, "regex")
-    if regex is not None:
-        _warn_regex(notes, regex, field_path(path, "regex"))
-        node.set("safe_regex", _safe_regex(regex), regex.mark)
 
 
 def _cors_policy(notes: Notes, node: Node, path: str) -> None:
@@ -549,9 +542,8 @@ def _cors_policy(notes: Notes, node: Node, path: str) -> None:
         _append(node, "allow_origin_string_match", exact, origins.mark)
     patterns = _take(node, "allow_origin_regex")
     if patterns is not None:
-        for pattern in elements(patterns):
-            _warn_regex(notes, pattern, field_path(path, "allow_origin_regex"))
-        regexes = [mapping(pattern.mark, safe_regex=_safe_regex(pattern)) for pattern in elements(patterns)]
+        place = field_path(path, "allow_origin_regex")
+        regexes = [mapping(each.mark, safe_regex=_safe_regex(notes, each, place)) for each in elements(patterns)]
         _append(node, "allow_origin_string_match", regexes, patterns.mark)
     enabled = _take(node, "enabled")
     if enabled is not None and node.get("filter_enabled") is None:
@@ -632,7 +624,7 @@ BEFORE: dict[str, Rule] = {
     "envoy.api.v2.route.QueryParameterMatcher": _query_parameter_matcher,
     "envoy.api.v2.route.RouteAction": _route_action,
     "envoy.api.v2.route.RouteAction.RequestMirrorPolicy": _request_mirror_policy,
-    "envoy.api.v2.route.RouteMatch": _route_match,
+    "envoy.api.v2.route.RouteMatch": _regex,
     "envoy.config.bootstrap.v2.Bootstrap": _bootstrap,
     "envoy.config.filter.fault.v2.FaultDelay": _fault_delay,
     _HCM: _hcm,
@@ -640,7 +632,7 @@ BEFORE: dict[str, Rule] = {
     "envoy.config.filter.network.redis_proxy.v2.RedisProxy": _redis_proxy,
     "envoy.config.filter.network.redis_proxy.v2.RedisProxy.PrefixRoutes": _redis_prefix_routes,
     "envoy.config.trace.v2.ZipkinConfig": _zipkin,
-    "envoy.type.matcher.StringMatcher": _string_matcher,
+    "envoy.type.matcher.StringMatcher": _regex,
 }
 
 
@@ -658,18 +650,38 @@ def _listener_v3(notes: Notes, node: Node, path: str) -> None:
 
 
 def _header_matcher_v3(notes: Notes, node: Node, path: str) -> None:
+    """v2 had no string_match, so that its user cannot be told to prefer it; the same matches by today's name."""
     regex = _take(node, "regex_match")
     if regex is not None:
-        _warn_regex(notes, regex, field_path(path, "regex_match"))
-        node.set("string_match", mapping(regex.mark, safe_regex=_safe_regex(regex)), regex.mark)
+        safe = _safe_regex(notes, regex, field_path(path, "regex_match"))
+        node.set("string_match", mapping(regex.mark, safe_regex=safe), regex.mark)
+    for entry in node.entries:
+        kind = _HEADER_MATCHES.get(entry.key)
+        if kind is not None:
+            entry.key = "string_match"
+            entry.value = mapping(entry.value.mark, **{kind: entry.value})
+
+
+_HEADER_MATCHES = {
+    "exact_match": "exact",
+    "prefix_match": "prefix",
+    "suffix_match": "suffix",
+    "safe_regex_match": "safe_regex",
+}
+
+
+def _regex_matcher_v3(notes: Notes, node: Node, path: str) -> None:
+    """v2 wanted the engine named; there is no other."""
+    engine = node.get("google_re2")
+    if engine is not None and engine.kind == "map" and not engine.entries:
+        node.remove("google_re2")
 
 
 def _virtual_cluster_v3(notes: Notes, node: Node, path: str) -> None:
     headers = []
     pattern = _take(node, "pattern")
     if pattern is not None:
-        _warn_regex(notes, pattern, field_path(path, "pattern"))
-        match = mapping(pattern.mark, safe_regex=_safe_regex(pattern))
+        match = mapping(pattern.mark, safe_regex=_safe_regex(notes, pattern, field_path(path, "pattern")))
         headers.append(mapping(pattern.mark, name=":path", string_match=match))
     method = _take(node, "method")
     if method is not None and text_of(method).upper() not in ("METHOD_UNSPECIFIED", "0"):
@@ -748,6 +760,7 @@ AFTER: dict[str, Rule] = {
     "envoy.api.v2.core.HealthCheck.HttpHealthCheck": _http_health_check_v3,
     "envoy.api.v2.route.HeaderMatcher": _header_matcher_v3,
     "envoy.api.v2.route.VirtualCluster": _virtual_cluster_v3,
+    "envoy.type.matcher.RegexMatcher": _regex_matcher_v3,
     _HTTP + "gzip.v2.Gzip": _gzip_v3,
 }
 

@@ -347,7 +347,7 @@ ROWS = [
         "{cluster: a, upgrade_configs: [{upgrade_type: websocket}]}",
     ),
     ("websocket switched off", ROUTE + "RouteAction", "{cluster: a, use_websocket: false}", "{cluster: a}"),
-    ("route regex", ROUTE + "RouteMatch", "{regex: /a.*}", "{safe_regex: {google_re2: {}, regex: /a.*}}"),
+    ("route regex", ROUTE + "RouteMatch", "{regex: /a.*}", "{safe_regex: {regex: /a.*}}"),
     (
         "route runtime",
         ROUTE + "RouteMatch",
@@ -358,21 +358,21 @@ ROWS = [
         "header regex",
         ROUTE + "HeaderMatcher",
         "{name: a, regex_match: b+}",
-        "{name: a, string_match: {safe_regex: {google_re2: {}, regex: b+}}}",
+        "{name: a, string_match: {safe_regex: {regex: b+}}}",
     ),
-    ("header value", ROUTE + "HeaderMatcher", "{name: a, value: b}", "{name: a, exact_match: b}"),
+    ("header value", ROUTE + "HeaderMatcher", "{name: a, value: b}", "{name: a, string_match: {exact: b}}"),
     ("header without value", ROUTE + "HeaderMatcher", "{name: a, value: ''}", "{name: a, present_match: true}"),
     (
         "header value as regex",
         ROUTE + "HeaderMatcher",
         "{name: a, value: b+, regex: true}",
-        "{name: a, string_match: {safe_regex: {google_re2: {}, regex: b+}}}",
+        "{name: a, string_match: {safe_regex: {regex: b+}}}",
     ),
     (
         "string regex",
         "envoy.config.rbac.v2.Principal",
         "{authenticated: {principal_name: {regex: b+}}}",
-        "{authenticated: {principal_name: {safe_regex: {google_re2: {}, regex: b+}}}}",
+        "{authenticated: {principal_name: {safe_regex: {regex: b+}}}}",
     ),
     (
         "query parameter",
@@ -384,7 +384,7 @@ ROWS = [
         "query parameter by regex",
         ROUTE + "QueryParameterMatcher",
         "{name: a, value: b+, regex: true}",
-        "{name: a, string_match: {safe_regex: {google_re2: {}, regex: b+}}}",
+        "{name: a, string_match: {safe_regex: {regex: b+}}}",
     ),
     ("query parameter by presence", ROUTE + "QueryParameterMatcher", "{name: a}", "{name: a}"),
     (
@@ -394,7 +394,7 @@ ROWS = [
         """
         name: a
         headers:
-        - {name: ":path", string_match: {safe_regex: {google_re2: {}, regex: /b+}}}
+        - {name: ":path", string_match: {safe_regex: {regex: /b+}}}
         - {name: ":method", string_match: {exact: POST}}
         """,
     ),
@@ -405,7 +405,7 @@ ROWS = [
         """
         name: a
         headers:
-        - {name: ":path", string_match: {safe_regex: {google_re2: {}, regex: /b}}}
+        - {name: ":path", string_match: {safe_regex: {regex: /b}}}
         - {name: ":method", string_match: {exact: GET}}
         """,
     ),
@@ -415,7 +415,7 @@ ROWS = [
         "{allow_origin: ['*', a], allow_origin_regex: [b+], enabled: false, max_age: '5'}",
         """
         max_age: "5"
-        allow_origin_string_match: [{exact: "*"}, {exact: a}, {safe_regex: {google_re2: {}, regex: b+}}]
+        allow_origin_string_match: [{exact: "*"}, {exact: a}, {safe_regex: {regex: b+}}]
         filter_enabled: {default_value: {numerator: 0, denominator: HUNDRED}}
         """,
     ),
@@ -556,7 +556,7 @@ ROWS = [
         "health check filter's endpoint",
         HTTP + "health_check.v2.HealthCheck",
         "{pass_through_mode: false, endpoint: /h}",
-        "{pass_through_mode: false, headers: [{name: ':path', exact_match: /h}]}",
+        "{pass_through_mode: false, headers: [{name: ':path', string_match: {exact: /h}}]}",
     ),
     (
         "ORIGINAL_DST_LB",
@@ -749,11 +749,32 @@ def test_hosts_beside_load_assignment_are_dropped():
     assert [p.path for p in warnings(problems)] == ["hosts"]
 
 
-def test_a_regular_expression_reads_as_re2_and_says_so():
-    _, problems = run(ROUTE + "RouteMatch", "\nregex: /(?=a)\n")
-    (warning,) = warnings(problems)
-    assert (warning.line, warning.path) == (2, "regex")
-    assert "RE2" in warning.message
+@pytest.mark.parametrize("regex", ["/(?=a)", "/(?!a)", "(?<=a)b", "(a)\\1", "\\\\(?=a)"])
+def test_a_regular_expression_that_re2_has_not_is_refused(regex):
+    _, problems = run(ROUTE + "RouteMatch", f"\nregex: '{regex}'\n")
+    (error,) = [p for p in problems if p.kind == "error"]
+    assert (error.line, error.path) == (2, "regex")
+    assert "RE2" in error.message
+
+
+@pytest.mark.parametrize("regex", ["/(?:a)", "/[ab]+\\d", "\\(?=", "(?i)a", "\\\\1"])
+def test_a_regular_expression_that_both_have_is_left_alone(regex):
+    result, problems = run(ROUTE + "RouteMatch", f"regex: '{regex}'")
+    assert problems == []
+    assert result == {"safe_regex": {"regex": regex}}
+
+
+def test_the_name_of_the_engine_goes_unless_it_has_fields():
+    result, _ = run(ROUTE + "RouteMatch", "{safe_regex: {google_re2: {}, regex: a}}")
+    assert result == {"safe_regex": {"regex": "a"}}
+    result, _ = run(ROUTE + "RouteMatch", "{safe_regex: {google_re2: {max_program_size: 5}, regex: a}}")
+    assert result == {"safe_regex": {"google_re2": {"max_program_size": 5}, "regex": "a"}}
+
+
+@pytest.mark.parametrize("match", ["exact", "prefix", "suffix"])
+def test_header_matches_by_today_s_name(match):
+    result, _ = run(ROUTE + "HeaderMatcher", f"{{name: a, {match}_match: b, invert_match: true}}")
+    assert result == {"name": "a", "string_match": {match: "b"}, "invert_match": True}
 
 
 def test_buffer_max_request_time_becomes_the_request_timeout():
@@ -1042,7 +1063,7 @@ def test_everything_is_told_where_it_changes():
     document = load(EVERYTHING, "f")
     problems = warnings(upgrade(document))
     assert [p for p in problems if not p.line] == []
-    assert {p.path.rpartition(".")[2] for p in problems} >= {"build_version", "pattern", "bugfix_reverse_encode_order"}
+    assert {p.path.rpartition(".")[2] for p in problems} >= {"build_version", "runtime_key", "bugfix_reverse_encode_order"}
 
 
 # -- the tables against the schema
