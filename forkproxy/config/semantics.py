@@ -15,6 +15,7 @@ import itertools
 import re
 import socket
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any, Final
 
 from forkproxy.config import registry
@@ -24,6 +25,15 @@ from forkproxy.config.tree import Node
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP_PROXY: Final = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
+# Terminal or not by their configuration, or in an upstream chain only.
+_MAY_BE_TERMINAL: Final = frozenset(
+    {
+        "",
+        "envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilter",
+        "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+        "envoy.extensions.filters.network.wasm.v3.Wasm",
+    }
+)
 _DNS_CLUSTER: Final = "envoy.extensions.clusters.dns.v3.DnsCluster"
 _DOWNSTREAM_TLS: Final = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 _UPSTREAM_TLS: Final = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -39,6 +49,7 @@ _TERMINAL_NETWORK: Final = frozenset(
         "envoy.extensions.filters.network.thrift_proxy.v3.ThriftProxy",
     }
 )
+_TERMINAL_HTTP: Final = frozenset((_ROUTER,))
 _MAX_UINT32: Final = 0xFFFF_FFFF
 
 
@@ -117,8 +128,11 @@ class _Check:
     def _secrets(self) -> None:
         names: dict[str, Node] = {}
         for path, secret in _items(self._static, "secrets", "static_resources"):
-            kinds = [k for k in ("tls_certificate", "session_ticket_keys", "validation_context", "generic_secret")
-                     if secret.get(k) is not None]
+            kinds = [
+                k
+                for k in ("tls_certificate", "session_ticket_keys", "validation_context", "generic_secret")
+                if secret.get(k) is not None
+            ]
             name = secret.get("name")
             if not kinds:
                 self._error(secret, path, "a secret needs a tls_certificate, validation_context, or another content")
@@ -166,7 +180,11 @@ class _Check:
             if endpoint.get("address") is None:
                 self._error(endpoint, where, "address must be set")
         policy = cluster.get("lb_policy")
-        if policy is not None and policy.value == "CLUSTER_PROVIDED" and kind in ("STATIC", "STRICT_DNS", "LOGICAL_DNS"):
+        if (
+            policy is not None
+            and policy.value == "CLUSTER_PROVIDED"
+            and kind in ("STATIC", "STRICT_DNS", "LOGICAL_DNS")
+        ):
             self._error(policy, f"{path}.lb_policy", f"a {kind} cluster provides no load balancer of its own")
         if (
             policy is not None
@@ -201,7 +219,10 @@ class _Check:
         if context is None or _message_of(context) != _UPSTREAM_TLS:
             return
         common = context.get("common_tls_context")
-        certificates = [*_items(common, "tls_certificates", ""), *_items(common, "tls_certificate_sds_secret_configs", "")]
+        certificates = [
+            *_items(common, "tls_certificates", ""),
+            *_items(common, "tls_certificate_sds_secret_configs", ""),
+        ]
         if len(certificates) > 1:
             self._error(context, path, "several TLS certificates are not supported for upstream contexts")
         sni = context.get("sni")
@@ -222,8 +243,13 @@ class _Check:
             if name is not None and name.value:
                 first = names.setdefault(str(name.value), name)
                 if first is not name:
-                    self._add("warning", name, f"{path}.name", f'the listener "{name.value}" is defined twice',
-                              f"the first is in line {first.mark.line}; both run")
+                    self._add(
+                        "warning",
+                        name,
+                        f"{path}.name",
+                        f'the listener "{name.value}" is defined twice',
+                        f"the first is in line {first.mark.line}; both run",
+                    )
             self._listener(listener, path)
             if listener.get("internal_listener") is None:
                 self._listener_addresses(listener, path, addresses)
@@ -254,16 +280,16 @@ class _Check:
         default = listener.get("default_filter_chain")
         protocol = _at(listener, "address", "socket_address", "protocol")
         is_tcp = protocol is None or protocol.value != "UDP"
-        if is_tcp and not chains and default is None and listener.get("internal_listener") is None:
-            if listener.get("api_listener") is None and listener.get("filter_chain_matcher") is None:
-                self._error(listener, path, "no filter chains specified")
+        others = ("internal_listener", "api_listener", "filter_chain_matcher")
+        if is_tcp and not chains and default is None and all(listener.get(name) is None for name in others):
+            self._error(listener, path, "no filter chains specified")
         if listener.get("filter_chain_matcher") is None:
             self._chain_matches(chains)
         if default is not None:
             chains.append((f"{path}.default_filter_chain", default))
         for where, chain in chains:
             filters = list(_items(chain, "filters", where))
-            self._filter_order(filters, "network", _TERMINAL_NETWORK)
+            self._filter_order(filters, "network", _TERMINAL_NETWORK, _passing("network", _TERMINAL_NETWORK))
             for filter_path, entry in filters:
                 self._network_filter(entry.get("typed_config"), f"{filter_path}.typed_config")
             transport_socket = chain.get("transport_socket")
@@ -290,19 +316,24 @@ class _Check:
                     break
                 seen[combination] = path
 
-    def _filter_order(self, filters: list[tuple[str, Node]], category: str, terminal: frozenset[str]) -> None:
+    def _filter_order(
+        self, filters: list[tuple[str, Node]], category: str, terminal: frozenset[str], not_terminal: frozenset[str]
+    ) -> None:
         """A terminal filter stands last, and the last filter is terminal. Third parties' filters are asked when built."""
         for index, (path, entry) in enumerate(filters):
             message = _message_of(entry.get("typed_config"))
             name = entry.get("name")
             label = f'"{name.value}"' if name is not None else message
-            known = message.startswith("envoy.extensions.filters.") and entry.get("config_discovery") is None
             is_last = index == len(filters) - 1
             if message in terminal and not is_last:
                 self._error(entry, path, f"the terminal filter {label} must be the last of its {category} filter chain")
-            elif is_last and known and message not in terminal:
-                self._error(entry, path, f"{label} is the last of its {category} filter chain but not a terminal filter",
-                            "the router belongs last" if category == "http" else "tcp_proxy or http_connection_manager")
+            elif is_last and message in not_terminal:
+                self._error(
+                    entry,
+                    path,
+                    f"{label} is the last of its {category} filter chain but not a terminal filter",
+                    "the router belongs last" if category == "http" else "tcp_proxy or http_connection_manager",
+                )
 
     def _network_filter(self, typed: Node | None, path: str) -> None:
         message = _message_of(typed)
@@ -317,18 +348,25 @@ class _Check:
         """Envoy takes an unknown cluster here, and closes every connection."""
         places = [(f"{path}.cluster", proxy.get("cluster"))]
         weighted = proxy.get("weighted_clusters")
-        places += [(f"{where}.name", each.get("name"))
-                   for where, each in _items(weighted, "clusters", f"{path}.weighted_clusters")]
+        places += [
+            (f"{where}.name", each.get("name"))
+            for where, each in _items(weighted, "clusters", f"{path}.weighted_clusters")
+        ]
         for where, cluster in places:
             if cluster is not None and cluster.value not in self._clusters and not self._has_cds:
-                self._add("warning", cluster, where, f'unknown cluster "{cluster.value}": every connection will be closed',
-                          _did_you_mean(str(cluster.value), self._clusters))
+                self._add(
+                    "warning",
+                    cluster,
+                    where,
+                    f'unknown cluster "{cluster.value}": every connection will be closed',
+                    _did_you_mean(str(cluster.value), self._clusters),
+                )
 
     # -- HTTP ----------------------------------------------------------------------------------------------------------
 
     def _connection_manager(self, manager: Node, path: str) -> None:
         filters = list(_items(manager, "http_filters", path))
-        self._filter_order(filters, "http", frozenset((_ROUTER,)))
+        self._filter_order(filters, "http", _TERMINAL_HTTP, _passing("http", _TERMINAL_HTTP))
         if filters:
             where, last = filters[-1]
             disabled = last.get("disabled")
@@ -416,7 +454,9 @@ class _Check:
                 self._error(mirror, where, "only one of cluster and cluster_header can be specified")
         for where, name, what in names:
             if validate_clusters and name is not None and name.value and name.value not in self._clusters:
-                self._error(name, where, f'unknown {what} "{name.value}"', _did_you_mean(str(name.value), self._clusters))
+                self._error(
+                    name, where, f'unknown {what} "{name.value}"', _did_you_mean(str(name.value), self._clusters)
+                )
         rewrites = [name for name in ("prefix_rewrite", "regex_rewrite", "path_rewrite_policy") if _set(action, name)]
         if len(rewrites) > 1:
             second = action.get(rewrites[1])
@@ -456,8 +496,12 @@ class _Check:
             for where, option in _items(node, f"{side}_headers_to_add", path):
                 key = _at(option, "header", "key")
                 if key is not None and _is_pseudo(str(key.value)):
-                    self._error(key, f"{where}.header.key", ":-prefixed or host headers may not be modified",
-                                "host_rewrite_literal changes the host, prefix_rewrite the path")
+                    self._error(
+                        key,
+                        f"{where}.header.key",
+                        ":-prefixed or host headers may not be modified",
+                        "host_rewrite_literal changes the host, prefix_rewrite the path",
+                    )
                 append, action = option.get("append"), option.get("append_action")
                 if append is not None and action is not None and action.value != "APPEND_IF_EXISTS_OR_ADD":
                     self._error(append, f"{where}.append", "excludes append_action")
@@ -540,6 +584,13 @@ def _endpoints(assignment: Node | None, path: str) -> Iterator[tuple[str, Node]]
                 yield f"{where}.endpoint", lb_endpoint.get("endpoint") or Node.map(lb_endpoint.mark)
 
 
+@cache
+def _passing(category: str, terminal: frozenset[str]) -> frozenset[str]:
+    """The filters of the registry that are known not to be terminal; of any other, nobody can tell."""
+    known = {extension.v3 for (kind, _), extension in registry.extensions().items() if kind == category}
+    return frozenset(known - terminal - _MAY_BE_TERMINAL)
+
+
 def _message_of(typed: Node | None) -> str:
     url = typed.get("@type") if typed is not None else None
     return (registry.message_name(str(url.value)) or "") if url is not None else ""
@@ -566,6 +617,9 @@ def _address_text(address: Node) -> str | None:
         return None
     protocol = _at(address, "socket_address", "protocol")
     suffix = " (UDP)" if protocol is not None and protocol.value == "UDP" else ""
+    namespace = _at(address, "socket_address", "network_namespace_filepath")
+    if namespace is not None and namespace.value:
+        suffix += f" in {namespace.value}"
     text = str(host.value)
     return f"[{text}]:{port.value}{suffix}" if ":" in text else f"{text}:{port.value}{suffix}"
 

@@ -306,6 +306,13 @@ class _Upgrade:
                 node.remove("config")
                 self._rename(node, name, extension)
                 return
+        if extension is None and untyped is not None and ":" in text_of(name):
+            # A Python class, "module:Class", takes a Struct in either version.
+            mark = untyped.value.mark
+            kind = Node.scalar("type.googleapis.com/google.protobuf.Struct", mark)
+            untyped.key = "typed_config"
+            untyped.value = Node.map(mark, [Entry("@type", mark, kind), Entry("value", mark, untyped.value)])
+            return
         if extension is None or not (extension.v2 or extension.v3):
             if untyped is not None and untyped.key == "config":
                 node.entries.remove(untyped)

@@ -27,7 +27,7 @@ from typing import Any, Final
 from forkproxy.config import registry
 from forkproxy.config.problems import Problem, by_place
 from forkproxy.config.schema import API_DATE, FieldSchema, MessageSchema, is_integral, schema
-from forkproxy.config.tree import Entry, Mark, Node
+from forkproxy.config.tree import Entry, Mark, Node, collection_paused
 
 BOOTSTRAP_V3: Final = "envoy.config.bootstrap.v3.Bootstrap"
 BOOTSTRAP_V2: Final = "envoy.config.bootstrap.v2.Bootstrap"
@@ -88,8 +88,9 @@ def validate(root: Node, message: str) -> list[Problem]:
     ``message`` is a full name, v3 or v2. Raises KeyError when the schema has no such message.
     """
     walk = _Walk(is_v2=".v2" in message)
-    walk.message(root, schema().message(message), None, "")
-    walk.explain_unknown()
+    with collection_paused():
+        walk.message(root, schema().message(message), None, "")
+        walk.explain_unknown()
     return by_place(walk.problems)
 
 
@@ -529,11 +530,13 @@ class _Walk:
         if typed is not None and typed.value.kind == "map" and typed.value.entries:
             return
         category = registry.category_of(message.full_name, holder)
-        name = name_entry.value.value
+        name = name_entry.value.value if name_entry.value.kind == "scalar" else None
         if category is None or not isinstance(name, str):
             return
         extension = registry.extension(category, name)
         mark = name_entry.value.mark
+        if extension is None and (":" in name or (category == "cluster" and name.startswith("envoy.cluster."))):
+            return  # a Python class, "module:Class", or a cluster type of Envoy's own: neither needs any
         if extension is None or not extension.v3:
             names = [each for cat, each in registry.extensions() if cat == category]
             self._error(mark, (path, "name"), f'"{name}" has no typed_config, and its type does not follow from the name',
@@ -552,9 +555,11 @@ class _Walk:
         name = around.get("name")
         holder = self._seen_holder(path)
         category = registry.category_of(message.full_name, holder)
-        if name is None or category is None or not isinstance(name.value, str):
+        if name is None or category is None or name.kind != "scalar" or not isinstance(name.value, str):
             return False
         extension = registry.extension(category, name.value)
+        if extension is None and ":" in name.value:
+            return True  # a Python class, "module:Class": its Struct is its own affair
         if extension is None:
             names = [each for cat, each in registry.extensions() if cat == category]
             hint = _did_you_mean(name.value, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
@@ -143,6 +144,9 @@ def _log_format(view: View, context: BuildContext) -> _Format:
 def build_file_access_log(view: View, context: BuildContext) -> tuple[str, _Format]:
     """``FileAccessLog`` → path and format; an empty ``format`` means the default one."""
     path = view.str("path")
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        view.report(f"there is no directory {directory}: the log cannot be opened", field="path", kind="warning")
     kind = view.which("access_log_format")
     if kind == "format":
         return path, _Format(view.str("format") or default_text_format)

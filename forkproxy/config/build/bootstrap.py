@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs, default_text_format
@@ -68,6 +69,8 @@ def build_admin(view: View | None, context: BuildContext) -> AdminConfig:
         return AdminConfig()
     access_logs = build_access_logs(view.repeated("access_log"), context)
     path = view.str("access_log_path")
+    if path and not os.path.isdir(os.path.dirname(path) or "."):
+        view.report("there is no such directory: the log cannot be opened", field="access_log_path", kind="warning")
     if path:
         old = AccessLogConfig(
             path=path,
@@ -123,6 +126,9 @@ def build_runtime(view: View | None) -> dict[str, object]:
         if layer.which("layer_specifier") == "static_layer":
             flatten("", layer.struct("static_layer"), values)
         layer.ignore("admin_layer", why="it is empty until /runtime_modify, which there is not")
+        disk = layer.peek("disk_layer")
+        if disk is not None and not os.path.isdir(os.path.join(disk.str("symlink_root"), disk.str("subdirectory"))):
+            layer.ignore("disk_layer", why="while its directory is not there it is an empty layer; else it is refused")
     return values
 
 
@@ -147,6 +153,8 @@ def build_bootstrap(
     view.ignore("inline_headers", why="it is an optimisation of Envoy's header map")
     view.ignore("node_context_params", why="there is no management server")
     view.ignore("grpc_async_client_manager_config", why="there are no gRPC clients")
+    if os.path.exists(os.path.join(view.str("flags_path"), "drain")):
+        view.unsupported("starting drained is not implemented, and there is a file named drain", field="flags_path")
     engine = view.message("default_regex_engine")
     if engine is not None:
         context.extension(engine, "regex engine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from forkproxy.config import registry
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, Where, build_address, build_socket_address, build_where
 from forkproxy.config.build.tls import UpstreamTlsConfig
@@ -175,7 +176,7 @@ def _failure_refresh(view: View, refresh_rate_s: float) -> tuple[float, float]:
     base_s = rate.duration_s("base_interval", refresh_rate_s)
     max_s = rate.duration_s("max_interval", base_s * 10)
     if max_s < base_s:
-        raise rate.error("must be greater than or equal to base_interval", field="max_interval")
+        rate.report("must be greater than or equal to base_interval", field="max_interval")
     return base_s, max_s
 
 
@@ -225,14 +226,13 @@ def build_random(view: View, context: BuildContext) -> LoadBalancing:
 
 def build_least_request(view: View, context: BuildContext) -> LoadBalancing:
     """``LeastRequest``; bias, slow start, full scan and locality settings stay unread."""
+    view.only_default("enable_full_scan")
     return LoadBalancing("LEAST_REQUEST", view.uint("choice_count", 2))
 
 
 def _load_balancing(view: View, context: BuildContext) -> LoadBalancing:
     """``load_balancing_policy`` when given, of which Envoy takes the first that it knows, else ``lb_policy``."""
-    name = view.enum(
-        "lb_policy", supported=("ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "LOAD_BALANCING_POLICY_CONFIG")
-    )
+    name = view.enum("lb_policy", supported=("ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "LOAD_BALANCING_POLICY_CONFIG"))
     choice_count = 2
     settings = view.which("lb_config")
     if settings == "least_request_lb_config":
@@ -379,6 +379,8 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
     idle_timeout_s, max_requests = _connection_options(view.message("common_http_protocol_options"))
     max_requests = view.uint("max_requests_per_connection") or max_requests
     for name_of_options, typed in view.map_("typed_extension_protocol_options").items():
+        if not registry.named(name_of_options):
+            typed.report(f'no extension "{name_of_options}" takes protocol options')
         made = context.typed(typed, f'protocol options "{name_of_options}"')
         if made is not None:
             idle_timeout_s, more_requests = made.value

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from forkproxy.config.build.extensions import BUILDERS
 from forkproxy.config.problems import ConfigError, Problem
+from forkproxy.config.schema import schema
 from forkproxy.config.view import AnyView, View
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class BuildContext:
                 built.append(build(view, self))
             except ConfigError as error:
                 self.problems.extend(error.problems)
+                view.ignore_all(why="what is wrong with it has been said")
         return tuple(built)
 
     def runtime_value(self, key: str) -> object:
@@ -67,6 +69,8 @@ class BuildContext:
     def typed(self, typed: AnyView, label: str) -> Built | None:
         """Build what an Any holds, as :meth:`extension` does. ``label`` begins the sentence "… is not implemented"."""
         target = BUILDERS.get(typed.type_name)
+        if typed.type_name and not schema().is_message(typed.type_name):
+            return None  # validate has reported a type that nobody here knows
         if target is None or typed.view is None:
             typed.unsupported(f"{label} ({typed.type_name or 'without @type'}) is not implemented")
             return None

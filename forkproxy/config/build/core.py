@@ -166,8 +166,6 @@ def build_header_value_option(view: View, context: BuildContext) -> HeaderValueO
     header = view.require("header")
     append_action = view.enum("append_action", supported=_APPEND_ACTIONS)
     if view.has("append"):
-        if view.has("append_action") and append_action != "APPEND_IF_EXISTS_OR_ADD":
-            raise view.error("excludes append_action", field="append")
         append_action = "APPEND_IF_EXISTS_OR_ADD" if view.bool("append") else "OVERWRITE_IF_EXISTS_OR_ADD"
     return HeaderValueOption(
         key=header.str("key").lower(),
@@ -275,8 +273,12 @@ def build_runtime_uint(view: View, context: BuildContext) -> int:
 
 def build_cidr_range(view: View, context: BuildContext) -> str:
     """``CidrRange`` as "address/len"; an absent ``prefix_len`` is 0, as in protobuf."""
-    text = f"{view.str('address_prefix')}/{view.uint('prefix_len')}"
+    prefix = view.str("address_prefix")
+    length = view.uint("prefix_len")
     try:
-        return str(ipaddress.ip_network(text, strict=False))
-    except ValueError as error:
-        raise view.error(f'"{text}" is not an address range', field="address_prefix") from error
+        address = ipaddress.ip_address(prefix)
+    except ValueError:
+        view.report(f"malformed IP address: {prefix}", field="address_prefix")
+        return "0.0.0.0/0"
+    # Envoy, too, cuts a length that is too large for the address.
+    return str(ipaddress.ip_network((address, min(length, address.max_prefixlen)), strict=False))

@@ -102,8 +102,6 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
         stream_error = http1.stream_error_on_invalid_http_message
     strip_any = view.bool("strip_any_host_port") if view.which("strip_port_mode") == "strip_any_host_port" else False
     strip_matching = view.bool("strip_matching_host_port")
-    if strip_any and strip_matching:
-        raise view.error("excludes strip_matching_host_port", field="strip_any_host_port")
     _ignore_tracing(view)
     route_config = view.message("route_config")
     if route_config is not None:

@@ -122,6 +122,7 @@ def build_filter_chain_match(view: View | None, context: BuildContext) -> Filter
 def build_filter_chain(view: View, context: BuildContext) -> FilterChain:
     """``FilterChain``. The transport socket is TLS or raw; another kind is reported as not implemented."""
     view.ignore("metadata", why="opaque to the proxy itself")
+    view.only_default("use_proxy_proto")
     tls: DownstreamTlsConfig | None = None
     socket = view.message("transport_socket")
     if socket is not None:
@@ -159,8 +160,14 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     if not view.has("listener_filters"):
         view.ignore("listener_filters_timeout", why="there are no listener filters to wait for")
         view.ignore("continue_on_listener_filters_timeout", why="there are no listener filters to wait for")
+    view.only_default("use_original_dst", "tcp_fast_open_queue_length")
+    if not view.bool("bind_to_port", True):
+        view.unsupported("a listener that does not bind its port is not implemented", field="bind_to_port")
     address_view = view.message("address")
-    if address_view is None:
+    if address_view is None or view.has("internal_listener") or view.has("api_listener"):
+        kind = "api_listener" if view.has("api_listener") else "internal_listener"
+        view.unsupported("a listener without a socket of its own is not implemented", field=kind)
+        view.ignore_all(why="reported as a whole")
         return None
     addresses = [build_address(address_view, context)]
     socket_options = list(context.each(view.repeated("socket_options"), build_socket_option))
@@ -168,7 +175,9 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
         addresses.append(build_address(additional.require("address"), context))
     stat_prefix = (view.str("stat_prefix") or str(addresses[0])).replace(":", "_")
     default_chain = view.message("default_filter_chain")
-    listener_filters = context.each(view.repeated("listener_filters"), partial(build_filter_entry, category="listener filter"))
+    listener_filters = context.each(
+        view.repeated("listener_filters"), partial(build_filter_entry, category="listener filter")
+    )
     return ListenerConfig(
         name=view.str("name") or str(addresses[0]),
         addresses=tuple(addresses),

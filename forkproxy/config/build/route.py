@@ -191,8 +191,6 @@ def build_weighted_clusters(view: View, context: BuildContext) -> tuple[Weighted
             replace(cluster, weight=weight) if isinstance(weight, int) else cluster
             for cluster, weight in zip(clusters, weights, strict=True)
         )
-    if clusters and sum(cluster.weight for cluster in clusters) == 0:
-        raise view.error("the sum of the weights must be greater than 0")
     return clusters
 
 
@@ -214,12 +212,11 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
             weighted = build_weighted_clusters(view.require("weighted_clusters"), context)
     regex_rewrite = view.message("regex_rewrite")
     prefix_rewrite = view.str("prefix_rewrite")
-    if prefix_rewrite and regex_rewrite is not None:
-        raise view.error("excludes prefix_rewrite", field="regex_rewrite")
     rewrite = view.which("host_rewrite_specifier")
     idle_timeout_s = view.duration_s("idle_timeout")
     timeout_s = view.duration_s("timeout", default_timeout_s)
     view.enum("priority", supported=("DEFAULT",))
+    view.only_default("include_vh_rate_limits")
     return ForwardAction(
         cluster=cluster,
         cluster_header=cluster_header,
@@ -259,7 +256,7 @@ def build_direct_response_action(view: View, context: BuildContext, max_body_byt
     body = view.message("body")
     data = build_data_source(body, context).data if body is not None else b""
     if len(data) > max_body_bytes:
-        raise view.error(f"the response body has {len(data)} bytes; the maximum is {max_body_bytes}", field="body")
+        view.report(f"the response body has {len(data)} bytes; the maximum is {max_body_bytes}", field="body")
     return DirectResponseAction(view.uint("status"), data)
 
 
@@ -315,7 +312,9 @@ def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
     max_body_bytes = view.uint("max_direct_response_body_size_bytes", 4096)
     return RouteTableConfig(
         name=view.str("name"),
-        virtual_hosts=context.each(view.repeated("virtual_hosts"), partial(build_virtual_host, max_body_bytes=max_body_bytes)),
+        virtual_hosts=context.each(
+            view.repeated("virtual_hosts"), partial(build_virtual_host, max_body_bytes=max_body_bytes)
+        ),
         headers=build_header_mutations(view, context),
         most_specific_header_mutations_wins=view.bool("most_specific_header_mutations_wins"),
         ignore_port_in_host_matching=view.bool("ignore_port_in_host_matching"),

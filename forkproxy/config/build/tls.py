@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from forkproxy.config.build.certificates import certificate_error, is_ca_bundle, is_cipher_suite, is_curve
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
 from forkproxy.config.view import View
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
+_CERTIFICATE_SOURCES = (
+    "tls_certificates",
+    "tls_certificate_sds_secret_configs",
+    "tls_certificate_provider_instance",
+    "custom_tls_certificate_selector",
+    "tls_certificate_certificate_provider",
+    "tls_certificate_certificate_provider_instance",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,8 @@ def build_data_source(view: View, context: BuildContext) -> DataSource:
                 return DataSource(file.read(), filename)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise view.error(f'cannot read file "{filename}": {reason}', field="filename") from error
+            view.report(f'cannot read file "{filename}": {reason}', field="filename")
+            return DataSource(b"", filename)
     if kind == "inline_string":
         return DataSource(view.str("inline_string").encode())
     if kind == "inline_bytes":
@@ -90,8 +103,8 @@ def build_data_source(view: View, context: BuildContext) -> DataSource:
     if kind == "environment_variable":
         name = view.str("environment_variable")
         if name not in context.environment:
-            raise view.error(f'environment variable "{name}" is not set', field="environment_variable")
-        return DataSource(context.environment[name].encode())
+            view.report(f'environment variable "{name}" is not set', field="environment_variable")
+        return DataSource(context.environment.get(name, "").encode())
     return DataSource(b"")
 
 
@@ -105,13 +118,16 @@ def build_tls_certificate(view: View, context: BuildContext) -> TlsCertificate:
     chain = _data_source(view, "certificate_chain", context)
     key = _data_source(view, "private_key", context)
     password = _data_source(view, "password", context)
+    certificate = TlsCertificate(chain or DataSource(b""), key or DataSource(b""), password)
     if view.has("pkcs12") or view.has("private_key_provider"):
-        return TlsCertificate(chain or DataSource(b""), key or DataSource(b""), password)
-    if chain is None or not chain.data:
-        raise view.error("a TLS certificate needs a certificate_chain, which is missing or empty", field="certificate_chain")
-    if key is None or not key.data:
-        raise view.error("a TLS certificate needs a private_key, which is missing or empty", field="private_key")
-    return TlsCertificate(chain, key, password)
+        return certificate
+    for name, source in (("certificate_chain", chain), ("private_key", key)):
+        if source is None or (not source.data and not source.filename):
+            view.report(f"a TLS certificate needs a {name}, which is missing or empty", field=name)
+    wrong = certificate_error(certificate)
+    if wrong:
+        view.report(wrong)
+    return certificate
 
 
 def build_certificate_validation(view: View, context: BuildContext) -> CertificateValidation:
@@ -122,8 +138,16 @@ def build_certificate_validation(view: View, context: BuildContext) -> Certifica
         names.append((san_type, build_string_matcher(typed.require("matcher"), context)))
     system_roots = view.message("system_root_certs")
     trusted_ca = _data_source(view, "trusted_ca", context)
-    if names and trusted_ca is None and system_roots is None and not view.has("ca_certificate_provider_instance"):
-        raise view.error("verifying names in certificates without a trusted_ca is insecure and not allowed")
+    has_ca = trusted_ca is not None or system_roots is not None or view.has("ca_certificate_provider_instance")
+    if names and not has_ca:
+        view.report("verifying names in certificates without a trusted_ca is insecure and not allowed")
+    if trusted_ca is not None and trusted_ca.data and not is_ca_bundle(trusted_ca.data):
+        view.report("no CA certificate in PEM can be read from it", field="trusted_ca")
+    if view.bool("allow_expired_certificate") and not has_ca:
+        view.report("without a trusted_ca the validity period is ignored anyway", field="allow_expired_certificate")
+    for text in view.strings("verify_certificate_hash"):
+        if not _SHA256.match(text.replace(":", "")):
+            view.report(f'"{text}" is not a hex-encoded SHA-256', field="verify_certificate_hash")
     return CertificateValidation(
         trusted_ca=trusted_ca,
         use_system_ca=system_roots is not None,
@@ -131,7 +155,9 @@ def build_certificate_validation(view: View, context: BuildContext) -> Certifica
         verify_certificate_hash=view.strings("verify_certificate_hash"),
         verify_certificate_spki=view.strings("verify_certificate_spki"),
         allow_expired_certificate=view.bool("allow_expired_certificate"),
-        trust_chain_verification=view.enum("trust_chain_verification", supported=("VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED")),
+        trust_chain_verification=view.enum(
+            "trust_chain_verification", supported=("VERIFY_TRUST_CHAIN", "ACCEPT_UNTRUSTED")
+        ),
     )
 
 
@@ -142,7 +168,8 @@ def _static_secret(view: View, kind: str, context: BuildContext) -> View | None:
         return None  # stays unread
     secret = context.secrets.get((kind, name))
     if secret is None:
-        raise view.error(f'unknown static secret "{name}" of kind {kind}', field="name")
+        view.report(f'unknown static secret "{name}" of kind {kind}', field="name")
+        return None
     return secret.message(kind)
 
 
@@ -190,6 +217,8 @@ def build_common_tls(view: View | None, context: BuildContext) -> CommonTls:
     validation = _validation(view, context)
     alpn = view.strings("alpn_protocols")
     parameters = view.message("tls_params")
+    if parameters is not None:
+        _check_parameters(parameters)
     if parameters is None:
         return CommonTls(certificates=tuple(certificates), validation=validation, alpn_protocols=alpn)
     return CommonTls(
@@ -203,9 +232,22 @@ def build_common_tls(view: View | None, context: BuildContext) -> CommonTls:
     )
 
 
+def _check_parameters(view: View) -> None:
+    for name in view.strings("cipher_suites"):
+        if not is_cipher_suite(name):
+            view.report(f'unknown cipher suite "{name}"', field="cipher_suites")
+    for name in view.strings("ecdh_curves"):
+        if not is_curve(name):
+            view.report(f'unknown curve "{name}"', field="ecdh_curves")
+
+
 def build_downstream_tls(view: View, context: BuildContext) -> DownstreamTlsConfig:
     """``DownstreamTlsContext``; session tickets, OCSP and ``require_sni`` stay unread."""
-    common = build_common_tls(view.message("common_tls_context"), context)
+    common_view = view.message("common_tls_context")
+    common = build_common_tls(common_view, context)
+    if common_view is None or not any(common_view.has(name) for name in _CERTIFICATE_SOURCES):
+        view.report("a downstream TLS context needs a certificate", field="common_tls_context")
+    view.only_default("require_sni", "full_scan_certs_on_sni_mismatch")
     return DownstreamTlsConfig(
         common=common,
         require_client_certificate=view.bool("require_client_certificate"),
