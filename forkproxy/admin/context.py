@@ -120,9 +120,12 @@ class MemoryView:
 class AdminAccess:
     """One answered admin request, for the admin access log: what Envoy's default format shows of it.
 
-    ``duration_ms`` from the first byte of the head; ``peer`` is "ip:port" or "" for a pipe; ``path`` with its query, as
-    sent. ``user_agent``, ``host``, ``forwarded_for`` and ``request_id`` are "" when absent.
+    ``start``: seconds since the epoch at the first byte of the head, ``duration_ms`` from there; ``peer`` is "ip:port" or ""
+    for a pipe; ``path`` with its query, as sent. ``user_agent``, ``host``, ``forwarded_for`` and ``request_id`` are ""
+    when absent. ``access_log.line`` makes Envoy's line of it.
     """
+
+    start: float
 
     method: str
     path: str

@@ -289,15 +289,18 @@ class AdminConnection:
 
     def _log(self, request: Request | None, status: int, bytes_sent: int) -> None:
         headers = request.headers if request else {}
+        loop = self._server.loop
+        taken_s = loop.now - self._received_at
         self._server.context.log_access(
             AdminAccess(
+                start=loop.wall() - taken_s,
                 method=request.method if request else "-",
                 path=request.target if request else "-",
                 protocol="HTTP/1.1" if request else "-",
                 status=status,
                 bytes_received=len(request.body) if request else 0,
                 bytes_sent=bytes_sent,
-                duration_ms=round((self._server.loop.now - self._received_at) * 1000),
+                duration_ms=int(taken_s * 1000),
                 peer=addresses.text(self.connection.remote_address),
                 host=headers.get("host", ""),
                 user_agent=headers.get("user-agent", ""),

@@ -541,6 +541,8 @@ class Registry:
                 pair.interval.merge(self._intervals.get(first, BinnedHistogram()))
         for attribute, codes in zip(layout.status_codes, blocks[len(layout.histograms) :], strict=True):
             for name in names(attribute):
+                if cls.totals.get(attribute) and name == dotted + cls.totals[attribute]:
+                    counters.setdefault(f"{name}_completed", 0)  # Envoy has this one from the start
                 for figure, value in _status_names(name, codes):
                     counters[figure] = counters.get(figure, 0) + value
         for attribute, start in layout.classes.items():
