@@ -15,8 +15,8 @@ import yaml
 
 from forkproxy.config.problems import Problem
 from forkproxy.config.tree import Document, Node, load, resolve_plain
-from forkproxy.config.upgrade import BOOTSTRAP_V3, detect_version, type_extensions, upgrade
-from forkproxy.config.validate import validate
+from forkproxy.config.upgrade import detect_version, type_extensions, upgrade
+from forkproxy.config.validate import BOOTSTRAP_V3, validate
 
 HEADER = "# Made from {filename} (Envoy API v2) by forkproxy migrate. Its comments are not carried over.\n"
 
@@ -41,16 +41,20 @@ class Migration(NamedTuple):
 def migrate(text: str | bytes, filename: str) -> Migration:
     """Rewrite a v2 (or mixed) file as v3. A v3 file comes back as it was read, without its comments.
 
-    Raises ConfigError when ``text`` is no YAML. ``filename`` is for the messages and the leading comment.
+    The top-level ``forkproxy:``, of which Envoy knows nothing, is kept, in front. ``filename`` is for the messages and the
+    leading comment. Raises ConfigError when ``text`` is no YAML.
     """
     document = load(text, filename)
     problems = list(document.problems)
+    ours = document.root.remove("forkproxy")
     is_v2 = detect_version(document.root) == "v2"
     problems += upgrade(document) if is_v2 else type_extensions(document)
     if not any(problem.kind == "error" for problem in problems):
         problems += [problem for problem in validate(document.root, BOOTSTRAP_V3) if problem.kind != "unsupported"]
     if any(problem.kind == "error" for problem in problems):
         return Migration(None, problems, document)
+    if ours is not None:
+        document.root.entries.insert(0, ours)
     return Migration(HEADER.format(filename=filename) + to_yaml(document.root), problems, document)
 
 

@@ -25,10 +25,9 @@ from forkproxy.config.problems import Problem, by_place
 from forkproxy.config.schema import FieldSchema, MessageSchema, schema
 from forkproxy.config.tree import Document, Entry, Node
 from forkproxy.config.v2_rules import Notes, field_path, text_of, typed_config
-from forkproxy.config.validate import validate
+from forkproxy.config.validate import BOOTSTRAP_V3, validate
 
 BOOTSTRAP_V2: Final = "envoy.config.bootstrap.v2.Bootstrap"
-BOOTSTRAP_V3: Final = "envoy.config.bootstrap.v3.Bootstrap"
 # Envoy's annotation of its v3 message names a package that never was.
 _MISANNOTATED = {
     "envoy.config.filter.http.ext_authz.v2.ExtAuthz": "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",

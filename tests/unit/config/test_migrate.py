@@ -91,6 +91,11 @@ def test_a_field_one_level_too_far_out_is_named_with_its_place():
     )
 
 
+def test_our_own_key_is_kept_in_front():
+    text = migrate(V2 + "forkproxy: {concurrency: 2}\n", "f").text
+    assert text.split("\n")[1:4] == ["forkproxy:", "  concurrency: 2", "admin:"]
+
+
 def test_no_yaml_raises():
     with pytest.raises(ConfigError):
         migrate("a: [", "f")
