@@ -45,6 +45,7 @@ class _Output:
 
 _output = _Output()
 _bind: Callable[[str], Any] | None = None
+_components: set[str] = set()
 
 
 def rank(level: str) -> int:
@@ -105,6 +106,11 @@ def level_of(component: str = "") -> str:
     """The name of the level in force."""
     threshold = _output.components.get(component, _output.threshold)
     return next(name for name, value in LEVELS.items() if value == threshold)
+
+
+def levels() -> dict[str, str]:
+    """The level in force of every component that has a logger."""
+    return {component: level_of(component) for component in sorted(_components)}
 
 
 def reopen() -> None:
@@ -181,6 +187,7 @@ class Logger:
 
 def get_logger(component: str) -> Logger:
     """The logger of a component; made once per module, at import."""
+    _components.add(component)
     return Logger(component)
 
 

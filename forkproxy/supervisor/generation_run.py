@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -35,5 +36,7 @@ class GenerationRun:
     bindings: dict[tuple[str, int], Binding]
     identity: Identity | None = None
     endpoints: dict[str, Endpoints] = field(default_factory=dict)
+    admin_socket: socket.socket | None = None
+    """Bound for this generation's admin address, when it is another than the one before."""
     warm: bool = True
     warm_deadline: float = float("inf")

@@ -14,20 +14,24 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from forkproxy import __version__, log
 from forkproxy.config.build.bootstrap import BootstrapConfig
+from forkproxy.config.build.core import AddressConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.slab import Slab
 from forkproxy.supervisor import cpus, listening
+from forkproxy.supervisor.admin_context import AdminService, SupervisorContext
 from forkproxy.supervisor.control_socket import ControlSocket, Reply
+from forkproxy.supervisor.figures import OwnFigures
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
 from forkproxy.supervisor.identity import identity_of
 from forkproxy.supervisor.listening import Binding, CannotBind
@@ -98,6 +102,11 @@ class Supervisor:
         """"starting", "serving" or "stopping"."""
         self.last_refusal = ""
         """Why the last reload was refused; "" after one that was not."""
+        self.is_drained = False
+        """The listeners were drained on request: nothing is accepted until a reload."""
+        self.figures = OwnFigures(self.registry)
+        self._context = SupervisorContext(self)
+        self._admin = AdminService(self.loop, self._context)
         self._load = load
         self._build_generation = build_generation
         self._on_ready = on_ready
@@ -174,6 +183,7 @@ class Supervisor:
             placement = self._placement(run)
             self.slots = [Slot(number, cpu, run) for number, cpu in enumerate(placement.cpus)]
             self._bind_what_is_new(run, self.slots)
+            admin_socket = self._admin.bind(run.bootstrap.admin.address)
         except ConfigurationRefused as refused:
             raise StartFailed(EXIT_CANNOT_BUILD, str(refused)) from None
         except CannotBind as error:
@@ -181,8 +191,16 @@ class Supervisor:
         except AlreadyRunning as error:
             raise StartFailed(EXIT_FAILURE, str(error)) from None
         self._running = run
+        self.figures.on_generation(None, run.bootstrap)
+        self._admin.serve(run.bootstrap.admin.address, admin_socket, self.options.admin_address_path)
+        self._end_interval()
         for (name, _index), binding in run.bindings.items():
-            _log.info("listening", listener=name, address=self.address_of(binding))
+            _log.info("listening", listener=name, address=str(self.bound_address(binding)))
+
+    def _end_interval(self) -> None:
+        """Envoy's stats flush: what histograms show as the last interval ends here."""
+        self.registry.end_interval([worker.slab for worker in self.workers()])
+        self.loop.call_later(self.running.bootstrap.stats_flush_interval_s, self._end_interval)
 
     def _take_pid_file(self, run: GenerationRun) -> None:
         named = run.bootstrap.forkproxy.pid_file
@@ -220,8 +238,11 @@ class Supervisor:
             slot.close_sockets()
         for binding in self._ports:
             self._remove_path(binding)
+        self._admin.stop()
         if self._control is not None:
             self._control.close()
+        # Answers that were just written leave with the end of a pass.
+        self.loop.run_once(0.0)
         if self._pid_file is not None:
             self._pid_file.remove()
         self.loop.close()
@@ -290,10 +311,12 @@ class Supervisor:
                 self._reload(intention)
             case "reopen_logs":
                 self._reopen_logs()
+            case "drain_listeners":
+                self._drain_listeners()
             case "more_workers":
-                self._resize(len(self._lasting_slots()) + 1)
+                self._resize(len(self.lasting_slots()) + 1)
             case "fewer_workers":
-                self._resize(len(self._lasting_slots()) - 1)
+                self._resize(len(self.lasting_slots()) - 1)
 
     def _stop(self, intention: Intention) -> None:
         is_fast = intention.now or self.phase == "stopping"
@@ -322,8 +345,10 @@ class Supervisor:
             self._refuse(intention.reply, str(refused), EXIT_CANNOT_BUILD)
             return
         try:
-            self._bind_what_is_new(run, self._lasting_slots())
+            self._bind_what_is_new(run, self.lasting_slots())
+            run.admin_socket = self._admin.bind(run.bootstrap.admin.address)
         except CannotBind as error:
+            self._close_what_is_gone()
             self.registry.abandon_generation()
             self._newest = self.running
             self._refuse(intention.reply, str(error), _exit_of(error))
@@ -346,6 +371,14 @@ class Supervisor:
         for worker in self.workers():
             worker.channel.send({"op": "reopen_logs"})
         _log.info("logs opened again")
+
+    def _drain_listeners(self) -> None:
+        self.is_drained = True
+        for worker in self.workers():
+            worker.channel.send({"op": "drain_listeners"})
+        for slot in self.slots:
+            slot.close_sockets()
+        _log.info("listeners drained: nothing is accepted until a reload")
 
     # -- generations
 
@@ -374,21 +407,25 @@ class Supervisor:
         roll_out = self._roll_out
         if roll_out is None or not self._is_warm(roll_out.target):
             return
-        if roll_out.advance(self._lasting_slots(), self._spawn, self._drain):
+        if roll_out.advance(self.lasting_slots(), self._spawn, self._drain):
             self._roll_out = None
             self._finish_roll_out(roll_out)
 
     def _finish_roll_out(self, roll_out: RollOut) -> None:
-        self._running = roll_out.target
+        before, self._running = self.running, roll_out.target
         self._close_what_is_gone()
         if roll_out.is_back:
             _log.warning("rolled back", generation=roll_out.target.number)
             return
         self.last_refusal = ""
+        self.is_drained = False
+        self._admin.serve(self.running.bootstrap.admin.address, self.running.admin_socket)
+        self.figures.on_generation(before.bootstrap, self.running.bootstrap)
+        self._context.config_loaded_at = datetime.now(UTC)
         self._resize(len(self._placement(roll_out.target).cpus))
-        _log.info("reloaded", generation=roll_out.target.number, workers=len(self._lasting_slots()))
+        _log.info("reloaded", generation=roll_out.target.number, workers=len(self.lasting_slots()))
         self._notifier.ready(self.summary())
-        _reply_to(roll_out, {"ok": True, "generation": roll_out.target.number, "workers": len(self._lasting_slots())})
+        _reply_to(roll_out, {"ok": True, "generation": roll_out.target.number, "workers": len(self.lasting_slots())})
 
     def _fail_roll_out(self, reason: str, code: int) -> None:
         roll_out, self._roll_out = self._roll_out, None
@@ -399,6 +436,8 @@ class Supervisor:
             return
         self.registry.abandon_generation()
         self._newest = roll_out.before
+        if roll_out.target.admin_socket is not None:
+            roll_out.target.admin_socket.close()
         self._refuse(roll_out.reply, reason, code if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND) else EXIT_FAILURE)
         if any(slot.run is roll_out.target for slot in self.slots):
             self._roll_out = RollOut(roll_out.before, before=roll_out.before, is_back=True)
@@ -452,7 +491,7 @@ class Supervisor:
     def _wants_worker(self, slot: Slot, now: float) -> bool:
         if slot.current is not None or slot.successor is not None or slot.retiring or slot.given_up:
             return False
-        return self.phase != "stopping" and now >= slot.respawn_at and self._is_warm(slot.run)
+        return self.phase != "stopping" and not self.is_drained and now >= slot.respawn_at and self._is_warm(slot.run)
 
     def _start_worker(self, slot: Slot, now: float) -> None:
         try:
@@ -464,6 +503,7 @@ class Supervisor:
     def _check_phase(self) -> None:
         if self.phase == "starting" and all(slot.current is not None and slot.current.ready for slot in self.slots):
             self.phase = "serving"
+            self.figures.on_ready(monotonic() - self.started_at)
             _log.info("ready", workers=len(self.slots), generation=self.running.number)
             self._notifier.ready(self.summary())
             if self._on_ready is not None:
@@ -518,7 +558,8 @@ class Supervisor:
     def _drain(self, worker: WorkerHandle) -> None:
         worker.drain(monotonic(), self.drain_time_s)
 
-    def _lasting_slots(self) -> list[Slot]:
+    def lasting_slots(self) -> list[Slot]:
+        """The slots that are to have a worker."""
         return [slot for slot in self.slots if not slot.retiring]
 
     def _placement(self, run: GenerationRun) -> cpus.Placement:
@@ -534,7 +575,7 @@ class Supervisor:
         return placement
 
     def _resize(self, count: int) -> None:
-        slots = self._lasting_slots()
+        slots = self.lasting_slots()
         if not 1 <= count <= MOST_WORKERS or count == len(slots):
             return
         if count < len(slots):
@@ -605,13 +646,9 @@ class Supervisor:
             with suppress(OSError):
                 os.unlink(path)
 
-    def address_of(self, binding: Binding) -> str:
+    def bound_address(self, binding: Binding) -> AddressConfig:
         """Where a binding really listens: with the port that port 0 became."""
-        address = binding.address
-        port = self._ports.get(binding, 0)
-        if address.pipe_path or address.port:
-            return str(address)
-        return f"[{address.host}]:{port}" if ":" in address.host else f"{address.host}:{port}"
+        return replace(binding.address, port=self._ports.get(binding, binding.address.port))
 
     # -- sleep, and what ends it
 
@@ -621,7 +658,7 @@ class Supervisor:
         now = monotonic()
         until = now + LONGEST_SLEEP_S
         for slot in self.slots:
-            if slot.current is None and not slot.retiring and not slot.given_up and self.phase != "stopping":
+            if self._wants_worker(slot, slot.respawn_at):
                 until = min(until, max(slot.respawn_at, now + 0.01))
             for worker in slot.workers():
                 until = min(until, worker.deadline)
@@ -666,7 +703,7 @@ class Supervisor:
 
     def summary(self) -> str:
         """One line: ``"2 workers on CPUs 0-1, generation 3"``."""
-        slots = self._lasting_slots()
+        slots = self.lasting_slots()
         pinned = sorted({slot.cpu for slot in slots if slot.cpu is not None})
         count = f"{len(slots)} worker{'s' if len(slots) != 1 else ''}"
         where = f" on CPU{'s' if len(pinned) != 1 else ''} {_ranges(pinned)}" if pinned else ""
@@ -683,7 +720,7 @@ class Supervisor:
             "generation": self.running.number,
             "last_refusal": self.last_refusal,
             "listeners": [
-                {"name": name, "address": self.address_of(binding)}
+                {"name": name, "address": str(self.bound_address(binding))}
                 for (name, _index), binding in self.running.bindings.items()
             ],
             "workers": [

@@ -111,6 +111,7 @@ class Worker:
             self._loop, start.control, on_message=self._on_message, on_close=self._on_supervisor_gone
         )
         self._flush_timer = self._loop.timer(self._flush)
+        self._accepting = True
         self._draining = False
 
     def run(self) -> int:
@@ -168,6 +169,8 @@ class Worker:
                 self._generation.set_endpoints(message["cluster"], message["endpoints"])
             case "drain":
                 self._drain(message["time_s"])
+            case "drain_listeners":
+                self._stop_accepting()
             case "stop":
                 self._loop.stop()
             case "flush":
@@ -192,9 +195,14 @@ class Worker:
             return
         self._draining = True
         self._slab.cells[cells.STATE] = cells.DRAINING
-        self._generation.drain()
+        self._stop_accepting()
         self._loop.on_pass = self._stop_when_idle
         self._loop.call_later(time_s, self._loop.stop)
+
+    def _stop_accepting(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            self._generation.drain()
 
     def _stop_when_idle(self, _now: float) -> None:
         if not self._generation.connections:

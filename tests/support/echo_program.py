@@ -1,8 +1,9 @@
 """A supervisor with a generation that is as small as can be: it answers every connection's bytes with who it is.
 
-Run as a program with a JSON file: ``{"listeners": {"NAME": "IP:PORT" or a path}, "say": TEXT, "fault": FAULT}``. Faults that
-tests ask for: "refuse" (the file is bad), "start" (a worker cannot start), "bind", "die" (a worker dies at once), "hang" (a
-worker stops in the middle of a callback when it is sent "hang").
+Run as a program with a JSON file: ``{"listeners": {"NAME": "IP:PORT" or a path}, "admin": "IP:PORT", "concurrency": N,
+"say": TEXT, "fault": FAULT}``, and the supervisor's Options as a JSON object. Faults that tests ask for: "refuse" (the file
+is bad), "start" (a worker cannot start), "bind", "die" (a worker dies at once), "slow" (ready only after a second). A
+connection that sends "hang" keeps its worker from ever going round its loop again.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ class EchoGeneration:
             raise OSError(98, "taken")
         if fault == "die":
             os._exit(5)
+        if fault == "slow":
+            time.sleep(1)
         self.loop = loop
         for socks in sockets.values():
             for sock in socks:
@@ -118,11 +121,11 @@ def main(path, **options):
         settings = json.loads(Path(path).read_text())
         if settings.get("fault") == "refuse":
             raise ConfigurationRefused(f"{path}:1:1: refused")
-        bootstrap = BootstrapConfig(
-            admin=AdminConfig(), node=NodeConfig(), listeners=(), clusters=(),
-            forkproxy=ForkproxyConfig(concurrency=settings.get("concurrency")), config_dump={"settings": settings}, runtime={},
+        admin = AdminConfig(address=address(settings["admin"]) if "admin" in settings else None)
+        return BootstrapConfig(
+            admin=admin, node=NodeConfig(), listeners=(), clusters=(), config_dump={"settings": settings}, runtime={},
+            forkproxy=ForkproxyConfig(concurrency=settings.get("concurrency")),
         )  # fmt: skip
-        return bootstrap
 
     log.configure(level="debug")
     supervisor = Supervisor(

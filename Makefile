@@ -1,0 +1,63 @@
+# Needs make and python3 with venv; everything else comes into .venv. uv is used when it is there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PREFIX ?= /opt/forkproxy
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format layers bench install-service clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+$(STAMP): setup.cfg setup.py pyproject.toml scripts/build_schema.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Python 3.11 or later is needed: apt-get install -y python3 python3-venv (or make PYTHON=/path/to/python3.11)" >&2; exit 1; }
+	@if test -x $(BIN)/python; then :; \
+	 elif command -v uv >/dev/null 2>&1; then uv venv -q --seed --python "$$(command -v $(PYTHON))" $(VENV); \
+	 else $(PYTHON) -m venv $(VENV) 2>/dev/null \
+	  || { rm -rf $(VENV); echo "python3-venv is missing: run apt-get install -y python3-venv, then make again" >&2; exit 1; }; fi
+	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -e '.[dev]'; \
+	 else $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'; fi
+	@touch $@
+
+run: $(STAMP) ## serve etc/forkproxy.yaml on 127.0.0.1:10000, admin on 9901
+	@echo "try:  curl -i http://127.0.0.1:10000/        (through the proxy)"
+	@echo "      curl -s http://127.0.0.1:9901/clusters (its admin)"
+	@exec $(BIN)/forkproxy run -c etc/forkproxy.yaml
+
+test: $(STAMP) ## run all tests
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) layers ## formatting, lint, types, floors, SUPPORTED.md
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy
+	@$(BIN)/python scripts/supported --check
+
+layers: $(STAMP) ## the floors of ARCHITECTURE.md
+	@$(BIN)/lint-imports --config setup.cfg
+
+format: $(STAMP) ## format the code
+	@$(BIN)/ruff format -q .
+	@$(BIN)/ruff check -q --fix .
+
+bench: $(STAMP) ## CPU per request beside Envoy, nginx and HAProxy
+	@$(BIN)/python scripts/bench
+
+install-service: ## as root: install into /opt/forkproxy and start the systemd service
+	@test "$$(id -u)" = 0 || { echo "install-service needs root: sudo make install-service" >&2; exit 1; }
+	@$(PYTHON) -m venv $(PREFIX) 2>/dev/null \
+	  || { echo "python3-venv is missing: run apt-get install -y python3-venv, then make again" >&2; exit 1; }
+	$(PREFIX)/bin/python -m pip install -q --disable-pip-version-check .
+	install -d /etc/forkproxy
+	test -e /etc/forkproxy/forkproxy.yaml || install -m 0644 etc/forkproxy.yaml /etc/forkproxy/forkproxy.yaml
+	install -m 0644 systemd/forkproxy.service /etc/systemd/system/forkproxy.service
+	systemctl daemon-reload
+	systemctl enable --now forkproxy.service
+
+clean: ## remove what the commands above made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -f forkproxy/config/schema.bin
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,279 @@
+"""The supervisor as the admin pages see it (admin/context.py), and the socket they are served on."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from forkproxy import __version__, log
+from forkproxy.admin import context
+from forkproxy.admin.context import (
+    AdminAccess,
+    CertificatesView,
+    ClusterView,
+    EndpointView,
+    ListenerView,
+    MemoryView,
+    WorkerView,
+)
+from forkproxy.admin.server import AdminServer
+from forkproxy.config.build.bootstrap import BootstrapConfig
+from forkproxy.config.build.cluster import ClusterConfig
+from forkproxy.config.build.core import AddressConfig
+from forkproxy.net.address import normalise
+from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import listening_socket
+from forkproxy.stats import slab as cells
+from forkproxy.stats.counters import Snapshot
+from forkproxy.supervisor.figures import memory_of
+from forkproxy.supervisor.listening import refusal, socket_address
+from forkproxy.worker.worker import Endpoints
+
+if TYPE_CHECKING:
+    from forkproxy.supervisor.supervisor import Supervisor
+
+ADMIN_BACKLOG = 128
+
+_log = log.get_logger("admin")
+
+
+class SupervisorContext:
+    """Implements AdminContext; every method reads the supervisor or leaves an intention with it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._fails_health_check = False
+        self.config_loaded_at = datetime.now(UTC)
+
+    # What is
+
+    @property
+    def bootstrap(self) -> BootstrapConfig:
+        """The configuration in force."""
+        return self._supervisor.running.bootstrap
+
+    @property
+    def state(self) -> str:
+        """Envoy's word for the supervisor's phase."""
+        phase = self._supervisor.phase
+        if phase == "starting":
+            return context.INITIALIZING
+        if phase == "stopping" or self._supervisor.is_drained or self._fails_health_check:
+            return context.DRAINING
+        return context.LIVE
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the supervisor started."""
+        return monotonic() - self._supervisor.started_at
+
+    @property
+    def version(self) -> str:
+        """As /server_info shows it."""
+        return f"forkproxy/{__version__}"
+
+    @property
+    def command_line_options(self) -> Mapping[str, object]:
+        """What the command line said."""
+        return self._supervisor.options.command_line
+
+    def refresh(self, done: Callable[[], None]) -> None:
+        """Have the workers flush."""
+        self._supervisor.refresh(done)
+
+    def snapshot(self) -> Snapshot:
+        """All statistics."""
+        supervisor = self._supervisor
+        workers = supervisor.workers()
+        supervisor.figures.update(
+            state=self.state,
+            uptime_s=self.uptime_s,
+            workers=len(supervisor.lasting_slots()),
+            connections=sum(worker.connections for worker in workers),
+        )
+        return supervisor.registry.read([worker.slab for worker in workers])
+
+    def clusters(self) -> Sequence[ClusterView]:
+        """Clusters with the configured endpoints, or for DNS clusters the resolved ones."""
+        return [
+            ClusterView(
+                name=cluster.name,
+                stat_name=cluster.stat_name,
+                endpoints=endpoint_views(cluster, self._supervisor.running.endpoints.get(cluster.name)),
+                default_thresholds=cluster.circuit_breakers,
+            )
+            for cluster in self.bootstrap.clusters
+        ]
+
+    def listeners(self) -> Sequence[ListenerView]:
+        """Listeners with the addresses they really have."""
+        supervisor = self._supervisor
+        bound: dict[str, list[AddressConfig]] = {}
+        for (name, _index), binding in supervisor.running.bindings.items():
+            bound.setdefault(name, []).append(supervisor.bound_address(binding))
+        return [ListenerView(name, first, tuple(more)) for name, (first, *more) in bound.items()]
+
+    def workers(self) -> Sequence[WorkerView]:
+        """All worker processes."""
+        now = monotonic()
+        return [
+            WorkerView(
+                slot=worker.slot.number,
+                pid=worker.pid,
+                cpu=worker.slot.cpu,
+                generation=worker.run.number,
+                state=worker.state if worker.state != "hung" else "stopped",
+                connections=worker.connections,
+                accepted=int(worker.slab.cells[cells.ACCEPTED]),
+                requests=int(worker.slab.cells[cells.REQUESTS]),
+                uptime_s=now - worker.started_at,
+                heartbeat_age_s=worker.heartbeat_age_s(),
+            )
+            for worker in self._supervisor.workers()
+        ]
+
+    def certificates(self) -> Sequence[CertificatesView] | None:
+        """Not read."""
+        return None
+
+    def memory(self) -> MemoryView:
+        """Of the supervisor and all workers."""
+        pids = [os.getpid(), *(worker.pid for worker in self._supervisor.workers())]
+        anonymous, proportional = memory_of(pids)
+        return MemoryView(allocated=anonymous, heap_size=anonymous, total_physical_bytes=proportional)
+
+    def log_levels(self) -> Mapping[str, str]:
+        """By component."""
+        return log.levels()
+
+    # What can be done
+
+    def set_log_level(self, logger: str | None, level: str) -> None:
+        """Here and in all workers."""
+        log.set_level(level, logger or "")
+        for worker in self._supervisor.workers():
+            worker.channel.send({"op": "log_level", "level": level, "component": logger or ""})
+
+    def fail_health_check(self) -> None:
+        """From now on /ready says DRAINING."""
+        self._fails_health_check = True
+
+    def pass_health_check(self) -> None:
+        """/ready tells the truth again."""
+        self._fails_health_check = False
+
+    def reset_counters(self) -> None:
+        """Counters start again from zero."""
+        self._supervisor.registry.reset_counters([worker.slab for worker in self._supervisor.workers()])
+
+    def reopen_logs(self) -> None:
+        """As SIGUSR1 does."""
+        self._supervisor.want("reopen_logs")
+
+    def drain_listeners(self, *, graceful: bool, skip_exit: bool, inbound_only: bool) -> None:
+        """Stop accepting, now or after the drain time. Listeners have no direction here, so inbound_only finds none."""
+        if inbound_only or skip_exit:
+            _log.warning("listeners not drained: neither inboundonly nor skip_exit is implemented")
+        elif graceful:
+            self._supervisor.loop.call_later(self._supervisor.drain_time_s, self._drain)
+        else:
+            self._drain()
+
+    def quit(self) -> None:
+        """As SIGTERM does."""
+        self._supervisor.want("stop")
+
+    def log_access(self, access: AdminAccess) -> None:
+        """One line in the admin's access logs."""
+        _log.debug("request", method=access.method, path=access.path, status=access.status)
+
+    def _drain(self) -> None:
+        self._supervisor.want("drain_listeners")
+
+
+class AdminService:
+    """The admin address, bound and served; may move on a reload."""
+
+    def __init__(self, loop: Loop, supervisor_context: SupervisorContext) -> None:
+        self._loop = loop
+        self._context = supervisor_context
+        self._sock: socket.socket | None = None
+        self._server: AdminServer | None = None
+        self._address: AddressConfig | None = None
+
+    def bind(self, address: AddressConfig | None) -> socket.socket | None:
+        """A socket for ``address``; None when it is the present one. CannotBind when it cannot be had."""
+        if address == self._address or address is None:
+            return None
+        try:
+            return listening_socket(
+                socket_address(address),
+                backlog=ADMIN_BACKLOG,
+                reuse_port=False,
+                ipv4_compat=address.ipv4_compat,
+                pipe_mode=address.pipe_mode,
+            )
+        except OSError as error:
+            raise refusal(address, error, whose="admin") from None
+
+    def serve(self, address: AddressConfig | None, sock: socket.socket | None, address_path: str = "") -> None:
+        """Serve on what ``bind`` returned for ``address``."""
+        if sock is None and address == self._address:
+            return
+        self.stop()
+        self._address = address
+        if sock is None:
+            return
+        self._sock = sock
+        self._server = AdminServer(self._loop, self._context, [sock])
+        self._server.start()
+        shown = _text(address, sock)
+        _log.info("admin", address=shown)
+        if address_path:
+            try:
+                Path(address_path).write_text(shown)
+            except OSError as error:
+                _log.error("the admin's address cannot be written", path=address_path, reason=error.strerror)
+
+    def stop(self) -> None:
+        """Answer what has been asked, and close."""
+        if self._server is not None and self._sock is not None:
+            self._server.stop()
+            self._loop.close_later(self._sock)
+            path = self._address.pipe_path if self._address is not None else ""
+            if path and not path.startswith("@"):
+                Path(path).unlink(missing_ok=True)
+        self._server = self._sock = self._address = None
+
+
+def _text(address: AddressConfig | None, sock: socket.socket) -> str:
+    name = normalise(sock.getsockname())
+    if isinstance(name, tuple):
+        return str(AddressConfig(host=name[0], port=name[1]))
+    return str(address)
+
+
+def endpoint_views(cluster: ClusterConfig, resolved: Endpoints | None) -> tuple[EndpointView, ...]:
+    """A cluster's endpoints: what DNS says, or while it has not spoken and for STATIC clusters what the file says."""
+    return tuple(
+        EndpointView(
+            address=endpoint.address,
+            hostname=endpoint.hostname,
+            weight=endpoint.weight,
+            health_flags=("/failed_eds_health",) if endpoint.health_status in _UNHEALTHY else (),
+            region=locality.region,
+            zone=locality.zone,
+            sub_zone=locality.sub_zone,
+            priority=locality.priority,
+        )
+        for locality in cluster.localities
+        for endpoint in locality.endpoints
+    )
+
+
+_UNHEALTHY = ("UNHEALTHY", "DRAINING", "TIMEOUT")
