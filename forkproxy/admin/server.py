@@ -57,7 +57,7 @@ class BadRequest(Exception):
 
 
 class Request:
-    """One parsed head, and the body once it is whole. Header names are lower-case."""
+    """One parsed head, and the body once it is whole. Header names are lower-case, repeated values joined by commas."""
 
     __slots__ = ("_target", "body", "content_length", "headers", "keep_alive", "method", "target")
 
@@ -79,7 +79,8 @@ class Request:
             raise BadRequest(400)
         self.method = parser.get_method().decode("ascii")
         self.target = self._target.decode("latin-1")
-        self.keep_alive = parser.should_keep_alive()
+        # Not parser.should_keep_alive(): after the message's end it no longer knows.
+        self.keep_alive = "close" not in self.headers.get("connection", "").lower().replace(" ", "").split(",")
         if "transfer-encoding" in self.headers:
             raise BadRequest(411)
         self.content_length = int(self.headers.get("content-length") or 0)
@@ -95,7 +96,8 @@ class Request:
         key = name.decode("latin-1").lower()
         if key in self.headers and key in ("host", "content-length"):
             raise BadRequest(400)
-        self.headers[key] = value.decode("latin-1").strip()
+        text = value.decode("latin-1").strip()
+        self.headers[key] = f"{self.headers[key]},{text}" if key in self.headers else text
 
 
 class AdminServer:
