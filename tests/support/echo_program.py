@@ -2,8 +2,8 @@
 
 Run as a program with a JSON file: ``{"listeners": {"NAME": "IP:PORT" or a path}, "admin": "IP:PORT", "concurrency": N,
 "say": TEXT, "fault": FAULT}``, and the supervisor's Options as a JSON object. Faults that tests ask for: "refuse" (the file
-is bad), "start" (a worker cannot start), "bind", "die" (a worker dies at once), "slow" (ready only after a second). A
-connection that sends "hang" keeps its worker from ever going round its loop again.
+is bad), "start" (a worker cannot start), "bind", "die" and "die-in-slot-1" (a worker dies at once), "slow" (ready only after
+a second). A connection that sends "hang" keeps its worker from ever going round its loop again.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class EchoGeneration:
         if fault == "bind":
             raise OSError(98, "taken")
         if fault == "die":
+            os._exit(5)
+        if fault == "die-in-slot-1" and Path("/proc/self/comm").read_text().strip() == "forkproxy:w1":
             os._exit(5)
         if fault == "slow":
             time.sleep(1)
