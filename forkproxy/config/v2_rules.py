@@ -260,7 +260,7 @@ def _rbac_per_route_1_8(notes: Notes, node: Node, path: str) -> None:
 
 
 def _authenticated_1_8(notes: Notes, node: Node, path: str) -> None:
-    name = _take(node, "name")
+    name = _take(node, "name") or _take(node, "user")
     if name is not None and node.get("principal_name") is None:
         node.set("principal_name", mapping(name.mark, exact=name), name.mark)
 
@@ -396,7 +396,7 @@ FIELDS_OF_1_8: dict[str, tuple[str, ...]] = {
     _HCM + ".SetCurrentClientCertDetails": ("san",),
     _HCM.replace("HttpConnectionManager", "HttpFilter"): ("type", "deprecated_v1"),
     "envoy.config.ratelimit.v2.RateLimitServiceConfig": ("cluster_name", "use_data_plane_proto"),
-    "envoy.config.rbac.v2.Principal.Authenticated": ("name",),
+    "envoy.config.rbac.v2.Principal.Authenticated": ("name", "user"),
 }
 
 
@@ -556,6 +556,16 @@ def _udp_listener(notes: Notes, node: Node, path: str) -> None:
         _drop(notes, node, path, key, "a UDP listener is named by its address and quic_options")
 
 
+def _authorization_headers(notes: Notes, node: Node, path: str) -> None:
+    """Until Envoy 1.14 these lists of header names ignored case without being told."""
+    for key in ("allowed_headers", "allowed_upstream_headers", "allowed_client_headers"):
+        names = node.get(key)
+        patterns = None if names is None else names.get("patterns")
+        for pattern in [] if patterns is None else elements(patterns):
+            if pattern.get("ignore_case") is None and pattern.get("regex") is None and pattern.get("safe_regex") is None:
+                pattern.set("ignore_case", scalar(True, pattern.mark), pattern.mark)
+
+
 def _hcm(notes: Notes, node: Node, path: str) -> None:
     idle = _take(node, "idle_timeout")
     if idle is not None:
@@ -627,6 +637,8 @@ BEFORE: dict[str, Rule] = {
     "envoy.api.v2.route.RouteMatch": _regex,
     "envoy.config.bootstrap.v2.Bootstrap": _bootstrap,
     "envoy.config.filter.fault.v2.FaultDelay": _fault_delay,
+    _HTTP + "ext_authz.v2.AuthorizationRequest": _authorization_headers,
+    _HTTP + "ext_authz.v2.AuthorizationResponse": _authorization_headers,
     _HCM: _hcm,
     _HCM + ".Tracing": _hcm_tracing,
     "envoy.config.filter.network.redis_proxy.v2.RedisProxy": _redis_proxy,

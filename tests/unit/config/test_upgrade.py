@@ -631,11 +631,23 @@ ROWS = [
         """
         server_uri: {uri: "http://a", cluster: a, timeout: 1s}
         authorization_request:
-          allowed_headers: {patterns: [{exact: b}]}
+          allowed_headers: {patterns: [{exact: b, ignore_case: true}]}
           headers_to_add: [{key: d, value: e}]
         authorization_response:
-          allowed_upstream_headers: {patterns: [{exact: c}]}
-          allowed_client_headers: {patterns: [{exact: c}]}
+          allowed_upstream_headers: {patterns: [{exact: c, ignore_case: true}]}
+          allowed_client_headers: {patterns: [{exact: c, ignore_case: true}]}
+        """,
+    ),
+    (
+        "ext_authz ignored the case of header names",
+        HTTP + "ext_authz.v2.AuthorizationRequest",
+        """
+        allowed_headers:
+          patterns: [{prefix: X-A}, {exact: b, ignore_case: false}, {safe_regex: {google_re2: {}, regex: c}}]
+        """,
+        """
+        allowed_headers:
+          patterns: [{prefix: X-A, ignore_case: true}, {exact: b, ignore_case: false}, {safe_regex: {regex: c}}]
         """,
     ),
     (
