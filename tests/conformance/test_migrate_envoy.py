@@ -93,13 +93,13 @@ def test_own_file(file, directory):
     assert envoy_accepts(migrated(text, file.name), directory) == ""
 
 
-def corpus():
-    """The files that are v2, or mixed."""
+def corpus(wanted):
+    """The names of the files that are wanted, by their rows of the manifest."""
     manifest = CORPUS / "manifest.tsv"
     if not manifest.exists():
         return [pytest.param("", marks=pytest.mark.skip(reason="FORKPROXY_CORPUS does not name the corpus"))]
     rows = [line.split("\t") for line in manifest.read_text().splitlines()[1:]]
-    return [row[0] for row in rows if row[1] in ("v2", "mixed")]
+    return [row[0] for row in rows if wanted(row)]
 
 
 # Where public files expect what this machine does not have.
@@ -111,7 +111,7 @@ PLACES = (
 )
 
 
-@pytest.mark.parametrize("name", corpus())
+@pytest.mark.parametrize("name", corpus(lambda row: row[1] in ("v2", "mixed")))
 def test_public_file(name, directory):
     for part, reason in EXCEPTIONS.items():
         if part in name:
@@ -120,6 +120,14 @@ def test_public_file(name, directory):
     for theirs, ours in PLACES:
         text = text.replace(theirs, ours)
     result = migrated(text, name)
+    assert detect_version(load(result, name).root) == "v3"
     if "LightstepConfig" in result:  # Envoy has no such tracer any more; the rest of the file is worth a look all the same
         result = re.sub(r"^( *)tracing:\n(?:\1 .*\n)*?.*LightstepConfig\n(?:\1 .*\n)*", "", result, flags=re.MULTILINE)
     assert envoy_accepts(result, directory) == ""
+
+
+@pytest.mark.parametrize("name", corpus(lambda row: row[1] == "v3" and row[3] == "pass"))
+def test_a_v3_file_stays_what_it_is(name, directory):
+    text = (CORPUS / name).read_text()
+    assert detect_version(load(text, name).root) == "v3"
+    assert envoy_accepts(migrated(text, name), directory) == ""
