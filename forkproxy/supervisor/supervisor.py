@@ -124,7 +124,8 @@ class Supervisor:
         self._exit_code: int | None = None
         self._refreshes = Refreshes()
         self._sleep_timer = self.loop.timer(self.loop.stop)
-        self._checked_at = self.started_at
+        self._wake_at = float("inf")
+        """When the present sleep was to end at the latest."""
         self._no_hang_before = 0.0
 
     # -- the screen
@@ -451,10 +452,9 @@ class Supervisor:
 
     def _check_slots(self) -> None:
         now = monotonic()
-        if now - self._checked_at > self.options.heartbeat_timeout_s / 2:
+        if now - self._wake_at > self.options.heartbeat_timeout_s / 2:
             # We ourselves did not run (a stopped or overloaded machine): then a late heartbeat proves nothing.
             self._no_hang_before = now + self.options.heartbeat_timeout_s
-        self._checked_at = now
         for slot in list(self.slots):
             for worker in slot.workers():
                 self._check_worker(worker, now)
@@ -654,6 +654,7 @@ class Supervisor:
 
     def _sleep(self) -> None:
         if self._exit_code is not None or (self._intentions and self._roll_out is None):
+            self._wake_at = monotonic()
             return
         now = monotonic()
         until = now + LONGEST_SLEEP_S
@@ -662,6 +663,7 @@ class Supervisor:
                 until = min(until, max(slot.respawn_at, now + 0.01))
             for worker in slot.workers():
                 until = min(until, worker.deadline)
+        self._wake_at = until
         self._sleep_timer.arm(until)
         self.loop.run()
 

@@ -3,7 +3,8 @@
 Run as a program with a JSON file: ``{"listeners": {"NAME": "IP:PORT" or a path}, "admin": "IP:PORT", "concurrency": N,
 "say": TEXT, "fault": FAULT}``, and the supervisor's Options as a JSON object. Faults that tests ask for: "refuse" (the file
 is bad), "start" (a worker cannot start), "bind", "die" and "die-in-slot-1" (a worker dies at once), "slow" (ready only after
-a second). A connection that sends "hang" keeps its worker from ever going round its loop again.
+a second). A connection that sends "hang" keeps its worker from ever going round its loop again, one that
+sends "exit N" ends it with that code.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ class EchoGeneration:
             del self.open[connection.fileno()]
             self.loop.close_later(connection)
             return
+        if data.startswith(b"exit "):
+            self.loop.call_later(0.05, lambda: os._exit(int(data[5:])))
         connection.send(f"{os.getpid()} {self.number} {self.settings.get('say', '')} ".encode() + data)
 
     def set_endpoints(self, cluster, endpoints):
