@@ -133,6 +133,15 @@ ROWS = [
         """,
     ),
     (
+        "a Python class keeps its Struct",
+        "envoy.config.filter.network.http_connection_manager.v2.HttpFilter",
+        "{name: 'my.package:Filter', config: {a: 1}}",
+        """
+        name: my.package:Filter
+        typed_config: {"@type": type.googleapis.com/google.protobuf.Struct, value: {a: 1}}
+        """,
+    ),
+    (
         "a name alone",
         "envoy.api.v2.listener.ListenerFilter",
         "{name: envoy.listener.tls_inspector}",
