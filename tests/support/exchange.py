@@ -12,11 +12,12 @@ import difflib
 import json
 import re
 import socket
+import ssl
 import time
 
 import psutil
 
-from tests.support import bootstrap, upstream
+from tests.support import bootstrap, certificates, upstream
 from tests.support.proxy import ProxyProcess, free_ports
 from tests.support.wire import Downstream
 
@@ -78,6 +79,7 @@ class Exchange:
     answers    the upstream's script (see tests.support.upstream); the last one repeats
     config     the name of the configuration it runs on
     log_lines  how many access log lines belong to it (a request each; also one for a request that could not be parsed)
+    tls_name   the name to ask for, when the listener speaks TLS
     compare    what a differential test compares: of "downstream", "upstream", "log", "stats", "ending"
     """
 
@@ -89,6 +91,7 @@ class Exchange:
     log_lines: int = 1
     compare: tuple[str, ...] = ("downstream", "ending", "upstream", "log", "stats")
     listener: str = "main"
+    tls_name: str = ""
     quiet_s: float = 0.03
 
 
@@ -164,10 +167,22 @@ def normalise(data: bytes, ports: dict[str, int]) -> bytes:
 # Counters that say what a request did. Gauges and histograms move with time; so do these when a connection idles.
 STATS = re.compile(r"^(http\.ingress\.|cluster\.|vhost\.|listener\.127\.0\.0\.1_\d+\.|listener\.main\.|http1\.|tcp\.)")
 STATS_LEFT_OUT = re.compile(
-    r"(_active$|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
+    r"(_active$|\.ssl\.(ciphers|curves|sigalgs|versions|session_reused)|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
     r"|max_host_weight|bind_errors|update_|upstream_cx_(rx|tx)_bytes_total|downstream_cx_(rx|tx)_bytes_total"
     r"|upstream_cx_(destroy|close_notify|http1|connect_attempts)|downstream_cx_(destroy|delayed|max)|upstream_cx_total|upstream_cx_overflow)"
 )
+
+
+def upstream_context() -> ssl.SSLContext:
+    """What a scripted upstream serves with."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.directory() / "good.pem", certificates.directory() / "good-key.pem")
+    return context
+
+
+def downstream_context() -> ssl.SSLContext:
+    """What a downstream trusts."""
+    return ssl.create_default_context(cafile=str(certificates.directory() / "ca.pem"))
 
 
 class ProxyUnderTest:
@@ -176,11 +191,18 @@ class ProxyUnderTest:
     def __init__(self, kind: type[ProxyProcess], data: bootstrap.Data, *, raw_upstream: bool = False) -> None:
         names = bootstrap.port_names(data)
         self.upstreams = {
-            name: upstream.ScriptedUpstream(raw=raw_upstream) for name in sorted(names) if name.startswith("up")
+            name: upstream.ScriptedUpstream(raw=raw_upstream, tls=upstream_context() if "tls" in name else None)
+            for name in sorted(names)
+            if name.startswith("up")
         }
+        self.stuck = upstream.StuckUpstream() if "stuck" in names else None
+        if self.stuck is not None:
+            names = names - {"stuck"}
         free_names = sorted(names - set(self.upstreams))
         self.ports = dict(zip(free_names, free_ports(len(free_names)), strict=True))
         self.ports.update({name: scripted.port for name, scripted in self.upstreams.items()})
+        if self.stuck is not None:
+            self.ports["stuck"] = self.stuck.port
         self.proxy = kind(bootstrap.render(data, self.ports), admin_port=self.ports["admin"])
         try:
             self.proxy.start()
@@ -193,6 +215,8 @@ class ProxyUnderTest:
         self.proxy.close()
         for scripted in self.upstreams.values():
             scripted.stop()
+        if self.stuck is not None:
+            self.stuck.stop()
 
     def stats(self) -> dict[str, int]:
         """Today's counters of interest, the listener's address taken out of the names."""
@@ -220,11 +244,15 @@ def play(exchange: Exchange, under_test: ProxyUnderTest) -> Observation:
     methods: list[bytes] = [
         step.split(b" ", 1)[0].lstrip(b"\r\n") for step in exchange.send if isinstance(step, bytes) and b" " in step
     ]
-    with Downstream(("127.0.0.1", under_test.ports[exchange.listener])) as downstream:
+    tls = downstream_context() if exchange.tls_name else None
+    address = ("127.0.0.1", under_test.ports[exchange.listener])
+    with Downstream(address, tls=tls, name=exchange.tls_name) as downstream:
         settled = _converse(exchange, under_test, downstream, methods)
         received, ending, local_port = downstream.received, downstream.ending, downstream.local_port
     log = _await_log(proxy, log_before, exchange.log_lines)
     seen = [pair for scripted in under_test.upstreams.values() for pair in scripted.settle()]
+    for scripted in under_test.upstreams.values():
+        seen += [(b"asked for %s" % str(name).encode(), "handshake") for name in scripted.server_names]
     stats = stats_difference(stats_before, under_test.stats()) if "stats" in exchange.compare else {}
     ports = {**under_test.ports, "downstream": local_port}
     return Observation(

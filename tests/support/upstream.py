@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -116,11 +117,16 @@ class _Peer:
 class ScriptedUpstream:
     """Listens on a free port of 127.0.0.1, one thread per connection.
 
-    `raw=True` is for TCP: an answer is played as soon as a connection is accepted and nothing is parsed.
+    `raw=True` is for TCP: an answer is played as soon as a connection is accepted and nothing is parsed. With `tls`, the
+    handshake is done first, and `server_names` says which name the proxy asked for.
     """
 
-    def __init__(self, *, raw: bool = False) -> None:
+    def __init__(self, *, raw: bool = False, tls: ssl.SSLContext | None = None) -> None:
         self.raw = raw
+        self.tls = tls
+        self.server_names: list[str | None] = []
+        if tls is not None:
+            tls.sni_callback = self._on_server_name
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self.listener.getsockname()[1]
         self._lock = threading.Lock()
@@ -138,6 +144,7 @@ class ScriptedUpstream:
             self._script = list(answers)
             self._answered = 0
             self._peers = []
+            self.server_names = []
 
     def settle(self) -> list[tuple[bytes, str]]:
         """End an exchange: half-close every connection, wait until the proxy has left, and return what each recorded.
@@ -197,12 +204,23 @@ class ScriptedUpstream:
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls is not None:
+                sock.settimeout(EOF_LIMIT_S)
+                try:
+                    sock = self.tls.wrap_socket(sock, server_side=True)
+                except OSError:
+                    # The proxy does not trust us: what it makes of that is seen at its other end.
+                    sock.close()
+                    continue
             peer = _Peer(sock)
             thread = threading.Thread(target=self._converse, args=(peer,), name="upstream-peer", daemon=True)
             with self._lock:
                 self._peers.append(peer)
                 self._threads.append(thread)
             thread.start()
+
+    def _on_server_name(self, _sock: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        self.server_names.append(name)
 
     def _take_answer(self, method: bytes = b"", *, only_on_accept: bool = False) -> Answer | None:
         with self._lock:
@@ -273,3 +291,25 @@ class ScriptedUpstream:
             elif isinstance(step, Hang):
                 while peer.read_some(None):
                     pass
+
+
+class StuckUpstream:
+    """Listens, but its accept queue is full: the kernel drops every further SYN, so that connecting takes for ever."""
+
+    def __init__(self) -> None:
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(0)
+        self.port: int = self.listener.getsockname()[1]
+        self._fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", self.port))
+            self._fillers.append(filler)
+
+    def stop(self) -> None:
+        """Close everything."""
+        for filler in self._fillers:
+            filler.close()
+        self.listener.close()

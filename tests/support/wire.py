@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import ssl
 import time
 
 READ_LIMIT_S = 3.0
@@ -135,10 +136,19 @@ def complete_finals(data: bytes, methods: list[bytes]) -> int:
 class Downstream:
     """A TCP connection to a listener that sends what it is told and remembers every byte it got."""
 
-    def __init__(self, address: tuple[str, int], *, limit_s: float = READ_LIMIT_S) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        *,
+        limit_s: float = READ_LIMIT_S,
+        tls: ssl.SSLContext | None = None,
+        name: str = "",
+    ) -> None:
         self.socket = socket.create_connection(address, timeout=limit_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.local_port: int = self.socket.getsockname()[1]
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name)
         self.limit_s = limit_s
         self.received = b""
         self.ending = "open"

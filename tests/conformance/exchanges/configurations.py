@@ -12,6 +12,8 @@ from tests.support.bootstrap import (
     port,
     route,
     tcp_proxy,
+    tls_downstream,
+    tls_upstream,
     vhost,
 )
 
@@ -182,6 +184,44 @@ def failing() -> Data:
     )
 
 
+def named(discovery: str, name: str = "localhost") -> Data:
+    """Cluster `up` found by name."""
+    endpoint = {"address": {"socket_address": {"address": name, "port_value": {"@port": "up"}}}}
+    return cluster(
+        "up",
+        type=discovery,
+        dns_lookup_family="V4_ONLY",
+        load_assignment={"cluster_name": "up", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]},
+    )
+
+
+def secured(data: Data) -> Data:
+    """`data` with TLS on its first listener."""
+    data["static_resources"]["listeners"][0]["filter_chains"][0]["transport_socket"] = tls_downstream()
+    return data
+
+
+# What FEATURES and Envoy's default format name; times and ports of this run are left out.
+OPERATORS = (
+    "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%"
+    " %BYTES_RECEIVED% %BYTES_SENT% %REQ(X-LONG):5% %REQ(X-NONE?X-LONG):3% %REQ(X-NONE)% %RESP(X-ANSWER)% %RESP(X-NONE)%"
+    " %UPSTREAM_HOST% %UPSTREAM_CLUSTER% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
+    " %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% %ROUTE_NAME%"
+    " %REQUESTED_SERVER_NAME% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS%"
+    " %UPSTREAM_TRANSPORT_FAILURE_REASON% %UPSTREAM_REQUEST_ATTEMPT_COUNT% 100%% end\n"
+)
+JSON_OPERATORS = {
+    "text": "%REQ(:METHOD)% to %REQ(:PATH)%",
+    "number": "%RESPONSE_CODE%",
+    "bytes": "%BYTES_SENT%",
+    "absent": "%REQ(X-NONE)%",
+    "mixed_absent": "<%REQ(X-NONE)%>",
+    "quoted": "%REQ(X-LONG)%",
+    "nested": {"flags": "%RESPONSE_FLAGS%", "list": ["%PROTOCOL%", "literal"]},
+    "literal": "100%%",
+}
+
+
 def tcp() -> Data:
     """TCP listeners: to the upstream, to nobody, to a closed port, and the two filters that answer by themselves."""
 
@@ -272,6 +312,18 @@ CONFIGURATIONS: dict[str, Data] = {
         }})]),
     "rewriting": rewriting(),
     "failing": failing(),
+    "stuck": plain([cluster("up", "stuck", connect_timeout="0.2s")]),
+    "logical_dns": plain([named("LOGICAL_DNS")]),
+    "strict_dns": plain([named("STRICT_DNS")]),
+    "unresolvable": plain([named("STRICT_DNS", "nobody.invalid")]),
+    "tls": secured(plain()),
+    "tls_upstream": plain([cluster("up", "up_tls", **tls_upstream("ca", sni="good.example", names=("good.example",)))]),
+    "tls_trusting": plain([cluster("up", "up_tls", **tls_upstream())]),
+    "tls_wrong_authority": plain([cluster("up", "up_tls", **tls_upstream("other-ca", sni="good.example"))]),
+    "tls_wrong_name": plain([cluster("up", "up_tls", **tls_upstream("ca", sni="good.example", names=("evil.example",)))]),
+    "tls_to_plain": plain([cluster("up", "up", **tls_upstream())]),
+    "operators": plain(access_log=file_log(text=OPERATORS)),
+    "json_log": plain(access_log=file_log(JSON_OPERATORS)),
     "tcp": tcp(),
 }  # fmt: skip
 

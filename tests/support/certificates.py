@@ -1,0 +1,76 @@
+"""A certificate authority and what it signed, made once per test run: EC P-256, valid for a day.
+
+ca.pem                       the authority
+good.pem, good-key.pem       for good.example and *.wild.example, 127.0.0.1
+other-ca.pem                 an authority that signed nothing here
+"""
+
+from __future__ import annotations
+
+import atexit
+import datetime
+import functools
+import ipaddress
+import pathlib
+import tempfile
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+NAMES = ("good.example", "*.wild.example", "localhost")
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _write_key(path: pathlib.Path, key: ec.EllipticCurvePrivateKey) -> None:
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+def _certificate(
+    subject: str,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    names: tuple[str, ...],
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(subject))
+        .issuer_name(_name(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=not names, path_length=None), critical=True)
+    )
+    if names:
+        alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        alternatives.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+@functools.cache
+def directory() -> pathlib.Path:
+    """Where the files are."""
+    made = tempfile.TemporaryDirectory(prefix="certificates-")
+    atexit.register(made.cleanup)
+    path = pathlib.Path(made.name)
+    authorities = {}
+    for name in ("ca", "other-ca"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        authorities[name] = key
+        signed = _certificate(name, key, name, key, ())
+        (path / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = _certificate("good.example", key, "ca", authorities["ca"], NAMES)
+    (path / "good.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    _write_key(path / "good-key.pem", key)
+    return path
