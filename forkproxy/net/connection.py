@@ -29,6 +29,7 @@ DEFAULT_BUFFER_LIMIT_BYTES = 1024 * 1024
 
 READ = poller.READ
 WRITE = poller.WRITE
+HANG_UP = poller.ERROR | poller.HANG_UP
 
 # Why a connection ended; what on_close is given.
 REMOTE_CLOSE = "remote_close"
@@ -64,6 +65,7 @@ class Connection:
         "_recv",
         "_send",
         "_sending",
+        "_write_shut",
         "bytes_received",
         "bytes_sent",
         "close_timer",
@@ -109,7 +111,7 @@ class Connection:
         self.remote_address = remote_address
         self.local_address: SocketAddress | None = None
         self.tls: Any = None
-        """The ``ssl.SSLObject``-like socket once TLS is on; None on raw connections."""
+        """The ``ssl.SSLObject`` of a TLS connection; None on raw connections."""
         self.requested_server_name = ""
         self.half_close = False
         """True: the peer's end of data is told by ``on_end`` and our side stays open. False: it closes the connection."""
@@ -122,7 +124,7 @@ class Connection:
         self.on_below_low_watermark: Callable[[], None] = _ignore
         self.filter_state: dict[object, Any] | None = None
         """One connection's state of the network filters, by filter object. Made by the filter chain when it needs it."""
-        self.out: list[bytes] = []
+        self.out: list[bytes | memoryview] = []
         self.out_bytes = 0
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -136,23 +138,23 @@ class Connection:
         self.transport_failure_reason = ""
         self.close_timer: Timer | None = None
         self._sending = False  # already in loop.pending
+        self._write_shut = False  # the peer has been sent our end of data
         self._above_high_watermark = False
         self._detached = True  # not known to the poller
         self._mask = 0
         self._recv: Callable[[int], bytes] = sock.recv
-        self._send: Callable[[bytes], int] = sock.send
+        self._send: Callable[[bytes | memoryview], int] = sock.send
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self.closing else "open"
-        return f"<{type(self).__name__} {self.id} fd={self.fd} {addresses.text(self.remote_address)} {state} out={self.out_bytes}>"
+        peer = addresses.text(self.remote_address)
+        return f"<{type(self).__name__} {self.id} fd={self.fd} {peer} {state} out={self.out_bytes}>"
 
     # -- starting
 
     def start(self) -> None:
-        """Begin to read. For a connection that was accepted."""
-        self._mask = READ
-        self._detached = False
-        self.loop.register(self.fd, READ, self.on_event)
+        """Begin to read, unless reading is paused already. For a connection that was accepted."""
+        self._set_mask(self._mask if self.read_pauses else self._mask | READ)
 
     def start_connecting(self) -> None:
         """Wait for the connect that was started on the socket; then ``on_connected`` or ``on_close(CONNECT_FAILURE)``."""
@@ -172,9 +174,8 @@ class Connection:
         self.loop.handlers[self.fd] = self.on_event
         self._mask = READ if not self.read_pauses else 0
         self.loop.modify(self.fd, self._mask)
-        if self.out and not self._sending:
-            self._sending = True
-            self.loop.pending.append(self)
+        if self.out_bytes or self.end_sent or self.closing:
+            self._flush_soon()
         self.on_connected()
 
     def local_socket_address(self) -> SocketAddress | None:
@@ -193,11 +194,9 @@ class Connection:
             if mask == WRITE or self.closed:
                 return
         if self.read_pauses:
-            # Only an error or a hang-up comes while paused. Level-triggered, it would come for ever: leave the poller
-            # until somebody wants to read, for bytes before the hang-up may still wait in the kernel.
-            self.loop.unregister(self.fd)
-            self._detached = True
-            return
+            if mask & HANG_UP:
+                self._on_hang_up_while_paused()
+            return  # without a hang-up: readiness of this pass from before the pause
         try:
             data = self._recv(RECV_BYTES)
         except BlockingIOError:
@@ -211,16 +210,27 @@ class Connection:
         else:
             self._on_end_of_data()
 
+    def _on_hang_up_while_paused(self) -> None:
+        # Level-triggered, a hang-up comes for ever. After the peer's end of data it is a reset and there is nothing left to
+        # read. Otherwise leave the poller until somebody wants to read: bytes before the hang-up may wait in the kernel.
+        if self.end_received:
+            self._fail(ConnectionResetError(errno.ECONNRESET, "ECONNRESET"))
+        else:
+            self.loop.unregister(self.fd)
+            self._detached = True
+
     def _on_end_of_data(self) -> None:
         self.end_received = True
-        if self.half_close and not self.closing:
-            self.pause_reading()
-            if self.end_sent and not self.out:
-                self._destroy(REMOTE_CLOSE)
+        if self.closing:
+            if self.out_bytes:
+                self.pause_reading()  # the peer has ended but may still read: _flushed closes
             else:
-                self.on_end()
-            return
-        self._destroy(LOCAL_CLOSE if self.closing else REMOTE_CLOSE)
+                self._destroy(LOCAL_CLOSE)
+        elif not self.half_close or (self.end_sent and not self.out_bytes):
+            self._destroy(REMOTE_CLOSE)
+        else:
+            self.pause_reading()
+            self.on_end()
 
     def _fail(self, error: OSError) -> None:
         self.error = error
@@ -265,11 +275,18 @@ class Connection:
             self._above_high_watermark = True
             self.on_above_high_watermark()
 
+    def _flush_soon(self) -> None:
+        if not self._sending:
+            self._sending = True
+            self.loop.pending.append(self)
+
     def flush(self) -> None:
         """Called by the loop at the end of a pass: one send of everything that was written."""
         self._sending = False
-        if self.closed or self._mask & WRITE:
-            return  # gone; or connecting, or waiting for the kernel's buffer: _on_writable goes on
+        if self.closed:
+            return
+        if self._mask & WRITE and (self.out_bytes or not self.closing):
+            return  # connecting, or waiting for the kernel's buffer: _connected or _on_writable goes on
         self._flush()
 
     def _flush(self) -> None:
@@ -281,8 +298,8 @@ class Connection:
         try:
             if len(out) == 1:
                 sent = self._send(out[0])
-            elif size <= RECV_BYTES or self.tls is not None:
-                # Joining is cheaper than an iovec for small pieces; TLS has no sendmsg.
+            elif size <= RECV_BYTES:
+                # Joining is cheaper than an iovec for small pieces.
                 out[:] = (b"".join(out),)
                 sent = self._send(out[0])
             else:
@@ -303,7 +320,7 @@ class Connection:
         if self._above_high_watermark and self.out_bytes <= self.high_watermark // 2:
             self._above_high_watermark = False
             self.on_below_low_watermark()
-        if sent == size:
+        if not self.out_bytes and not self.closed:
             self._flushed()
 
     def _drop_sent(self, sent: int) -> None:
@@ -315,27 +332,30 @@ class Connection:
             index += 1
         del out[:index]
         if sent:
-            out[0] = out[0][sent:]
+            out[0] = memoryview(out[0])[sent:]  # no copy: a large piece leaves in many sends
 
     def _on_writable(self) -> None:
         self._flush()
-        if not self.closed and not self.out and self._mask & WRITE:
+        if not self.closed and not self.out_bytes and self._mask & WRITE:
             self._set_mask(self._mask & ~WRITE)
 
     def _flushed(self) -> None:
         # Everything written is with the kernel.
         if self.closing:
-            if self.close_timer is None:
+            if self.close_timer is None or self.end_received:
                 self._destroy(LOCAL_CLOSE)
-            elif not self.end_sent:
-                self.end_sent = True
+            else:
                 self._shutdown_write()
         elif self.end_sent:
-            self._shutdown_write()
             if self.end_received:
                 self._destroy(REMOTE_CLOSE)
+            else:
+                self._shutdown_write()
 
     def _shutdown_write(self) -> None:
+        if self._write_shut:
+            return
+        self._write_shut = self.end_sent = True
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -348,9 +368,7 @@ class Connection:
         if self.end_sent or self.closing or self.closed:
             return
         self.end_sent = True
-        if not self._sending:
-            self._sending = True
-            self.loop.pending.append(self)
+        self._flush_soon()
 
     def close(self) -> None:
         """Send what was written, then close. What the peer still sends is not read."""
@@ -358,9 +376,7 @@ class Connection:
             return
         self.closing = True
         self.pause_reading()
-        if not self._sending:
-            self._sending = True
-            self.loop.pending.append(self)
+        self._flush_soon()
 
     def close_lingering(self, timeout_s: float) -> None:
         """Send what was written and an end of data, throw away what comes, close at the peer's end or after ``timeout_s``.
@@ -373,11 +389,10 @@ class Connection:
         self.closing = True
         self.on_data = _ignore_data
         self.close_timer = self.loop.call_later(timeout_s, self._on_close_timeout)
-        while self.read_pauses:
-            self.resume_reading()
-        if not self._sending:
-            self._sending = True
-            self.loop.pending.append(self)
+        if not self.end_received:
+            while self.read_pauses:
+                self.resume_reading()
+        self._flush_soon()
 
     def _on_close_timeout(self) -> None:
         self._destroy(LOCAL_CLOSE)
@@ -391,6 +406,7 @@ class Connection:
         if not self.closed:
             with contextlib.suppress(OSError):
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            self.error = ConnectionResetError(errno.ECONNRESET, "reset by us")  # keeps TLS from a close_notify
             self._destroy(LOCAL_CLOSE)
 
     def _destroy(self, reason: str) -> None:

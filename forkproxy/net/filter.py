@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final
 
 from forkproxy.net.connection import Connection
+from forkproxy.net.tls import TlsConnection
 
 READ: Final = "READ"
 WRITE: Final = "WRITE"
@@ -73,7 +74,10 @@ class NetworkFilter:
         """The connection is gone (``forkproxy.net.connection`` names the reasons)."""
 
     def reader(self, connection: Connection) -> Callable[[bytes], None] | None:
-        """For a terminal filter with an object per connection: that object's own read callable, instead of on_data calls."""
+        """For a terminal filter with an object per connection: that object's own read callable, instead of on_data calls.
+
+        Called before on_new_connection. Sets ``connection.on_end`` when the filter wants half-close.
+        """
         return None
 
 
@@ -102,7 +106,7 @@ def overrides(filter_object: object, base: type, hook: str) -> bool:
 
 
 def check_direction(filter_class: type[NetworkFilter]) -> str:
-    """"" when the declared direction agrees with the hooks that are overridden, else what is wrong."""
+    """ "" when the declared direction agrees with the hooks that are overridden, else what is wrong."""
     reads = filter_class.on_data is not NetworkFilter.on_data or filter_class.reader is not NetworkFilter.reader
     writes = filter_class.on_write is not NetworkFilter.on_write
     direction = filter_class.direction
@@ -120,43 +124,40 @@ def check_direction(filter_class: type[NetworkFilter]) -> str:
 class NetworkFilterChain:
     """The compiled chain of one filter chain entry. ``attach`` wires a new connection to it."""
 
-    __slots__ = ("_closers", "_new", "_only_reader", "_reads", "_writes", "filters")
+    __slots__ = ("_closers", "_only_reader", "_writes", "filters")
 
     def __init__(self, filters: Sequence[NetworkFilter]) -> None:
         self.filters = tuple(filters)
-        self._new = tuple(f.on_new_connection for f in filters if overrides(f, NetworkFilter, "on_new_connection"))
-        self._reads = tuple(
-            f for f in filters if overrides(f, NetworkFilter, "on_data") or overrides(f, NetworkFilter, "reader")
-        )
-        self._writes = tuple(f.on_write for f in reversed(filters) if overrides(f, NetworkFilter, "on_write"))
+        self._writes = tuple(f for f in reversed(filters) if overrides(f, NetworkFilter, "on_write"))
         self._closers = tuple(f.on_close for f in filters if overrides(f, NetworkFilter, "on_close"))
-        only = self._reads[0] if len(self._reads) == 1 and not self._writes else None
+        only = self.filters[0] if len(self.filters) == 1 else None
         self._only_reader = only if only is not None and overrides(only, NetworkFilter, "reader") else None
 
     @property
     def has_write_filters(self) -> bool:
-        """Connections of this chain must be made by a class with the write filters mixed in."""
+        """Connections of this chain must be made by WriteFilteredConnection or WriteFilteredTlsConnection."""
         return bool(self._writes)
 
     def attach(self, connection: Connection) -> None:
-        """Give the connection its state and callbacks, and tell the filters of it."""
+        """Give the connection its state and callbacks, and tell the filters of it. Before ``connection.start()``.
+
+        ``connection.on_close`` is the chain's afterwards: whoever else must know of the end (the listener) wraps it.
+        """
         connection.filter_state = {}
         if self._closers:
             connection.on_close = _Closer(self._closers, connection)
+        if isinstance(connection, (WriteFilteredConnection, WriteFilteredTlsConnection)):
+            connection.write_filters = self._writes
         if self._only_reader is not None:
+            # The usual chain: one terminal filter, whose object for the connection reads the bytes itself.
             reader = self._only_reader.reader(connection)
             if reader is not None:
                 connection.on_data = reader
-        else:
-            pipeline = ReadPipeline(self._reads, connection)
-            connection.filter_state[READ] = pipeline
-            connection.on_data = pipeline.on_data
-            connection.on_end = pipeline.on_end
-        if self._writes and isinstance(connection, WriteFilteredConnection):
-            connection.write_filters = self._writes
-        for on_new_connection in self._new:
-            if on_new_connection(connection) is STOP_ITERATION:
-                break
+                self._only_reader.on_new_connection(connection)
+                return
+        pipeline = ReadPipeline(self.filters, connection)
+        connection.filter_state[READ] = pipeline
+        pipeline.start()
 
 
 class _Closer:
@@ -172,25 +173,68 @@ class _Closer:
 
 
 class ReadPipeline:
-    """One connection's way through several read filters; keeps what a filter holds."""
+    """One connection's way through the filters of a chain; keeps what a filter holds.
 
-    __slots__ = ("_connection", "_end_stream", "_held", "_hooks", "_stopped_at")
+    As in Envoy, STOP_ITERATION from ``on_new_connection`` holds back the new connection and the data from the filters after.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_end_stream",
+        "_filters",
+        "_held",
+        "_held_bytes",
+        "_hooks",
+        "_paused",
+        "_started",
+        "_stopped_at",
+    )
 
     def __init__(self, filters: Sequence[NetworkFilter], connection: Connection) -> None:
         self._connection = connection
-        self._hooks = tuple(_read_hook(f, connection) for f in filters)
+        self._filters = tuple(filters)
+        self._hooks: list[_ReadHook | None] = []  # of the filters that know of the connection
+        self._started = 0
         self._stopped_at = -1
         self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._paused = False
         self._end_stream = False
+
+    def start(self) -> None:
+        """Tell the filters of the connection, as far as none stops."""
+        self._start_from(0)
+        # After on_new_connection, where a filter may have set them for its own reader.
+        self._connection.on_data = self.on_data
+        self._connection.on_end = self.on_end
+
+    def _start_from(self, first: int) -> bool:
+        # True when every filter has been told.
+        connection = self._connection
+        for index in range(first, len(self._filters)):
+            filter_object = self._filters[index]
+            self._hooks.append(_read_hook(filter_object, connection))
+            self._started = index + 1
+            if filter_object.on_new_connection(connection) is STOP_ITERATION and not connection.closed:
+                self._stopped_at = index
+                return False
+            if connection.closed:
+                return False
+        return True
 
     def on_data(self, data: bytes) -> None:
         """Bytes from the connection."""
-        if self._stopped_at >= 0:
-            self._held.append(data)
-            if sum(map(len, self._held)) > self._connection.high_watermark and not self._connection.read_pauses:
-                self._connection.pause_reading()
-        else:
+        if self._stopped_at < 0:
             self._run(0, data, False)
+        else:
+            self._hold(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._connection.high_watermark and not self._paused:
+            self._paused = True
+            self._connection.pause_reading()
 
     def on_end(self) -> None:
         """The peer's end of data."""
@@ -201,12 +245,16 @@ class ReadPipeline:
     def continue_reading(self) -> None:
         """The filter that returned STOP_ITERATION lets go: what was held passes on to the next filter."""
         start = self._stopped_at + 1
-        if start == 0:
+        if start == 0 or self._connection.closed:
             return
         self._stopped_at = -1
+        if start >= self._started and not self._start_from(self._started):
+            return
         data = b"".join(self._held)
         self._held.clear()
-        if self._connection.read_pauses:
+        self._held_bytes = 0
+        if self._paused:
+            self._paused = False
             self._connection.resume_reading()
         if data or self._end_stream:
             self._run(start, data, self._end_stream)
@@ -214,31 +262,37 @@ class ReadPipeline:
     def _run(self, start: int, data: bytes, end_stream: bool) -> None:
         connection = self._connection
         for index in range(start, len(self._hooks)):
-            result = self._hooks[index](connection, data, end_stream)
+            hook = self._hooks[index]
+            if hook is None:
+                continue
+            result = hook(connection, data, end_stream)
             if connection.closed:
                 return
             if result is None:
                 continue
             if isinstance(result, bytes):
                 data = result
-            elif result is STOP_ITERATION:
+            else:
                 if index + 1 < len(self._hooks):
                     self._stopped_at = index
                     if data:
-                        self._held.insert(0, data)
+                        self._hold(data)
                 return
 
 
-def _read_hook(filter_object: NetworkFilter, connection: Connection) -> Callable[[Connection, bytes, bool], DataResult]:
+_ReadHook = Callable[[Connection, bytes, bool], DataResult]
+
+
+def _read_hook(filter_object: NetworkFilter, connection: Connection) -> _ReadHook | None:
     if overrides(filter_object, NetworkFilter, "reader"):
         reader = filter_object.reader(connection)
         if reader is not None:
             return _ReaderHook(reader, connection)
-    return filter_object.on_data
+    return filter_object.on_data if overrides(filter_object, NetworkFilter, "on_data") else None
 
 
 class _ReaderHook:
-    # A terminal filter's reader inside a longer pipeline. Its end of data is the connection's own on_end, kept from before.
+    # A terminal filter's reader inside a longer pipeline. ``reader`` has set connection.on_end for itself: kept from there.
     __slots__ = ("_on_end", "_reader")
 
     def __init__(self, reader: Callable[[bytes], None], connection: Connection) -> None:
@@ -262,28 +316,57 @@ def continue_reading(connection: Connection) -> None:
             pipeline.continue_reading()
 
 
-class WriteFilteredConnection(Connection):
+def inject_write(connection: Connection, filter_object: NetworkFilter, data: bytes) -> None:
+    """For a WRITE filter: send ``data`` from its own place in the chain, as if it had returned it from on_write."""
+    if isinstance(connection, (WriteFilteredConnection, WriteFilteredTlsConnection)):
+        connection.write_from(connection.write_filters.index(filter_object) + 1, data, False)
+
+
+class _WriteFilters(Connection):
+    # The mixin of the two transports: what ``write`` is given passes the filters first.
+    __slots__ = ()
+
+    write_filters: tuple[NetworkFilter, ...]
+
+    def write(self, data: bytes) -> None:
+        """Run the write filters, then send what they leave."""
+        if not (self.closing or self.closed or self.end_sent):
+            self.write_from(0, data, False)
+
+    def end_write(self) -> None:
+        """Tell the write filters of the end, send what they answer, then half-close."""
+        if not (self.closing or self.closed or self.end_sent):
+            self.write_from(0, b"", True)
+
+    def write_from(self, first: int, data: bytes, end_stream: bool) -> None:
+        """Run the write filters from the ``first`` on. The end of data passes even where a filter keeps the data."""
+        for filter_object in self.write_filters[first:]:
+            result = filter_object.on_write(self, data, end_stream)
+            if self.closed:
+                return
+            if isinstance(result, bytes):
+                data = result
+            elif result is not None:
+                data = b""
+                if not end_stream:
+                    return
+        if data:
+            super().write(data)
+        if end_stream:
+            super().end_write()
+
+
+class WriteFilteredConnection(_WriteFilters, Connection):
     """A raw connection whose writes pass through the chain's write filters first."""
 
     __slots__ = ("write_filters",)
 
-    write_filters: tuple[Callable[[Connection, bytes, bool], DataResult], ...]
+    write_filters: tuple[NetworkFilter, ...]
 
-    def write(self, data: bytes) -> None:
-        """Run the write filters, then send what they leave."""
-        for on_write in self.write_filters:
-            result = on_write(self, data, False)
-            if result is STOP_ITERATION:
-                return
-            if isinstance(result, bytes):
-                data = result
-        if data:
-            super().write(data)
 
-    def end_write(self) -> None:
-        """Tell the write filters of the end, then half-close."""
-        for on_write in self.write_filters:
-            result = on_write(self, b"", True)
-            if isinstance(result, bytes) and result:
-                super().write(result)
-        super().end_write()
+class WriteFilteredTlsConnection(_WriteFilters, TlsConnection):
+    """The same under TLS: the filters see plain text."""
+
+    __slots__ = ("write_filters",)
+
+    write_filters: tuple[NetworkFilter, ...]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -144,14 +145,15 @@ class Loop:
                     if on_event is not None:
                         on_event(mask)
                 break
-            except Exception as exception:
+            except Exception as exception:  # noqa: BLE001 — the one place for it: an error ends one callback, not the worker
                 self.on_exception(exception, handler)
         self._finish_pass()
 
     def _finish_pass(self) -> None:
         # Flushing may fail a connection, whose callbacks may write to others or ask for a call soon; a timer may do either.
-        # Go round until nothing is left.
+        # Go round until nothing is left; timers that are armed meanwhile wait for the next pass.
         heap = self._timers.heap
+        mark = self._timers.mark() if heap and heap[0][0] <= self.now else 0
         while True:
             if self.pending:
                 pending = self.pending
@@ -161,8 +163,8 @@ class Loop:
                 soon = self._soon
                 self._soon = []
                 self._guard(iter(soon))
-            elif heap and heap[0][0] <= self.now:
-                self._guard(iter((self._run_due,)))
+            elif heap and heap[0][0] <= self.now and heap[0][1] < mark:
+                self._guard(iter((partial(self._timers.run_due, self.now, mark),)))
             else:
                 break
         if self.on_pass is not None:
@@ -180,11 +182,8 @@ class Loop:
                     connection = flushable
                     flushable.flush()
                 return
-            except Exception as exception:
+            except Exception as exception:  # noqa: BLE001 — as in run_once
                 self.on_exception(exception, connection)
-
-    def _run_due(self) -> None:
-        self._timers.run_due(self.now)
 
     def _guard(self, calls: Iterator[Callable[[], None]]) -> None:
         # Makes all the calls: after an exception the same iterator carries on.
@@ -195,7 +194,7 @@ class Loop:
                     call = callback
                     callback()
                 return
-            except Exception as exception:
+            except Exception as exception:  # noqa: BLE001 — as in run_once
                 self.on_exception(exception, call)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -108,8 +109,11 @@ def connecting_socket(
                 _set_keepalive(sock, *keepalive)
         if bind_address is not None:
             sock.bind(bind_address)
-        with contextlib.suppress(BlockingIOError):
+        try:
             sock.connect(address)
+        except BlockingIOError as error:
+            if error.errno != errno.EINPROGRESS:
+                raise  # EAGAIN of a unix-domain socket: its backlog is full, and nothing goes on in the background
     except BaseException:
         sock.close()
         raise

@@ -54,10 +54,20 @@ class Timers:
         """A disarmed timer that will call ``callback()``."""
         return Timer(self.heap, callback)
 
-    def run_due(self, now: float) -> None:
-        """Call what is due at ``now``. A callback may arm and disarm any timer, also its own."""
+    def mark(self) -> int:
+        """For ``run_due``: separates what is armed already from what callbacks will arm."""
+        return _next_entry()
+
+    def run_due(self, now: float, mark: int | None = None) -> None:
+        """Call what is due at ``now``. A callback may arm and disarm any timer, also its own.
+
+        What was armed after ``mark`` (default: this call) waits for the next call even when it is due: a timer that arms
+        itself for now must not keep the pass from ending.
+        """
         heap = self.heap
-        while heap and heap[0][0] <= now:
+        if mark is None:
+            mark = _next_entry()
+        while heap and heap[0][0] <= now and heap[0][1] < mark:
             at, _, timer = heappop(heap)
             if timer.entry_at != at:
                 continue  # a later entry of a timer that was armed earlier meanwhile

@@ -1,7 +1,15 @@
-"""TLS as a transport: connections whose bytes pass through the stdlib's ssl, non-blocking.
+"""TLS as a transport: connections whose bytes pass through the stdlib's ssl, over memory buffers.
 
 Contexts are made in the supervisor before fork, so that a session resumes on any worker (RFC 8446 section 2.2: the ticket
-key is then the same). ``pending`` bytes inside the TLS layer make no socket readable: every read event drains them.
+key is then the same).
+
+The facts behind the shape
+- ``ssl.SSLObject`` over two ``MemoryBIO``, not ``SSLSocket``. ``SSLSocket.unwrap`` reads the socket for the peer's
+  close_notify after it has sent ours, and application data that it meets there is a fatal error to OpenSSL: with it a
+  half-close while the peer is still sending breaks the connection. With memory buffers we decide what OpenSSL sees.
+- One ``recv`` per readiness as on a raw connection: all records in it are decrypted and given to ``on_data`` as one piece,
+  so that nothing waits inside the TLS layer, where no poller would tell of it. (``SSLSocket`` costs two recv per record.)
+- ``write`` keeps plain text; ``flush`` encrypts what one pass wrote as one piece, and the raw connection sends it.
 """
 
 from __future__ import annotations
@@ -15,7 +23,7 @@ from typing import Any
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import (
     DEFAULT_BUFFER_LIMIT_BYTES,
-    LOCAL_CLOSE,
+    HANG_UP,
     READ,
     RECV_BYTES,
     TLS_FAILURE,
@@ -24,17 +32,28 @@ from forkproxy.net.connection import (
 )
 from forkproxy.net.loop import Loop
 
-MAX_RECORDS_PER_PASS = 16
-"""Fairness: at most this many reads of one connection in a pass; the rest comes in the next one."""
-
 
 class TlsConnection(Connection):
     """A connection under TLS. Downstream: the handshake starts with ``start``; upstream: after the TCP connect.
 
-    ``verify_peer(socket)`` is called after a handshake and returns why the peer is refused, or "".
+    ``on_connected`` is called after the handshake, on both sides. ``verify_peer(ssl_object)`` is called after a handshake
+    and returns why the peer is refused, or "". ``bytes_received`` and ``bytes_sent`` count plain text, ``out_bytes`` plain
+    text and what is encrypted already.
     """
 
-    __slots__ = ("_context", "_handshake_done", "_handshake_write", "_server_side", "_sni", "on_handshake", "verify_peer")
+    __slots__ = (
+        "_context",
+        "_handshake_done",
+        "_held",
+        "_incoming",
+        "_notified",
+        "_outgoing",
+        "_plain",
+        "_server_side",
+        "_sni",
+        "on_handshake",
+        "verify_peer",
+    )
 
     def __init__(
         self,
@@ -53,59 +72,49 @@ class TlsConnection(Connection):
         self._server_side = server_side
         self._sni = sni
         self._handshake_done = False
-        self._handshake_write = False
+        self._notified = False  # close_notify is written
+        self._plain: list[bytes] = []
+        self._held = b""  # decrypted, but its reader pauses: only what came together with the end of the handshake
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
         self.verify_peer = verify_peer
         self.on_handshake: Callable[[str], None] | None = None
         """Called with "" after a good handshake, with the reason after a failed one (statistics)."""
 
+    # -- the handshake
+
     def start(self) -> None:
         """Begin the handshake of an accepted connection."""
-        self._mask = READ
-        self._detached = False
-        self.loop.register(self.fd, READ, self.on_event)
         self._wrap()
+        self._set_mask(self._mask)
 
     def _connected(self) -> None:
         # The TCP connection stands; on_connected is for after the handshake.
         self._mask = READ
         self.loop.handlers[self.fd] = self.on_event
         self.loop.modify(self.fd, READ)
+        if self.closing and not self.out_bytes:
+            self._flush_soon()
+            return
         self._wrap()
         self._handshake()
 
     def _wrap(self) -> None:
-        wrapped = self._context.wrap_socket(
-            self.sock,
+        self.tls = self._context.wrap_bio(
+            self._incoming,
+            self._outgoing,
             server_side=self._server_side,
-            do_handshake_on_connect=False,
             server_hostname=None if self._server_side else (self._sni or None),
         )
-        self.sock = self.tls = wrapped
-        self._recv = wrapped.recv
-        self._send = self._send_tls
-
-    def _send_tls(self, data: bytes) -> int:
-        # OpenSSL wants a refused write repeated with the same bytes: they stay in self.out[0] until they are sent.
-        try:
-            sent: int = self.tls.send(data)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
-        return sent
 
     def _handshake(self) -> None:
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
-            if self._handshake_write:
-                self._handshake_write = False
-                self._set_mask(READ)
-            return
-        except ssl.SSLWantWriteError:
-            self._handshake_write = True
-            self._set_mask(READ | WRITE)
+            self._send_records(0)
             return
         except OSError as error:
-            self._handshake_failed(_reason(error))
+            self._handshake_failed(reason_of(error))
             return
         if self.verify_peer is not None:
             refusal = self.verify_peer(self.tls)
@@ -115,92 +124,215 @@ class TlsConnection(Connection):
         self._handshake_done = True
         if self._server_side:
             self.requested_server_name = getattr(self.tls, "forkproxy_server_name", None) or ""
-        self._set_mask(0 if self.read_pauses else READ)
+        self._send_records(0)
+        self._set_mask(self._mask & ~READ if self.read_pauses else self._mask | READ)
         if self.on_handshake is not None:
             self.on_handshake("")
         self.on_connected()
-        if self.out or self.end_sent:
-            self._flush()
-        if not self.closed and not self.read_pauses:
-            self._read()
+        if self.closed:
+            return
+        if self.out_bytes or self.end_sent or self.closing:
+            self._flush_soon()
+        if self._incoming.pending:
+            self._decrypt()
 
     def _handshake_failed(self, reason: str) -> None:
         self.transport_failure_reason = "TLS_error:|" + reason
+        alert = self._outgoing.read()
+        if alert and not self.out:
+            with contextlib.suppress(OSError):
+                self.sock.send(alert)
         if self.on_handshake is not None:
             self.on_handshake(reason)
         self._destroy(TLS_FAILURE)
 
+    # -- reading
+
     def on_event(self, mask: int) -> None:
         """The poller's event."""
-        if not self._handshake_done:
-            self._handshake()
-            return
         if mask & WRITE:
             self._on_writable()
+            if mask == WRITE or self.closed:
+                return
+        if self.read_pauses and self._handshake_done:  # a pause holds plain text back, not the handshake
+            if mask & HANG_UP:
+                self._on_hang_up_while_paused()
+            return
+        try:
+            data = self._recv(RECV_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if self._handshake_done:
+                self._fail(error)
+            else:
+                self._handshake_failed(reason_of(error))
+            return
+        if data:
+            self._incoming.write(data)
+            if self._handshake_done:
+                self._decrypt()
+            else:
+                self._handshake()
+        elif self._handshake_done:
+            # Without close_notify as well: Envoy takes an end of the TCP connection for the end of data.
+            self._on_end_of_data()
+        else:
+            self._handshake_failed("connection closed during the handshake")
+
+    def _set_mask(self, mask: int) -> None:
+        super()._set_mask(mask if self._handshake_done or self.tls is None else mask | READ)
+
+    def _decrypt(self) -> None:
+        tls = self.tls
+        incoming = self._incoming
+        pieces: list[bytes] = []
+        ended = False
+        error: OSError | None = None
+        # One read gives one record. In the usual case no exception ends the loop: it would cost more.
+        while incoming.pending:
+            try:
+                piece = tls.read(RECV_BYTES)
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLZeroReturnError:
+                piece = b""
+            except OSError as failure:
+                error = failure
+                break
+            if not piece:
+                ended = True
+                incoming.read()  # nothing after the peer's close_notify counts
+                break
+            pieces.append(piece)
+        if self._outgoing.pending:  # a key update's answer, an alert
+            self._send_records(0)
+        if pieces:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self.bytes_received += len(data)
+            if self.read_pauses:
+                self._held += data
+            else:
+                self.on_data(data)
             if self.closed:
                 return
-        if self.read_pauses:
-            if mask & ~WRITE:
-                self.loop.unregister(self.fd)
-                self._detached = True
-            return
-        self._read()
-
-    def _read(self) -> None:
-        for _ in range(MAX_RECORDS_PER_PASS):
-            try:
-                data = self._recv(RECV_BYTES)
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
-            except ssl.SSLError as error:
-                self.transport_failure_reason = "TLS_error:|" + _reason(error)
-                self._fail(error)
-                return
-            except OSError as error:
-                self._fail(error)
-                return
-            if not data:
-                self._on_end_of_data()
-                return
-            self.bytes_received += len(data)
-            self.on_data(data)
-            if self.closed or self.read_pauses:
-                return
-        if self.tls.pending():
-            self.loop.call_soon(self._read_again)
-
-    def _read_again(self) -> None:
-        if not self.closed and not self.read_pauses:
-            self._read()
+        if error is not None:
+            self.transport_failure_reason = "TLS_error:|" + reason_of(error)
+            self._fail(error)
+        elif ended and not self.end_received:
+            self._on_end_of_data()
 
     def resume_reading(self) -> None:
-        """Take one pause back. Bytes already inside the TLS layer make no event: read them at once."""
+        """Take one pause back."""
         super().resume_reading()
-        if not self.read_pauses and not self.closed and self._handshake_done and self.tls.pending():
-            self.loop.call_soon(self._read_again)
+        if self._held and not self.read_pauses and not self.closed:
+            self.loop.call_soon(self._deliver_held)
+
+    def _deliver_held(self) -> None:
+        if self._held and not self.read_pauses and not self.closed:
+            data = self._held
+            self._held = b""
+            self.on_data(data)
+
+    # -- writing
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, encrypted, at the end of this pass. Ignored once the connection closes."""
+        if self.closing or self.closed or self.end_sent:
+            return
+        self._plain.append(data)
+        self.out_bytes = size = self.out_bytes + len(data)
+        if not self._sending:
+            self._sending = True
+            self.loop.pending.append(self)
+        if size > self.high_watermark and not self._above_high_watermark:
+            self._above_high_watermark = True
+            self.on_above_high_watermark()
 
     def flush(self) -> None:
-        """Called by the loop at the end of a pass. Nothing leaves before the handshake is done."""
-        if not self._handshake_done and not self.closed:
-            self._sending = False
-            if self.closing:
-                self._destroy(LOCAL_CLOSE)
+        """Called by the loop at the end of a pass. Nothing but the handshake leaves before the handshake is done."""
+        if self._handshake_done or self.closed or self.out:
+            super().flush()
             return
-        super().flush()
+        self._sending = False
+        if self.closing and not self.out_bytes:
+            self.abort()
 
-    def _shutdown_write(self) -> None:
-        # close_notify ends our direction (RFC 8446 section 6.1); the peer's half-close is seen as an end of data.
+    def _flush(self) -> None:
+        if not self._handshake_done:
+            self._flush_handshake()
+            return
+        if self._plain:
+            self._encrypt()
+        super()._flush()
+
+    def _flush_handshake(self) -> None:
+        # Apart from the plain text that waits, which out_bytes counts too.
+        if not self.out:
+            return
+        records = b"".join(self.out)
+        try:
+            sent = self._send(records)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._handshake_failed(reason_of(error))
+            return
+        self.bytes_sent += sent
+        self.out_bytes -= sent
+        self.out[:] = (records[sent:],) if sent < len(records) else ()
+        self._set_mask(READ | WRITE if self.out else READ)
+
+    def _encrypt(self) -> None:
+        plain = self._plain
+        data = plain[0] if len(plain) == 1 else b"".join(plain)
+        plain.clear()
+        if data:
+            self.tls.write(data)  # into memory: all of it, at once
+        self._send_records(len(data))
+
+    def _send_records(self, plain_bytes: int) -> None:
+        # Records join the pending writes. The sums are kept in plain text: the records' own overhead is taken off here.
+        records = self._outgoing.read()
+        if records:
+            self.out.append(records)
+            self.out_bytes += len(records) - plain_bytes
+            self.bytes_sent -= len(records) - plain_bytes
+            self._flush_soon()
+
+    def _on_writable(self) -> None:
+        if self._handshake_done:
+            super()._on_writable()
+        else:
+            self._flush_handshake()
+
+    def _flushed(self) -> None:
+        ending = self.end_sent or (self.closing and self.close_timer is not None)
+        if ending and not self._notified:
+            # Ends our direction (RFC 8446 section 6.1); the peer's goes on. What OpenSSL could read is empty here, so that it
+            # meets no application data while it looks for the peer's answer.
+            self._close_notify()
+            if self.out_bytes:
+                super()._flush()  # comes back here when all is sent
+                return
+        super()._flushed()
+
+    def _close_notify(self) -> None:
+        self._notified = True
         with contextlib.suppress(OSError, ValueError):
             self.tls.unwrap()
-        super()._shutdown_write()
+        self._send_records(0)
 
     def _say_goodbye(self) -> None:
-        if self._handshake_done and not self.end_sent and self.error is None:
-            with contextlib.suppress(OSError, ValueError):
-                self.tls.unwrap()
+        # Not after a failure or a reset, and not when data is missing: close_notify says that the peer has seen everything.
+        if self._handshake_done and not self._notified and self.error is None and not self.out_bytes:
+            self._close_notify()
+            with contextlib.suppress(OSError):
+                self.sock.send(b"".join(self.out))
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """An ssl error's reason and, for a refused certificate, why; another error's text."""
     verify = getattr(error, "verify_message", "")
     reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
     return f"{reason}:{verify}" if verify else str(reason)

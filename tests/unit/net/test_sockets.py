@@ -1,0 +1,61 @@
+import os
+import socket
+
+import pytest
+
+from forkproxy.net.sockets import connecting_socket, listening_socket
+
+
+def test_a_listening_socket_listens_without_blocking_and_is_not_inherited():
+    with listening_socket(("127.0.0.1", 0)) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        assert not sock.getblocking()
+        assert not sock.get_inheritable()
+
+
+def test_slots_share_an_address_by_reuse_port():
+    with listening_socket(("127.0.0.1", 0)) as first, listening_socket(first.getsockname()) as second:
+        assert first.getsockname() == second.getsockname()
+
+
+def test_a_taken_address_is_an_error_and_leaks_nothing():
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
+        listening_socket(taken.getsockname(), reuse_port=False)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_dead_unix_socket_is_replaced_but_a_live_one_and_a_file_are_not(tmp_path):
+    path = str(tmp_path / "s")
+    listening_socket(path).close()
+    with listening_socket(path, pipe_mode=0o600) as live:
+        assert os.stat(path).st_mode & 0o777 == 0o600
+        with pytest.raises(OSError):
+            listening_socket(path)
+        assert live.getsockname() == path
+    plain = tmp_path / "file"
+    plain.write_text("kept")
+    with pytest.raises(OSError):
+        listening_socket(str(plain))
+    assert plain.read_text() == "kept"
+
+
+def test_a_connecting_socket_binds_and_keeps_alive():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        connecting_socket(listening.getsockname(), bind_address=("127.0.0.2", 0), keepalive=(3, 7, 0)) as sock,
+    ):
+        accepted, peer = listening.accept()
+        accepted.close()
+        assert peer[0] == "127.0.0.2"
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_a_full_unix_backlog_is_an_error_not_a_connect_in_progress(tmp_path):
+    path = str(tmp_path / "s")
+    with listening_socket(path, backlog=0):
+        first = connecting_socket(path)
+        with first, pytest.raises(BlockingIOError):
+            connecting_socket(path)
