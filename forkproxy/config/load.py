@@ -13,7 +13,6 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
 from forkproxy.config import semantics, tree
@@ -82,7 +81,8 @@ class LoadResult:
 def load_file(path: str, *, overlay_yaml: str = "", allow_unsupported: bool = False) -> LoadResult:
     """:func:`load` of a file's content. A file that cannot be read is an invalid one, with the reason as its problem."""
     try:
-        text = Path(path).read_bytes()
+        with open(path, "rb") as file:
+            text = file.read(tree.MAX_BYTES + 1)  # /dev/zero has no end
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return _invalid(path, [Problem("error", "", 0, 0, f"cannot read the file: {reason}")])

@@ -192,6 +192,16 @@ class _Check:
             and cluster.get("load_balancing_policy") is None
         ):
             self._error(policy, f"{path}.lb_policy", "load_balancing_policy needs to be set")
+        limit = cluster.get("max_requests_per_connection")
+        if limit is not None and any(
+            _at(options, "common_http_protocol_options", "max_requests_per_connection") is not None
+            for options in (cluster, *_values(cluster.get("typed_extension_protocol_options")))
+        ):
+            self._error(
+                limit,
+                f"{path}.max_requests_per_connection",
+                "common_http_protocol_options has its own max_requests_per_connection: only one of them can be specified",
+            )
         transport_socket = cluster.get("transport_socket")
         if transport_socket is not None:
             self._transport_socket(transport_socket, f"{path}.transport_socket", _DOWNSTREAM_TLS, _UPSTREAM_TLS)
@@ -248,7 +258,7 @@ class _Check:
                         name,
                         f"{path}.name",
                         f'the listener "{name.value}" is defined twice',
-                        f"the first is in line {first.mark.line}; both run",
+                        f"the first, in line {first.mark.line}, stays, and this one is left out, as in Envoy",
                     )
             self._listener(listener, path)
             if listener.get("internal_listener") is None:
@@ -559,6 +569,11 @@ def _at(node: Node | None, *names: str) -> Node | None:
             return None
         node = node.get(name)
     return node
+
+
+def _values(node: Node | None) -> list[Node]:
+    """The values of a map."""
+    return [entry.value for entry in node.entries] if node is not None and node.kind == "map" else []
 
 
 def _set(node: Node, name: str) -> bool:

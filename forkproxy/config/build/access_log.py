@@ -37,8 +37,8 @@ class AccessLogFilter:
     """``config.accesslog.v3.AccessLogFilter`` as a small tree.
 
     ``kind``: "status_code", "duration" (``op`` "EQ"|"GE"|"LE"|"NE", ``value``), "not_health_check", "traceable",
-    "runtime" (``value`` numerator of ``denominator``), "and", "or" (``filters``), "header" (``header``), "response_flag" (``flags``),
-    "grpc_status".
+    "runtime" (``value`` numerator of ``denominator``), "and", "or" (``filters``), "header" (``header``),
+    "response_flag" (``flags``).
     """
 
     kind: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs, default_text_format
 from forkproxy.config.build.cluster import ClusterConfig, build_cluster, build_dns_resolver
@@ -50,7 +51,10 @@ class ForkproxyConfig:
 
 @dataclass(frozen=True, slots=True)
 class BootstrapConfig:
-    """Everything that a generation of workers runs on. ``config_dump`` is the upgraded v3 bootstrap as JSON-ready data, secrets redacted."""
+    """Everything that a generation of workers runs on.
+
+    ``config_dump`` is the upgraded v3 bootstrap as JSON-ready data, secrets redacted.
+    """
 
     admin: AdminConfig
     node: NodeConfig
@@ -116,20 +120,18 @@ def build_node(view: View | None) -> NodeConfig:
     )
 
 
-def build_runtime(view: View | None) -> dict[str, object]:
-    """``LayeredRuntime``: the static layers, flattened, a later layer over an earlier one. Disk and RTDS layers stay unread."""
-    values: dict[str, object] = {}
+def build_runtime(view: View | None, context: BuildContext) -> None:
+    """``LayeredRuntime``: the static layers, flattened, a later layer over an earlier one. RTDS layers stay unread."""
     if view is None:
-        return values
+        return
     for layer in view.repeated("layers"):
         layer.str("name")
         if layer.which("layer_specifier") == "static_layer":
-            flatten("", layer.struct("static_layer"), values)
+            flatten("", layer.struct("static_layer"), context.runtime)
         layer.ignore("admin_layer", why="it is empty until /runtime_modify, which there is not")
         disk = layer.peek("disk_layer")
         if disk is not None and not os.path.isdir(os.path.join(disk.str("symlink_root"), disk.str("subdirectory"))):
             layer.ignore("disk_layer", why="while its directory is not there it is an empty layer; else it is refused")
-    return values
 
 
 def flatten(prefix: str, tree: dict[str, object], into: dict[str, object]) -> None:
@@ -159,8 +161,8 @@ def build_bootstrap(
     if engine is not None:
         context.extension(engine, "regex engine")
     node = build_node(view.message("node"))
-    runtime = build_runtime(view.message("layered_runtime"))
-    context.runtime.update(runtime)
+    layered_runtime = view.message("layered_runtime")
+    build_runtime(layered_runtime, context)
     context.dns_resolver = build_dns_resolver(view, context)
     admin = build_admin(view.message("admin"), context)
     listeners: tuple[ListenerConfig | None, ...] = ()
@@ -172,14 +174,17 @@ def build_bootstrap(
         listeners = context.each(static.repeated("listeners"), build_listener)
         for (kind, _), secret in context.secrets.items():
             secret.ignore(kind, why="what no TLS context names is not used")
+    idle = sorted(context.runtime.keys() - context.runtime_used)
+    if layered_runtime is not None and idle:
+        layered_runtime.report(f"runtime keys without effect here: {', '.join(idle)}", field="layers", kind="warning")
     return BootstrapConfig(
         admin=admin,
         node=node,
-        listeners=tuple(listener for listener in listeners if listener is not None),
+        listeners=_by_name(listener for listener in listeners if listener is not None),
         clusters=tuple(cluster for cluster in clusters if cluster is not None),
         forkproxy=forkproxy,
         config_dump=config_dump,
-        runtime=runtime,
+        runtime=dict(context.runtime),
         stats_flush_interval_s=view.duration_s("stats_flush_interval", 5.0),
     )
 
@@ -190,6 +195,20 @@ def _take_secrets(views: list[View], context: BuildContext) -> None:
         kind = view.which("type")
         if kind is not None:
             context.secrets.setdefault((kind, view.str("name")), view)
+
+
+def _by_name(listeners: Iterable[ListenerConfig]) -> tuple[ListenerConfig, ...]:
+    """Of two listeners of one name the first stays (with a warning from semantics.py). Nameless ones are numbered."""
+    found: dict[str, ListenerConfig] = {}
+    for listener in listeners:
+        name = listener.name
+        nameless = name == str(listener.addresses[0])
+        number = 2
+        while nameless and name in found:
+            name = f"{listener.name}#{number}"
+            number += 1
+        found.setdefault(name, listener if name == listener.name else replace(listener, name=name))
+    return tuple(found.values())
 
 
 def build_google_re2(view: View, context: BuildContext) -> None:

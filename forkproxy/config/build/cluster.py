@@ -149,7 +149,7 @@ def _resolver(view: View, context: BuildContext) -> DnsResolver:
 
 
 def build_dns_resolver(view: View, context: BuildContext) -> DnsResolver | None:
-    """The resolver that ``Cluster`` or ``Bootstrap`` names, by Envoy's precedence: typed, ``dns_resolution_config``, old fields."""
+    """The resolver that ``Cluster`` or ``Bootstrap`` names: typed, else ``dns_resolution_config``, else the old fields."""
     use_tcp = view.bool("use_tcp_for_dns_lookups")
     old = view.message("dns_resolution_config")
     made = _typed_resolver(view, context)

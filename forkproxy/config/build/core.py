@@ -67,7 +67,10 @@ class HeaderMutations:
 
 @dataclass(frozen=True, slots=True)
 class StringMatcher:
-    """``type.matcher.v3.StringMatcher``. ``kind``: "exact", "prefix", "suffix", "contains" or "safe_regex" (RE2, whole string)."""
+    """``type.matcher.v3.StringMatcher``.
+
+    ``kind``: "exact", "prefix", "suffix", "contains" or "safe_regex" (RE2, the whole string).
+    """
 
     kind: str
     value: str

@@ -171,8 +171,9 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
         return None
     addresses = [build_address(address_view, context)]
     socket_options = list(context.each(view.repeated("socket_options"), build_socket_option))
-    for additional in view.repeated("additional_addresses"):
-        addresses.append(build_address(additional.require("address"), context))
+    addresses += [
+        build_address(additional.require("address"), context) for additional in view.repeated("additional_addresses")
+    ]
     stat_prefix = (view.str("stat_prefix") or str(addresses[0])).replace(":", "_")
     default_chain = view.message("default_filter_chain")
     listener_filters = context.each(

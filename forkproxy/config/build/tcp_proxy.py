@@ -13,7 +13,10 @@ type_url = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 
 @dataclass(frozen=True, slots=True)
 class TcpProxyConfig:
-    """Exactly one of ``cluster`` and ``weighted_clusters`` ((name, weight) pairs). ``idle_timeout_s`` None: none (file says 0s); default 3600."""
+    """Exactly one of ``cluster`` and ``weighted_clusters`` ((name, weight) pairs) is set.
+
+    ``idle_timeout_s`` None: none (the file says ``0s``); the default is 3600.
+    """
 
     stat_prefix: str
     cluster: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from forkproxy.config.build.core import StringMatcher, Where, build_string_match
 from forkproxy.config.view import View
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
+_NO_FILES = ("/dev/", "/proc/", "/sys/")
 _CERTIFICATE_SOURCES = (
     "tls_certificates",
     "tls_certificate_sds_secret_configs",
@@ -23,7 +25,7 @@ _CERTIFICATE_SOURCES = (
 
 @dataclass(frozen=True, slots=True)
 class DataSource:
-    """``config.core.v3.DataSource``, read at load: ``data`` holds the bytes; ``filename`` says where they came from ("" when inline)."""
+    """``config.core.v3.DataSource``, read at load. ``filename`` says where ``data`` came from; "" when it stood inline."""
 
     data: bytes
     filename: str = ""
@@ -89,13 +91,10 @@ def build_data_source(view: View, context: BuildContext) -> DataSource:
     kind = view.which("specifier")
     if kind == "filename":
         filename = view.str("filename")
-        try:
-            with open(filename, "rb") as file:
-                return DataSource(file.read(), filename)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            view.report(f'cannot read file "{filename}": {reason}', field="filename")
-            return DataSource(b"", filename)
+        data, wrong = _read(filename)
+        if wrong:
+            view.report(f'cannot read file "{filename}": {wrong}', field="filename")
+        return DataSource(data, filename)
     if kind == "inline_string":
         return DataSource(view.str("inline_string").encode())
     if kind == "inline_bytes":
@@ -106,6 +105,20 @@ def build_data_source(view: View, context: BuildContext) -> DataSource:
             view.report(f'environment variable "{name}" is not set', field="environment_variable")
         return DataSource(context.environment.get(name, "").encode())
     return DataSource(b"")
+
+
+def _read(filename: str) -> tuple[bytes, str]:
+    """A file's content, or why not. Envoy, too, reads nothing below /dev, /proc and /sys; a pipe would block the load."""
+    try:
+        path = os.path.realpath(filename, strict=True)
+        if path.startswith(_NO_FILES):
+            return b"", "Envoy reads no file there"
+        if not os.path.isfile(path):
+            return b"", "not a regular file"
+        with open(path, "rb") as file:
+            return file.read(), ""
+    except (OSError, ValueError) as error:
+        return b"", error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def _data_source(view: View, name: str, context: BuildContext) -> DataSource | None:
