@@ -26,7 +26,7 @@ class AdminEndpoint:
 
 
 _FILTER = Parameter("filter", "regular expression (RE2) that a name must contain")
-_USED_ONLY = Parameter("usedonly", "only statistics that are not zero", None)
+_USED_ONLY = Parameter("usedonly", "only statistics that were ever written", None)
 _INVERT = Parameter("invert_filter", "names that do not match the filter", None)
 
 ENDPOINTS: tuple[AdminEndpoint, ...] = (

@@ -313,23 +313,24 @@ class AdminHandlers:
         used_only = _flag(query, "usedonly")
         everything = self._context.snapshot()
         selected = Snapshot()
+        used = everything.used.__contains__ if used_only else None
         if kind in ("All", "Counters"):
-            selected.counters = _kept(everything.counters, matches, bool if used_only else None)
+            selected.counters = _kept(everything.counters, matches, used)
         if kind in ("All", "Gauges"):
-            selected.gauges = _kept(everything.gauges, matches, bool if used_only else None)
+            selected.gauges = _kept(everything.gauges, matches, used)
         if kind in ("All", "Histograms"):
-            was_used = (lambda pair: pair.used) if used_only else None
-            selected.histograms = _kept(everything.histograms, matches, was_used)
+            recorded = {name for name, pair in everything.histograms.items() if pair.used}
+            selected.histograms = _kept(everything.histograms, matches, recorded.__contains__ if used_only else None)
         return selected
 
 
 def _kept(
-    values: Mapping[str, V], matches: Callable[[str], bool] | None, is_used: Callable[[V], bool] | None
+    values: Mapping[str, V], matches: Callable[[str], bool] | None, is_used: Callable[[str], bool] | None
 ) -> dict[str, V]:
     return {
         name: value
         for name, value in values.items()
-        if (matches is None or matches(name)) and (is_used is None or is_used(value))
+        if (matches is None or matches(name)) and (is_used is None or is_used(name))
     }
 
 

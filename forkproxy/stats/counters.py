@@ -1,4 +1,4 @@
-"""Stat groups, and the registry that gives every figure its place in shared memory and its name.
+"""The registry that gives every figure its place in shared memory, and what a module that counts needs to import.
 
 The rule: on a request's path a statistic is ``group.upstream_rq_total += 1`` (26 ns) and nothing else; no name, no
 lock, no shared memory. A timer in each worker copies the groups that changed into the worker's slab (slab.py), at C
@@ -18,218 +18,49 @@ readers must not touch the rest, since reading an untouched page of a shared map
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
-from typing import ClassVar, TypeAlias, TypeVar, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
 
-from forkproxy.stats import histogram as bins
-from forkproxy.stats.histogram import BinnedHistogram, HistogramPair
+from forkproxy.stats.group import (
+    OTHER_STATUS,
+    Counter,
+    CounterValue,
+    Gauge,
+    GaugeValue,
+    Histogram,
+    HistogramValue,
+    Labels,
+    Layout,
+    SharedGauge,
+    StatGroup,
+    StatusClasses,
+    StatusCodes,
+)
+from forkproxy.stats.histogram import BinnedHistogram, bin_index
 from forkproxy.stats.slab import HEADER_CELLS, Slab
+from forkproxy.stats.snapshot import Snapshot, enter
 
-# A plain figure of a group: write ``group.name += 1``. Counters only grow; of gauges the workers' values are added up.
-Counter: TypeAlias = int
-Gauge: TypeAlias = int
-# A gauge that every worker sets to the same thing (membership_total): the largest value is shown, not the sum.
-SharedGauge: TypeAlias = int
-
-
-class Histogram(dict[int, int]):
-    """Samples since the last flush, value → count: ``histogram[ms] += 1``. Whole numbers from 0 on."""
-
-    __slots__ = ()
-
-    def __missing__(self, value: int) -> int:
-        return 0
-
-
-class StatusCodes(dict[int, int]):
-    """HTTP status → count since the last flush: ``codes[status] += 1``. Shown as name_404, _4xx and _completed."""
-
-    __slots__ = ()
-
-    def __missing__(self, status: int) -> int:
-        return 0
-
-
-class StatusClasses(StatusCodes):
-    """The same on the path, but shown as name_1xx … name_5xx and name_completed only, also while they are zero."""
-
-    __slots__ = ()
-
-
-class Labels(dict[str, int]):
-    """Figures under names known beforehand: ``versions["TLSv1.3"] += 1``. Shown as name.label once not zero.
-
-    The group declares the possible labels in ``labels``; others are counted nowhere.
-    """
-
-    __slots__ = ()
-
-    def __missing__(self, label: str) -> int:
-        return 0
-
+__all__ = [
+    "Counter",
+    "CounterValue",
+    "Gauge",
+    "GaugeValue",
+    "Histogram",
+    "HistogramValue",
+    "Labels",
+    "Registry",
+    "SharedGauge",
+    "Snapshot",
+    "StatGroup",
+    "StatusClasses",
+    "StatusCodes",
+]
 
 _PAGE_CELLS = 512
-_HISTOGRAM_CELLS = 2 * _PAGE_CELLS
 _ARENA_CELLS = 8 * _PAGE_CELLS
-# A status-code block is one page: cell i counts status 100 + i; statuses outside 100–599 share the last cell.
+_HISTOGRAM_CELLS = 2 * _PAGE_CELLS
 _STATUS_CELLS = _PAGE_CELLS
-_OTHER_STATUS = 500
-
-
-class Layout:
-    """What a group class consists of: computed once per class from its annotations.
-
-    Cells of a group: counters, gauges, shared gauges; one "used up to" cell per block; six per StatusClasses; one per
-    label.
-    """
-
-    __slots__ = (
-        *(
-            "additive",
-            "blocks",
-            "cells",
-            "classes",
-            "counters",
-            "figures",
-            "gauges",
-            "getter",
-            "histograms",
-            "labels",
-            "pack",
-        ),
-        *("shared_gauges", "status_codes"),
-    )
-
-    def __init__(self, fields: Mapping[str, str], labels: Mapping[str, tuple[str, ...]]) -> None:
-        def of(kind: str) -> tuple[str, ...]:
-            return tuple(name for name, its_kind in fields.items() if its_kind == kind)
-
-        self.counters = of("Counter")
-        self.gauges = of("Gauge")
-        self.shared_gauges = of("SharedGauge")
-        self.histograms = of("Histogram")
-        self.status_codes = of("StatusCodes")
-        self.figures = self.counters + self.gauges + self.shared_gauges
-        self.blocks = self.histograms + self.status_codes
-        position = len(self.figures) + len(self.blocks)
-        self.classes: dict[str, int] = {}
-        for name in of("StatusClasses"):
-            self.classes[name] = position
-            position += 6
-        self.labels: dict[str, dict[str, int]] = {}
-        for name in of("Labels"):
-            self.labels[name] = {label: position + offset for offset, label in enumerate(labels.get(name, ()))}
-            position += len(self.labels[name])
-        self.cells = position
-        additive_tail = position - len(self.figures) - len(self.blocks)
-        no_sums = len(self.gauges) + len(self.shared_gauges) + len(self.blocks)
-        self.additive = (True,) * len(self.counters) + (False,) * no_sums + (True,) * additive_tail
-        self.pack = struct.Struct(f"={len(self.figures)}q").pack_into
-        self.getter = _getter_of(self.figures)
-
-
-def _getter_of(names: tuple[str, ...]) -> Callable[[object], tuple[int, ...]]:
-    if not names:
-        return lambda group: ()
-    if len(names) == 1:
-        single = attrgetter(names[0])
-        return lambda group: (single(group),)
-    return cast("Callable[[object], tuple[int, ...]]", attrgetter(*names))
-
-
-_KINDS = frozenset({"Counter", "Gauge", "SharedGauge", "Histogram", "StatusCodes", "StatusClasses", "Labels"})
-
-
-class StatGroupType(type):
-    """Turns a group's annotations into slots and a layout."""
-
-    layout: Layout
-    fields: dict[str, str]
-
-    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, object]) -> StatGroupType:
-        own: dict[str, str] = {}
-        annotations = cast("dict[str, object]", namespace.get("__annotations__", {}))
-        for field, annotation in annotations.items():
-            kind = str(annotation).rpartition(".")[2]
-            if kind in _KINDS:
-                own[field] = kind
-            elif not str(annotation).rpartition("typing.")[2].startswith("ClassVar"):
-                raise TypeError(
-                    f"{name}.{field}: {annotation!r} is no kind of statistic; the module that declares a group needs "
-                    "'from __future__ import annotations'"
-                )
-        namespace["__slots__"] = tuple(own)
-        cls = super().__new__(mcs, name, bases, namespace)
-        inherited: dict[str, str] = {}
-        for base in reversed(bases):
-            inherited.update(getattr(base, "fields", {}))
-        cls.fields = inherited | own
-        cls.layout = Layout(cls.fields, cast("Mapping[str, tuple[str, ...]]", getattr(cls, "labels", {})))
-        return cls
-
-
-_FRESH: dict[str, Callable[[], object]] = {
-    "Histogram": Histogram,
-    "StatusCodes": StatusCodes,
-    "StatusClasses": StatusClasses,
-    "Labels": Labels,
-}
-
-
-class StatGroup(metaclass=StatGroupType):
-    """Figures that one thing counts; subclasses annotate them.
-
-        class ClusterStats(StatGroup):
-            upstream_rq_total: Counter
-            upstream_rq_active: Gauge
-            upstream_cx_length_ms: Histogram
-            upstream_rq: StatusCodes
-            circuit_breakers__default__cx_open: Gauge      # "__" is a dot in the name
-
-    Everything starts at zero. ``totals`` names stats that are sums: attribute → the stat name it also counts towards.
-    ``labels``: for each Labels attribute, the labels it may count. ``bare``: the stat's name is the prefix alone.
-    ``hidden``: not in /stats; the plain figures are in ``Snapshot.hidden``.
-    """
-
-    layout: ClassVar[Layout]
-    fields: ClassVar[dict[str, str]]
-    totals: ClassVar[Mapping[str, str]] = {}
-    labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    bare: ClassVar[bool] = False
-    hidden: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        for name, kind in type(self).fields.items():
-            fresh = _FRESH.get(kind)
-            setattr(self, name, fresh() if fresh else 0)
-
-    def __repr__(self) -> str:
-        told = (f"{name}={getattr(self, name)}" for name in type(self).fields if getattr(self, name))
-        return f"<{type(self).__name__} {' '.join(told)}>"
-
-
-class CounterValue(StatGroup):
-    """One counter under a name of its own: ``counter.value += 1``."""
-
-    bare = True
-    value: Counter
-
-
-class GaugeValue(StatGroup):
-    """One gauge under a name of its own; the workers' values are added up."""
-
-    bare = True
-    value: Gauge
-
-
-class HistogramValue(StatGroup):
-    """One histogram under a name of its own: ``histogram.value[ms] += 1``."""
-
-    bare = True
-    value: Histogram
-
+_NOTHING = BinnedHistogram()
 
 G = TypeVar("G", bound=StatGroup)
 
@@ -271,18 +102,6 @@ class _Flusher:
         self.tables: tuple[tuple[dict[int, int] | dict[str, int], str], ...] = tuple(
             (getattr(group, name), name) for name in names
         )
-
-
-class Snapshot:
-    """All figures of one moment by name: ``counters``, ``gauges``, ``histograms``, and what hidden groups counted."""
-
-    __slots__ = ("counters", "gauges", "hidden", "histograms")
-
-    def __init__(self) -> None:
-        self.counters: dict[str, int] = {}
-        self.gauges: dict[str, int] = {}
-        self.hidden: dict[str, int] = {}
-        self.histograms: dict[str, HistogramPair] = {}
 
 
 class _Generation:
@@ -408,10 +227,16 @@ class Registry:
         self._collect_local()
         for placement in self._live():
             row = self._row(placement, slabs, with_base)
+            base = self._base.get(placement) if with_base else None
+            written = [a or b for a, b in zip(row, base, strict=True)] if base else row
             blocks = [self._block(up_to, first, slabs, with_base) for up_to, first in placement.block_cells()]
+            intervals = [
+                self._intervals.get(first, _NOTHING)
+                for first in placement.blocks[: len(placement.cls.layout.histograms)]
+            ]
             prefixes = (placement.prefix, *placement.rolls_up_to)
             for prefix in prefixes:
-                self._name(snapshot, placement, prefix, row, blocks)
+                enter(snapshot, placement.cls, prefix, row, written, blocks, intervals)
         return snapshot
 
     def absorb(self, slab: Slab) -> None:
@@ -501,62 +326,14 @@ class Registry:
         return totals
 
     def _block(self, up_to: int, first: int, slabs: Sequence[Slab], with_base: bool) -> dict[int, int]:
-        """A block's cells that are not zero, by their position, summed."""
+        """A block's cells that were ever written, by their position, summed."""
         counted: dict[int, int] = dict(self._base_blocks.get(first, ())) if with_base else {}
         for slab in slabs:
             if up_to < len(slab) and slab.cells[up_to]:
                 for position, value in enumerate(slab.cells[first : first + slab.cells[up_to]].tolist()):
                     if value:
                         counted[position] = counted.get(position, 0) + value
-        return {position: value for position, value in counted.items() if value}
-
-    def _name(
-        self, snapshot: Snapshot, placement: _Placement, prefix: str, row: list[int], blocks: list[dict[int, int]]
-    ) -> None:
-        """Enter one group's figures into the snapshot under ``prefix``, adding to what is there."""
-        cls = placement.cls
-        layout = cls.layout
-        dotted = f"{prefix}." if prefix else ""
-
-        def names(attribute: str) -> list[str]:
-            if cls.bare:
-                return [prefix]
-            total = cls.totals.get(attribute)
-            own = dotted + attribute.replace("__", ".")
-            return [own] if total is None else [own, dotted + total]
-
-        counters, gauges = snapshot.counters, snapshot.gauges
-        if cls.hidden:
-            counters = gauges = snapshot.hidden
-        for position, attribute in enumerate(layout.figures):
-            figures = counters if position < len(layout.counters) else gauges
-            for name in names(attribute):
-                figures[name] = figures.get(name, 0) + row[position]
-        for attribute, first, bin_counts in zip(layout.histograms, placement.blocks, blocks, strict=False):
-            if attribute in cls.totals and not bin_counts:
-                continue
-            for name in names(attribute):
-                pair = snapshot.histograms.setdefault(name, HistogramPair(BinnedHistogram(), BinnedHistogram()))
-                pair.cumulative.merge(BinnedHistogram(bin_counts))
-                pair.interval.merge(self._intervals.get(first, BinnedHistogram()))
-        for attribute, codes in zip(layout.status_codes, blocks[len(layout.histograms) :], strict=True):
-            for name in names(attribute):
-                if cls.totals.get(attribute) and name == dotted + cls.totals[attribute]:
-                    counters.setdefault(f"{name}_completed", 0)  # Envoy has this one from the start
-                for figure, value in _status_names(name, codes):
-                    counters[figure] = counters.get(figure, 0) + value
-        for attribute, start in layout.classes.items():
-            for name in names(attribute):
-                for number in range(1, 6):
-                    figure = f"{name}_{number}xx"
-                    counters[figure] = counters.get(figure, 0) + row[start + number - 1]
-                figure = f"{name}_completed"
-                counters[figure] = counters.get(figure, 0) + sum(row[start : start + 6])
-        for attribute, labels in layout.labels.items():
-            for label, position in labels.items():
-                if row[position]:
-                    for name in names(attribute):
-                        counters[f"{name}.{label}"] = counters.get(f"{name}.{label}", 0) + row[position]
+        return counted
 
 
 def _positions(
@@ -578,10 +355,10 @@ def _positions(
     number = layout.blocks.index(name)
     if number < len(layout.histograms):
         for value, count in counts.items():
-            yield number, bins.bin_index(value), count
+            yield number, bin_index(value), count
     else:
         for status, count in counts.items():
-            yield number, status - 100 if 100 <= status <= 599 else _OTHER_STATUS, count
+            yield number, status - 100 if 100 <= status <= 599 else OTHER_STATUS, count
 
 
 def _flush_table(placement: _Placement, name: str, table: dict[int, int] | dict[str, int], cells: memoryview) -> None:
@@ -595,17 +372,3 @@ def _flush_table(placement: _Placement, name: str, table: dict[int, int] | dict[
             up_to = placement.start + len(layout.figures) + number
             if cells[up_to] <= position:
                 cells[up_to] = position + 1
-
-
-def _status_names(name: str, codes: Mapping[int, int]) -> Iterator[tuple[str, int]]:
-    """Envoy's stats for counted status codes: one per code, one per class, the sum; none while nothing was counted."""
-    if not codes:
-        return
-    classes: dict[int, int] = {}
-    for position, count in codes.items():
-        if position != _OTHER_STATUS:
-            yield f"{name}_{position + 100}", count
-            classes[position // 100 + 1] = classes.get(position // 100 + 1, 0) + count
-    for number, count in classes.items():
-        yield f"{name}_{number}xx", count
-    yield f"{name}_completed", sum(codes.values())

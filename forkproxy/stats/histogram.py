@@ -33,11 +33,11 @@ def bin_index(value: int) -> int:
 
 
 def bin_bounds(index: int) -> tuple[float, float]:
-    """(lower bound, width) of a bin."""
+    """(lower bound, width) of a bin. The bound is calculated as Envoy does, rounding error included: 110.00000000000001."""
     if index < 10:
         return float(index), 0.1 if index else 0.0
     power, digits = divmod(index - 10, 90)
-    return float((digits + 10) * 10**power), float(10**power)
+    return (digits + 10) / 10.0 * 10.0 ** (power + 1), 10.0**power
 
 
 class BinnedHistogram:

@@ -33,13 +33,13 @@ def test_a_value_goes_into_the_bin_of_its_first_two_digits(value, lower, width):
 @given(st.integers(0, 10**10 - 1))
 def test_every_value_lies_in_its_bin(value):
     lower, width = bin_bounds(bin_index(value))
-    assert lower <= value < lower + width or value == lower == 0
+    assert lower - 1e-5 <= value < lower + width or value == lower == 0
 
 
 def test_bins_are_numbered_without_gaps_and_ascend():
     lowers = [bin_bounds(index)[0] for index in range(BINS)]
     assert lowers == sorted(set(lowers))
-    assert [bin_index(int(lower)) for lower in lowers] == list(range(BINS))
+    assert [bin_index(round(lower)) for lower in lowers] == list(range(BINS))
 
 
 def test_quantiles_of_one_sample_are_the_middle_of_its_bin():

@@ -1,0 +1,109 @@
+"""A moment's figures by name: where numbers in cells become Envoy's statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from forkproxy.stats.group import OTHER_STATUS, StatGroup
+from forkproxy.stats.histogram import BinnedHistogram, HistogramPair
+
+
+class Snapshot:
+    """All figures of one moment by name: ``counters``, ``gauges``, ``histograms``, and what hidden groups counted.
+
+    ``used`` holds the names of counters and gauges that were ever written, also when they are zero now: counters that
+    /reset_counters took back, and the gauges of a group that has counted anything.
+    """
+
+    __slots__ = ("counters", "gauges", "hidden", "histograms", "used")
+
+    def __init__(self) -> None:
+        self.counters: dict[str, int] = {}
+        self.gauges: dict[str, int] = {}
+        self.hidden: dict[str, int] = {}
+        self.used: set[str] = set()
+        self.histograms: dict[str, HistogramPair] = {}
+
+
+def enter(
+    snapshot: Snapshot,
+    cls: type[StatGroup],
+    prefix: str,
+    row: Sequence[int],
+    written: Sequence[int],
+    blocks: Sequence[Mapping[int, int]],
+    intervals: Sequence[BinnedHistogram],
+) -> None:
+    """Enter one group's figures into the snapshot under ``prefix``, adding to what is there.
+
+    ``row``: the group's cells. ``written``: not zero where a cell of it ever was. ``blocks``: what its histograms and status
+    codes counted, in the layout's order; ``intervals``: the histograms' last interval.
+    """
+    layout = cls.layout
+    dotted = f"{prefix}." if prefix else ""
+
+    def names(attribute: str) -> list[str]:
+        return [dotted + suffix if suffix else prefix for suffix in cls.suffixes[attribute]]
+
+    counters, gauges = snapshot.counters, snapshot.gauges
+    if cls.hidden:
+        counters = gauges = snapshot.hidden
+    counts = len(layout.counters)
+    used = snapshot.used
+    is_active = any(written[:counts])
+    suffixes = cls.suffixes
+    for position, attribute in enumerate(layout.figures):
+        figures = counters if position < counts else gauges
+        value = row[position]
+        is_used = written[position] or (is_active and position >= counts)
+        for suffix in suffixes[attribute]:
+            name = dotted + suffix if suffix else prefix
+            figures[name] = figures.get(name, 0) + value
+            if is_used:
+                used.add(name)
+    for attribute, bin_counts, interval in zip(layout.histograms, blocks, intervals, strict=False):
+        if attribute in cls.totals and not bin_counts:
+            continue
+        for name in names(attribute):
+            pair = snapshot.histograms.setdefault(name, HistogramPair(BinnedHistogram(), BinnedHistogram()))
+            pair.cumulative.merge(BinnedHistogram(bin_counts))
+            pair.interval.merge(interval)
+    for attribute, codes in zip(layout.status_codes, blocks[len(layout.histograms) :], strict=True):
+        for name in names(attribute):
+            if cls.totals.get(attribute) and name == dotted + cls.totals[attribute]:
+                counters.setdefault(f"{name}_completed", 0)  # Envoy has this one from the start
+            for figure, value in _status_names(name, codes):
+                counters[figure] = counters.get(figure, 0) + value
+                used.add(figure)
+    for attribute, start in layout.classes.items():
+        for name in names(attribute):
+            for number in range(1, 6):
+                figure = f"{name}_{number}xx"
+                counters[figure] = counters.get(figure, 0) + row[start + number - 1]
+                if written[start + number - 1]:
+                    used.add(figure)
+            figure = f"{name}_completed"
+            counters[figure] = counters.get(figure, 0) + sum(row[start : start + 6])
+            if any(written[start : start + 6]):
+                used.add(figure)
+    for attribute, labels in layout.labels.items():
+        for label, position in labels.items():
+            if written[position]:
+                for name in names(attribute):
+                    figure = f"{name}.{label}"
+                    counters[figure] = counters.get(figure, 0) + row[position]
+                    used.add(figure)
+
+
+def _status_names(name: str, codes: Mapping[int, int]) -> Iterator[tuple[str, int]]:
+    """Envoy's stats for counted status codes: one per code, one per class, the sum; none while nothing was counted."""
+    if not codes:
+        return
+    classes: dict[int, int] = {}
+    for position, count in codes.items():
+        if position != OTHER_STATUS:
+            yield f"{name}_{position + 100}", count
+            classes[position // 100 + 1] = classes.get(position // 100 + 1, 0) + count
+    for number, count in classes.items():
+        yield f"{name}_{number}xx", count
+    yield f"{name}_completed", sum(codes.values())
