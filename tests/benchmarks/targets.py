@@ -21,6 +21,7 @@ import urllib.request
 from tests.benchmarks.cases import KIB_64, MIB, Case
 from tests.support import bootstrap
 from tests.support.envoy import find_envoy
+from tests.support.forkproxy import environment
 from tests.support.proxy import free_ports, process_tree
 
 START_LIMIT_S = 20.0
@@ -93,7 +94,7 @@ class Target:
         cpus = {self.cpu}
         with (self.directory / "output.txt").open("wb") as output:
             self.process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory,
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory, env=environment(),
                 preexec_fn=lambda: os.sched_setaffinity(0, cpus), start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_LIMIT_S
@@ -340,9 +341,7 @@ class Forkproxy(Envoy):
 
     @classmethod
     def missing(cls, case: Case) -> str | None:
-        asked = subprocess.run(
-            [sys.executable, "-m", "forkproxy", "--help"], capture_output=True, cwd=pathlib.Path(__file__).parents[2]
-        )
+        asked = subprocess.run([sys.executable, "-m", "forkproxy", "--help"], capture_output=True, env=environment())
         return None if asked.returncode == 0 else "forkproxy does not run yet"
 
     def command(self) -> list[str]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import pathlib
 import sys
 
 from tests.support.proxy import ProxyProcess
 
+ROOT = pathlib.Path(__file__).parents[2]
 
-def is_runnable() -> bool:
-    """Whether the package can be started at all."""
-    return importlib.util.find_spec("forkproxy") is not None and importlib.util.find_spec("forkproxy.cli") is not None
+
+def environment() -> dict[str, str]:
+    """An environment in which `python -m forkproxy` is the one of this tree, installed or not."""
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *([path] if path else [])])}
 
 
 class Forkproxy(ProxyProcess):
     """forkproxy with one worker process."""
 
     name = "forkproxy"
+
+    def environment(self) -> dict[str, str]:
+        return environment()
 
     def command(self) -> list[str]:
         return [

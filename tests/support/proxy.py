@@ -50,12 +50,17 @@ class ProxyProcess:
         """The program and its arguments."""
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        """The environment it runs in."""
+        return dict(os.environ)
+
     def start(self) -> None:
         """Start and wait until the admin port says LIVE."""
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
-                self.command(), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory
-            )
+                self.command(), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory,
+                env=self.environment(),
+            )  # fmt: skip
         deadline = time.monotonic() + START_LIMIT_S
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
