@@ -21,7 +21,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf import descriptor_pool, message_factory
@@ -344,9 +344,8 @@ class Schema:
 @cache
 def schema() -> Schema:
     """The schema that the build made. Raises FileNotFoundError, saying what to run, in a checkout that is not built."""
-    blob = resources.files("forkproxy.config").joinpath("schema.bin")
     try:
-        return Schema(blob.read_bytes())
+        return Schema(Path(__file__).with_name("schema.bin").read_bytes())
     except FileNotFoundError:
         raise FileNotFoundError("forkproxy/config/schema.bin is missing: run `python scripts/build_schema.py`") from None
 

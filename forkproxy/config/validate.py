@@ -6,7 +6,7 @@ through protobuf's JSON reader to PGV would, but does not stop at the first prob
 It also *normalises* the tree in place, so that ``upgrade`` and ``View`` meet one spelling of everything:
 
 * keys of messages get their proto names (``connectTimeout`` → ``connect_timeout``); of two spellings the last stays;
-* entries whose value is null go (null is "not set"), except in a Struct;
+* entries whose value is null go (null is "not set"), except in a Struct; a null in a list becomes the type's zero;
 * a lone value where a list belongs becomes a list of one, and lists in such lists are flattened, as Envoy reads them;
 * ``value`` of a scalar becomes its field's type: bool, int, float, str; an enum's becomes the value's name in Envoy's
   case, or the number when it has no name. ``text`` keeps what the user wrote;
@@ -19,7 +19,6 @@ A validated tree validates again without a change. Where Envoy's answer is not o
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable
 from typing import Any, Final
@@ -52,6 +51,7 @@ _DURATION = re.compile(r"(-?)(\d+)(?:\.(\d{1,9}))?s\Z")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)\Z")
 _OTHER_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|us|ns|m|h|d)?\Z")
 _SECONDS: Final = {None: 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_CAPITAL = re.compile("[A-Z]")
 _MAX_DURATION_S: Final = 315_576_000_000
 
 # Fields that Envoy 1.8.0 had and that the last v2 schema had already dropped: left alone here, handled by ``upgrade``.
@@ -127,7 +127,7 @@ def base64_bytes(text: str) -> bytes | None:
     text = text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; so is text that is not ASCII
         return None
 
 
@@ -266,7 +266,7 @@ class _Walk:
             return
         node = entry.value
         if field.repeated:
-            items = self._list(entry, node)
+            items = self._list(entry, node, field)
             values = [self._value(item, field, (path, index), message.full_name) for index, item in enumerate(items)]
             if self._rules:
                 for index, value in enumerate(values):
@@ -289,15 +289,18 @@ class _Walk:
                 self._error(node.mark, path, wrong)
                 return
 
-    def _list(self, entry: Entry, node: Node) -> list[Node]:
-        """The items of a repeated field. Envoy takes a lone value for a list of one, and lists within lists as one list."""
+    def _list(self, entry: Entry, node: Node, field: FieldSchema) -> list[Node]:
+        """The items of a repeated field, as Envoy reads them.
+
+        A lone value is a list of one, lists within lists are one list, and a null in a list is the type's zero.
+        """
         if node.kind != "seq":
             entry.value = Node.seq(node.mark, [node])
             return entry.value.items
         if any(item.kind == "seq" or item.is_null for item in node.items):
             flat: list[Node] = []
             _flatten(node.items, flat)
-            node.items = flat
+            node.items = flat if field.shape == "value" else [_zero(n, field) if n.is_null else n for n in flat]
         return node.items
 
     def _map(self, node: Node, field: FieldSchema, path: Path, message: MessageSchema, around: Node) -> None:
@@ -508,7 +511,9 @@ class _Walk:
         return self.message(node, self._schema.message(name), path, holder, in_any=True)
 
     def _unknown_type(self, mark: Mark, path: Path, name: str) -> Any:
-        close = _closest(name, [known for known in self._schema.names() if known.startswith(name[:6])], 2)
+        lower = name.lower()
+        close = next((known for known in self._schema.names() if known.lower() == lower), "") or _closest(
+            name, [known for known in self._schema.names() if known.startswith(name[:6])], 2)
         if close:
             return self._error(mark, (path, "@type"), f"no such message: {name}", f"did you mean {close}?")
         # Not an error: Envoy may have it. It opens a door, as nobody here can tell what it would have guarded.
@@ -616,7 +621,8 @@ class _Walk:
             old = self._schema.message(message.previous)
             if key in old.lookup or key in REMOVED_FROM_V2.get(message.previous, ()):
                 return f'"{key}" belongs to the v2 API; `forkproxy migrate` prints the v3 form'
-        close = _did_you_mean(key, message.fields)
+        snake = _CAPITAL.sub(r"_\g<0>", key).strip("_").lower()
+        close = f'did you mean "{snake}"?' if snake in message.fields else _did_you_mean(key, message.fields)
         if close:
             return close
         line = unknown.entry.key_mark.line
@@ -656,8 +662,17 @@ def _flatten(items: list[Node], into: list[Node]) -> None:
     for item in items:
         if item.kind == "seq":
             _flatten(item.items, into)
-        elif not item.is_null:
+        else:
             into.append(item)
+
+
+def _zero(node: Node, field: FieldSchema) -> Node:
+    """A null's stand-in in a list."""
+    if field.type == "message":
+        return Node.map(node.mark)
+    if field.type in ("string", "bytes"):
+        return Node.scalar("", node.mark)
+    return Node.scalar(False if field.type == "bool" else 0, node.mark)
 
 
 def _is_v2_name(name: str) -> bool:
