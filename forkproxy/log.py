@@ -86,7 +86,10 @@ def configure(
     _output.components = parse_component_levels(component_levels)
     _output.format = format
     _output.path = path
-    _output.fd = _open(path) if path else 2
+    fresh = _open(path) if path else 2
+    if _output.fd != 2:
+        os.close(_output.fd)
+    _output.fd = fresh
     _output.takes_streams = takes_streams and bool(path)
     _redirect_streams()
     _output.colour = not path and "NO_COLOR" not in os.environ and os.isatty(2)

@@ -1,0 +1,31 @@
+"""A signal is a byte, in the order of arrival."""
+
+import os
+import signal
+
+import pytest
+
+from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
+
+
+@pytest.fixture
+def pipe():
+    before = {number: signal.getsignal(number) for number in (*INTENTIONS, signal.SIGCHLD, signal.SIGUSR2)}
+    pipe = SignalPipe()
+    pipe.install()
+    yield pipe
+    pipe.close()
+    for number, action in before.items():
+        signal.signal(number, action)
+
+
+def test_signals_are_noted_in_order(pipe):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    assert pipe.take() == [signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM]
+    assert pipe.take() == []
+
+
+def test_usr2_is_harmless(pipe):
+    os.kill(os.getpid(), signal.SIGUSR2)
+    assert pipe.take() == []
