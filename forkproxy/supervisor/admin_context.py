@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from forkproxy import __version__, log
 from forkproxy.admin import context
+from forkproxy.admin.certificates import certificates_of
 from forkproxy.admin.context import (
     AdminAccess,
     CertificatesView,
@@ -138,8 +139,8 @@ class SupervisorContext:
         ]
 
     def certificates(self) -> Sequence[CertificatesView] | None:
-        """Not read."""
-        return None
+        """Of all TLS contexts."""
+        return certificates_of(self.bootstrap.listeners, self.bootstrap.clusters)
 
     def memory(self) -> MemoryView:
         """Of the supervisor and all workers."""
@@ -190,7 +191,7 @@ class SupervisorContext:
 
     def log_access(self, access: AdminAccess) -> None:
         """One line in the admin's access logs."""
-        _log.debug("request", method=access.method, path=access.path, status=access.status)
+        self._supervisor.admin_log.write(access)
 
     def _drain(self) -> None:
         self._supervisor.want("drain_listeners")

@@ -30,6 +30,7 @@ from forkproxy.stats.counters import Registry
 from forkproxy.stats.slab import Slab
 from forkproxy.supervisor import cpus, listening
 from forkproxy.supervisor.admin_context import AdminService, SupervisorContext
+from forkproxy.supervisor.admin_log import AdminLog
 from forkproxy.supervisor.control_socket import ControlSocket, Reply
 from forkproxy.supervisor.figures import OwnFigures
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
@@ -105,6 +106,7 @@ class Supervisor:
         self.is_drained = False
         """The listeners were drained on request: nothing is accepted until a reload."""
         self.figures = OwnFigures(self.registry)
+        self.admin_log = AdminLog(self.loop)
         self._context = SupervisorContext(self)
         self._admin = AdminService(self.loop, self._context)
         self._load = load
@@ -193,6 +195,7 @@ class Supervisor:
             raise StartFailed(EXIT_FAILURE, str(error)) from None
         self._running = run
         self.figures.on_generation(None, run.bootstrap)
+        self.admin_log.use(run.bootstrap.admin)
         self._admin.serve(run.bootstrap.admin.address, admin_socket, self.options.admin_address_path)
         self._end_interval()
         for (name, _index), binding in run.bindings.items():
@@ -240,6 +243,7 @@ class Supervisor:
         for binding in self._ports:
             self._remove_path(binding)
         self._admin.stop()
+        self.admin_log.close()
         if self._control is not None:
             self._control.close()
         # Answers that were just written leave with the end of a pass.
@@ -369,6 +373,7 @@ class Supervisor:
             log.reopen()
         except OSError as error:
             _log.error("the log cannot be opened again; the old file stays in use", reason=error.strerror)
+        self.admin_log.reopen()
         for worker in self.workers():
             worker.channel.send({"op": "reopen_logs"})
         _log.info("logs opened again")
@@ -420,6 +425,7 @@ class Supervisor:
             return
         self.last_refusal = ""
         self.is_drained = False
+        self.admin_log.use(self.running.bootstrap.admin)
         self._admin.serve(self.running.bootstrap.admin.address, self.running.admin_socket)
         self.figures.on_generation(before.bootstrap, self.running.bootstrap)
         self._context.config_loaded_at = datetime.now(UTC)
