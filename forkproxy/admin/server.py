@@ -32,6 +32,7 @@ HEAD_TIMEOUT_S = 10.0
 EXCHANGE_TIMEOUT_S = 60.0
 REFRESH_TIMEOUT_S = 0.25
 LINGER_S = 1.0
+ACCEPT_RETRY_S = 0.5
 
 _REASONS = {
     200: b"OK",
@@ -110,14 +111,20 @@ class AdminServer:
         self.handlers = AdminHandlers(context)
         self.connections: set[AdminConnection] = set()
         self._sockets = list(sockets)
+        self._retries: dict[socket.socket, Timer] = {}
 
     def start(self) -> None:
         """Begin to accept."""
         for listening in self._sockets:
-            self.loop.register(listening.fileno(), poller.READ, partial(self._accept, listening))
+            self._register(listening)
+
+    def _register(self, listening: socket.socket) -> None:
+        self.loop.register(listening.fileno(), poller.READ, partial(self._accept, listening))
 
     def stop(self) -> None:
         """Stop accepting, and close what is connected once its answer is out."""
+        for retry in self._retries.values():
+            retry.cancel()
         for listening in self._sockets:
             self.loop.unregister(listening.fileno())
         for connection in list(self.connections):
@@ -127,8 +134,13 @@ class AdminServer:
         for _ in range(MAX_ACCEPTS_PER_PASS):
             try:
                 accepted, peer = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
             except OSError:
-                return  # nobody left, or gone again, or no descriptor: the poller tells if there is still somebody
+                # No descriptor or no memory for one more. The poller would report this for ever: look again later.
+                self.loop.unregister(listening.fileno())
+                self._retries[listening] = self.loop.call_later(ACCEPT_RETRY_S, partial(self._register, listening))
+                return
             if len(self.connections) >= MAX_CONNECTIONS:
                 accepted.close()
                 continue

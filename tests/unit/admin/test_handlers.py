@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from forkproxy.admin.context import DRAINING, LOG_LEVELS
 from forkproxy.admin.endpoints import ENDPOINTS
@@ -78,6 +80,22 @@ def test_showing_something_may_be_asked_with_any_method(text):
 
 def test_percent_encoding_is_undone_and_the_first_of_two_values_counts():
     assert parse_target("/%72eady?a=%41&a=2&flag&b=x+y#z") == ("/ready", {"a": "A", "flag": "", "b": "x y"})
+
+
+PARAMETERS = sorted({parameter.name for endpoint in ENDPOINTS for parameter in endpoint.parameters})
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from([endpoint.path for endpoint in ENDPOINTS] + ["", "//", "/stats/"]),
+    st.sampled_from(["GET", "POST", "HEAD", "BREW"]),
+    st.dictionaries(st.sampled_from([*PARAMETERS, "http"]), st.text(max_size=12), max_size=4),
+    st.binary(max_size=30),
+)
+def test_no_request_makes_a_page_fail(context, path, method, query, body):
+    response = AdminHandlers(context).handle(method, path, query, body)
+    assert response.status in (200, 400, 404, 405)
+    assert set(context.levels.values()) <= set(LOG_LEVELS)
 
 
 # Small pages

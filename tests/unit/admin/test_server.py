@@ -1,8 +1,11 @@
 """The admin's HTTP/1.1 over a socket pair: what goes in on one side, what comes out on the other."""
 
+import errno
 import socket
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from forkproxy.admin import server as admin_server
 from forkproxy.admin.server import AdminConnection, AdminServer
@@ -314,6 +317,32 @@ def test_a_peer_that_never_takes_its_answer_is_dropped(peer, clock):
     assert peer.connection.closed
 
 
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.sampled_from(
+                [READY, READY[:20], b"\r\n", b"\r\n\r\n", b"Host: a\r\n", b"POST /logging?", b" HTTP/1.1\r\n"]
+            ),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_comes_there_is_no_exception_and_nothing_stays(server, clock, context, pieces):
+    peer = Peer(server, clock)
+    for piece in pieces:
+        if not peer.connection.closing and not peer.connection.closed:
+            peer.send(piece)
+    answers = peer.read()
+    assert not answers or answers.startswith(b"HTTP/1.1 ")
+    peer.sock.close()
+    peer.turn()
+    peer.turn(admin_server.EXCHANGE_TIMEOUT_S * 2)
+    assert not server.connections
+    assert context.done == []
+
+
 # The log
 
 
@@ -407,3 +436,41 @@ def test_connections_are_limited(loop, context, listening, monkeypatch):
         loop.run_once(0)
     assert not server.connections
     server.stop()
+
+
+def test_without_descriptors_accepting_pauses_instead_of_spinning(loop, context, clock):
+    class Exhausted:
+        """A listening socket in a process that has no descriptor left."""
+
+        def __init__(self, sock):
+            self.sock, self.accepts, self.exhausted = sock, 0, True
+
+        def fileno(self):
+            return self.sock.fileno()
+
+        def accept(self):
+            self.accepts += 1
+            if self.exhausted:
+                raise OSError(errno.EMFILE, "EMFILE")
+            return self.sock.accept()
+
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind("\0forkproxy-admin-test-" + str(id(sock)))
+    sock.listen()
+    sock.setblocking(False)
+    listening = Exhausted(sock)
+    server = AdminServer(loop, context, [listening])
+    server.start()
+    with connect(sock):
+        for _ in range(5):
+            loop.run_once(0)
+        assert listening.accepts == 1
+        listening.exhausted = False
+        clock.now += admin_server.ACCEPT_RETRY_S + 0.01
+        for _ in range(3):
+            loop.run_once(0)
+        assert len(server.connections) == 1
+    for _ in range(3):
+        loop.run_once(0)
+    server.stop()
+    sock.close()
