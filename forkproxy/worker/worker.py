@@ -46,8 +46,19 @@ class RunnableGeneration(Protocol):
     def connections(self) -> int:
         """Downstream connections open now."""
 
-    def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]]) -> None:
+    @property
+    def accepted(self) -> int:
+        """Downstream connections accepted so far."""
+
+    @property
+    def requests(self) -> int:
+        """Requests so far."""
+
+    def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]], slot: int) -> None:
         """Serve ``sockets``, by listener name and address index. ConfigError or OSError when it cannot."""
+
+    def sync_stats(self) -> None:
+        """Bring up to date what is not counted as it happens; figures are read next."""
 
     def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
         """A cluster's endpoints as DNS has them now; also called before ``start``."""
@@ -128,7 +139,7 @@ class Worker:
                 after_fork.become(start.identity)
             for cluster, endpoints in start.endpoints.items():
                 self._generation.set_endpoints(cluster, endpoints)
-            self._generation.start(self._loop, start.sockets)
+            self._generation.start(self._loop, start.sockets, start.slot)
         except ConfigError as error:
             return self._fail(EXIT_CANNOT_BUILD, str(error))
         except OSError as error:
@@ -215,7 +226,11 @@ class Worker:
     def _write_figures(self) -> None:
         slab = self._slab.cells
         slab[cells.HEARTBEAT_NS] = slab[cells.FLUSHED_NS] = monotonic_ns()
-        slab[cells.CONNECTIONS] = self._generation.connections
+        generation = self._generation
+        generation.sync_stats()
+        slab[cells.CONNECTIONS] = generation.connections
+        slab[cells.ACCEPTED] = generation.accepted
+        slab[cells.REQUESTS] = generation.requests
         self._start.stats.flush(self._slab)
 
     def _on_exception(self, exception: Exception, callback: object) -> None:

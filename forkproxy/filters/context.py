@@ -1,0 +1,47 @@
+"""What a filter is given: a FilterContext when it is made, in the supervisor, and a WorkerContext when it starts, in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from forkproxy.config.build.access_log import AccessLogConfig
+from forkproxy.config.build.bootstrap import NodeConfig
+from forkproxy.config.build.core import Where
+from forkproxy.net.loop import Loop
+from forkproxy.stats.counters import Registry
+from forkproxy.upstream.cluster import Cluster
+
+
+@dataclass(slots=True)
+class FilterContext:
+    """For ``from_config``.
+
+    ``registry``: statistics, ``registry.counter("my_filter.seen")`` for a counter of one's own.
+    ``cluster(name)``: the live cluster, None when there is none. Connections may only be made after ``start``.
+    ``access_logs(configs)``: the access logs of a list of configurations.
+    ``stat_prefix``: of the connection manager for HTTP filters ("http.ingress"), of the listener for network filters.
+    """
+
+    registry: Registry
+    cluster: Callable[[str], Cluster | None]
+    access_logs: Callable[[Sequence[AccessLogConfig]], list[Any]]
+    listener_name: str
+    listener_stat_prefix: str
+    node: NodeConfig = field(default_factory=NodeConfig)
+    stat_prefix: str = ""
+    where: Where = field(default_factory=Where)
+    report_exception: Callable[[str, Exception], None] | None = None
+    tls: bool = False
+    """The filter chain's transport is TLS."""
+    local_ip: str = ""
+    """This machine's first address that is not loopback: what x-forwarded-for says for a client on this machine."""
+
+
+@dataclass(slots=True)
+class WorkerContext:
+    """For ``start``: ``loop`` is the worker's loop; ``slot`` its number from 0."""
+
+    loop: Loop
+    slot: int = 0

@@ -1,0 +1,1 @@
+"""HTTP (L7) filters."""

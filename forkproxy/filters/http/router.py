@@ -1,0 +1,461 @@
+"""The router: the last HTTP filter, which sends the request to an endpoint and brings the response back.
+
+    - name: envoy.filters.http.router
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+        dynamic_stats: false     # no per-code counters and histograms per cluster
+        suppress_envoy_headers: true
+
+Bodies of local replies, response flags and response code details are Envoy's (docs: "Response code details").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forkproxy.config.build.router import RouterConfig
+from forkproxy.filters.context import FilterContext, WorkerContext
+from forkproxy.http import response_flags as flags
+from forkproxy.http.filter import DataResult, HookResult, HttpFilter
+from forkproxy.http.headers import Headers
+from forkproxy.http.headers import get as get_header
+from forkproxy.http.headers import set_ as set_header
+from forkproxy.http.stream import Stream
+from forkproxy.net.filter import STOP_ITERATION
+from forkproxy.net.loop import Loop
+from forkproxy.router.rewrite import rewrite_host
+from forkproxy.stats.groups import RouterStats
+from forkproxy.upstream.cluster import Cluster
+from forkproxy.upstream.endpoint import Endpoint
+from forkproxy.upstream.http_pool import (
+    RESET_CONNECTION_TERMINATION,
+    RESET_CONNECTION_TIMEOUT,
+    RESET_LOCAL_CONNECTION_FAILURE,
+    RESET_OVERFLOW,
+    RESET_PROTOCOL_ERROR,
+    RESET_REMOTE_CONNECTION_FAILURE,
+    Http1Client,
+)
+
+_join_header = b": ".join
+_join_lines = b"\r\n".join
+
+_SMALL_NUMBERS = tuple([b"%d" % number for number in range(1024)])
+_EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_SERVICE_TIME = b"x-envoy-upstream-service-time"
+
+# Methods whose requests get no "content-length: 0" when they have no body (RFC 9110 section 8.6).
+_BODILESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
+
+# reset reason → (response flag, status)
+_FAILURES: dict[str, tuple[int, int]] = {
+    RESET_CONNECTION_TERMINATION: (flags.UC, 503),
+    RESET_PROTOCOL_ERROR: (flags.UPE, 502),
+    RESET_REMOTE_CONNECTION_FAILURE: (flags.UF, 503),
+    RESET_LOCAL_CONNECTION_FAILURE: (flags.UF, 503),
+    RESET_CONNECTION_TIMEOUT: (flags.UF, 503),
+    RESET_OVERFLOW: (flags.UO, 503),
+}
+
+_DIRECT_CONTENT_TYPE = b"content-type"
+
+
+def _milliseconds(number: int) -> bytes:
+    return _SMALL_NUMBERS[number] if 0 <= number < 1024 else b"%d" % number
+
+
+class Router(HttpFilter):
+    """See the module's text."""
+
+    terminal = True
+
+    def __init__(self, config: RouterConfig, stats: RouterStats) -> None:
+        self.stats = stats
+        self.dynamic_stats = config.dynamic_stats
+        self.envoy_headers = not config.suppress_envoy_headers
+        self.respect_expected_timeout = config.respect_expected_rq_timeout
+        self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
+
+    @classmethod
+    def from_config(cls, config: RouterConfig, context: FilterContext) -> Router:
+        """Counts under the connection manager's prefix, ``http.<stat_prefix>``."""
+        return cls(config, context.registry.group(RouterStats, context.stat_prefix))
+
+    def start(self, worker: WorkerContext) -> None:
+        """Keep the loop for its clock."""
+        self.loop = worker.loop
+
+    # -- the request
+
+    def decode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> HookResult:
+        """Choose cluster and endpoint, finish the head, ask the endpoint's pool for a connection."""
+        stats = self.stats
+        stats.rq_total += 1
+        route = stream.route
+        if route is None:
+            stats.no_route += 1
+            stream.send_local_reply(404, details="route_not_found", flags=flags.NR)
+            return STOP_ITERATION
+        if route.kind:
+            self._answer(stream, route)
+            return STOP_ITERATION
+        cluster: Cluster | None = route.cluster or route.find_cluster(stream)
+        if cluster is None:
+            stats.no_cluster += 1
+            stream.send_local_reply(route.cluster_not_found_status, details="cluster_not_found", flags=flags.NC)
+            return STOP_ITERATION
+        stream.cluster = cluster
+        timeout_s: float | None = route.timeout_s
+        if timeout_s is not None and self.envoy_headers:
+            milliseconds = b"%d" % (timeout_s * 1000)
+            if self.respect_expected_timeout:
+                set_header(headers, _EXPECTED_TIMEOUT, milliseconds)
+            else:
+                headers.append((_EXPECTED_TIMEOUT, milliseconds))
+        endpoint = cluster.pick()
+        if endpoint is None:
+            self._no_healthy_upstream(stream, cluster)
+            return STOP_ITERATION
+        stream.endpoint = endpoint
+        if route.finalize_request is not None:
+            route.finalize_request(stream)
+        if route.rewrite is not None:
+            route.rewrite(stream, self.envoy_headers)
+        if route.auto_host_rewrite and endpoint.hostname:
+            rewrite_host(stream, endpoint.hostname.encode(), route.append_x_forwarded_host, self.envoy_headers)
+        if route.idle_timeout_set:
+            stream.idle_timeout_s = float("inf") if route.idle_timeout_s is None else route.idle_timeout_s
+            stream.http.watch(self.loop.now + stream.idle_timeout_s)
+        if cluster.stats.upstream_rq_active >= cluster.config.circuit_breakers.max_requests:
+            cluster.stats.upstream_rq_pending_overflow += 1
+            self._fail(stream, cluster, endpoint, RESET_OVERFLOW, "")
+            return STOP_ITERATION
+        stream.attempt_count = 1
+        virtual_host = route.virtual_host
+        if virtual_host.include_request_attempt_count:
+            set_header(stream.request_headers, b"x-envoy-attempt-count", b"1")
+        request = UpstreamRequest(self, stream, cluster, endpoint, end_stream)
+        stream.upstream = request
+        if end_stream:
+            request.request_ended(timeout_s)
+        endpoint.pool.acquire(request)
+        return None
+
+    def decode_data(self, stream: Stream, data: bytes, end_stream: bool) -> DataResult:
+        """Pass a piece of the body on."""
+        request = stream.upstream
+        if request is not None:
+            request.send_data(data, end_stream, None)
+            if end_stream and not stream.ended:
+                request.request_ended(stream.route.timeout_s)
+        return None
+
+    def decode_trailers(self, stream: Stream, trailers: Headers) -> HookResult:
+        """Pass the trailers on, which end the request."""
+        request = stream.upstream
+        if request is not None:
+            request.send_data(b"", True, trailers)
+            if not stream.ended:
+                request.request_ended(stream.route.timeout_s)
+        return None
+
+    # -- answers without an endpoint
+
+    def _answer(self, stream: Stream, route: Any) -> None:
+        if route.redirect is not None:
+            self.stats.rq_redirect += 1
+            status, location = route.redirect(stream)
+            stream.send_local_reply(status, headers=[(b"location", location)], details="direct_response")
+            return
+        self.stats.rq_direct_response += 1
+        status, body = route.direct
+        stream.send_local_reply(status, body, details="direct_response", headers_first=True)
+
+    def _no_healthy_upstream(self, stream: Stream, cluster: Cluster) -> None:
+        stream.attempt_count = 1
+        cluster.stats.upstream_cx_none_healthy += 1
+        if self.dynamic_stats:
+            cluster.stats.external__upstream_rq[503] += 1
+        stream.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flags=flags.UH)
+
+    def _fail(self, stream: Stream, cluster: Cluster, endpoint: Endpoint, reason: str, transport: str) -> None:
+        """The exchange ended before the response's head, or in the middle of the response."""
+        flag, status = _FAILURES[reason]
+        stream.upstream = None
+        spelled = reason.replace(" ", "_")
+        if transport:
+            stream.upstream_transport_failure_reason = transport
+            spelled = f"{spelled}|{transport.replace(' ', '_')}"
+        if stream.response_started:
+            self.stats.rq_reset_after_downstream_response_started += 1
+            stream.send_local_reply(status, details=f"upstream_reset_after_response_started{{{spelled}}}", flags=flag)
+            return
+        if self.dynamic_stats:
+            cluster.stats.external__upstream_rq[status] += 1
+        endpoint.stats.rq_error += 1
+        headers: Headers | None = None
+        if reason is RESET_OVERFLOW:
+            headers = [(b"x-envoy-overloaded", b"true")] if self.envoy_headers else None
+            details = "upstream_reset_before_response_started{overflow}"
+        else:
+            details = f"upstream_reset_before_response_started{{{spelled}}}"
+        stream.send_local_reply(
+            status,
+            b"upstream connect error or disconnect/reset before headers. reset reason: " + reason.encode(),
+            headers=headers,
+            details=details,
+            flags=flag,
+        )
+
+
+class UpstreamRequest:
+    """The exchange of one stream with one endpoint: what the pool and the connection manager talk to."""
+
+    __slots__ = (
+        "_client",
+        "_end_stream",
+        "_ended_at",
+        "_held",
+        "_held_bytes",
+        "_holding_downstream",
+        "_paused",
+        "_send_chunked",
+        "cluster",
+        "endpoint",
+        "router",
+        "stream",
+    )
+
+    def __init__(self, router: Router, stream: Stream, cluster: Cluster, endpoint: Endpoint, end_stream: bool) -> None:
+        self.router = router
+        self.stream = stream
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self._end_stream = end_stream
+        self._client: Http1Client | None = None
+        self._held: list[tuple[bytes, bool, Headers | None]] | None = None
+        self._held_bytes = 0
+        self._holding_downstream = False
+        self._paused = False
+        self._send_chunked = False
+        self._ended_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<UpstreamRequest {self.stream!r} to {self.endpoint.address} {'sent' if self._client else 'waiting'}>"
+
+    # -- towards upstream
+
+    def request_ended(self, timeout_s: float | None) -> None:
+        """The request is complete: the route's timeout begins (Envoy: it covers the response, not the request's body)."""
+        stream = self.stream
+        self._ended_at = now = self.router.loop.now
+        if timeout_s is not None:
+            stream.response_deadline = deadline = now + timeout_s
+            stream.http.watch(deadline)
+
+    def on_ready(self, client: Http1Client) -> None:
+        """PoolRequest: send the head, and what has come of the body meanwhile."""
+        stream = self.stream
+        self._client = client
+        connection = client.connection
+        stream.upstream_connection = connection
+        stream.upstream_first_tx = self.router.loop.now
+        method = stream.method
+        client.begin(self, method == b"HEAD")
+        headers = stream.request_headers
+        if self._end_stream:
+            tail = b"\r\n\r\n" if method in _BODILESS_METHODS else self._tail_without_body(headers)
+            client.request_sent = True
+        elif get_header(headers, b"content-length") is None:
+            self._send_chunked = True
+            tail = b"\r\ntransfer-encoding: chunked\r\n\r\n"
+        else:
+            tail = b"\r\n\r\n"
+        key_format = stream.http.manager.settings.header_key_format
+        if key_format is None:
+            lines = _join_lines(map(_join_header, headers))
+            host = b"host"
+        else:
+            lines = _join_lines([key_format(name) + b": " + value for name, value in headers])
+            host = key_format(b"host")
+            tail = tail.replace(b"transfer-encoding", key_format(b"transfer-encoding"))
+            tail = tail.replace(b"content-length", key_format(b"content-length"))
+        if not lines:
+            tail = tail[2:]
+        connection.write(
+            b"%b %b HTTP/1.1\r\n%b: %b\r\n%b%b"
+            % (method, stream.path or stream.authority, host, stream.authority, lines, tail)
+        )
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._held_bytes = 0
+            for data, end_stream, trailers in held:
+                self.send_data(data, end_stream, trailers)
+            self._release_downstream()
+
+    def _tail_without_body(self, headers: Headers) -> bytes:
+        if get_header(headers, b"content-length") is None:
+            return b"\r\ncontent-length: 0\r\n\r\n"
+        return b"\r\n\r\n"
+
+    def send_data(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
+        """A piece of the request body."""
+        client = self._client
+        if client is None:
+            self._hold(data, end_stream, trailers)
+            return
+        connection = client.connection
+        if data:
+            if self._send_chunked:
+                connection.write(b"%x\r\n" % len(data))
+                connection.write(data)
+                connection.write(b"\r\n")
+            else:
+                connection.write(data)
+        if end_stream:
+            client.request_sent = True
+            self._end_stream = True
+            if self._send_chunked:
+                lines = [_join_header(trailer) + b"\r\n" for trailer in trailers or ()]
+                connection.write(b"0\r\n" + b"".join(lines) + b"\r\n")
+
+    def _hold(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
+        # No connection yet: keep the piece, and stop reading above the buffer limit.
+        if self._held is None:
+            self._held = []
+        self._held.append((data, end_stream, trailers))
+        self._held_bytes += len(data)
+        downstream = self.stream.connection
+        if self._held_bytes > downstream.high_watermark and not self._holding_downstream:
+            self._holding_downstream = True
+            downstream.pause_reading()
+
+    def on_upstream_above_high_watermark(self) -> None:
+        """PoolRequest: read no more from downstream."""
+        if not self._holding_downstream:
+            self._holding_downstream = True
+            self.stream.connection.pause_reading()
+
+    def on_upstream_below_low_watermark(self) -> None:
+        """PoolRequest: go on reading."""
+        self._release_downstream()
+
+    def _release_downstream(self) -> None:
+        if self._holding_downstream:
+            self._holding_downstream = False
+            connection = self.stream.connection
+            if not connection.closed:
+                connection.resume_reading()
+
+    # -- towards downstream
+
+    def on_response_interim(self, status: int, headers: Headers) -> None:
+        """PoolRequest: a 1xx response."""
+        if self.router.dynamic_stats:
+            self.cluster.stats.external__upstream_rq[status] += 1
+        self.stream.http.encode_interim(self.stream, status, headers)
+
+    def on_response_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
+        """PoolRequest: the response's head."""
+        stream = self.stream
+        router = self.router
+        now = router.loop.now
+        stream.upstream_first_rx = now
+        stream.last_activity = now
+        if router.dynamic_stats:
+            self.cluster.stats.external__upstream_rq[status] += 1
+        if status >= 500:
+            self.endpoint.stats.rq_error += 1
+        else:
+            self.endpoint.stats.rq_success += 1
+        if router.envoy_headers and self._ended_at:
+            assert self._client is not None
+            elapsed = _milliseconds(int((now - self._ended_at) * 1000))
+            if self._client.codec.has_service_time:
+                set_header(headers, _SERVICE_TIME, elapsed)
+            else:
+                headers.append((_SERVICE_TIME, elapsed))
+        route = stream.route
+        if route.virtual_host.include_attempt_count_in_response:
+            set_header(headers, b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
+        stream.status = status
+        if route.finalize_response is not None:
+            route.finalize_response(stream, headers)
+        stream.details = "via_upstream"
+        if end_stream:
+            self._finish(now)
+        stream.encode_headers(status, headers, end_stream)
+
+    def on_response_data(self, data: bytes) -> None:
+        """PoolRequest: a piece of the response's body."""
+        self.stream.encode_data(data, False)
+
+    def on_response_complete(self, trailers: Headers | None) -> None:
+        """PoolRequest: the response has ended."""
+        stream = self.stream
+        self._finish(self.router.loop.now)
+        if trailers is None:
+            stream.encode_data(b"", True)
+        else:
+            stream.encode_trailers(trailers)
+
+    def _finish(self, now: float) -> None:
+        stream = self.stream
+        stream.upstream_last_rx = now
+        client = self._client
+        if client is not None and client.request_sent:
+            # Only now may the stream forget this exchange; one whose request is still under way has to be cut.
+            stream.upstream = None
+        if self.router.dynamic_stats and self._ended_at:
+            self.cluster.stats.external__upstream_rq_time[int((now - self._ended_at) * 1000)] += 1
+        if self._paused or self._holding_downstream:
+            self._let_go()
+
+    def on_reset(self, reason: str, transport_failure_reason: str) -> None:
+        """PoolRequest: the exchange failed."""
+        self._let_go()
+        if self.stream.upstream is self:
+            if self._client is None and reason is not RESET_OVERFLOW:
+                self.stream.upstream_connection = None
+            self.router._fail(self.stream, self.cluster, self.endpoint, reason, transport_failure_reason)
+
+    # -- UpstreamHandle: what the connection manager asks
+
+    def reset(self) -> None:
+        """The downstream side is over: give the exchange up."""
+        client = self._client
+        self._let_go()
+        if client is None:
+            self.endpoint.pool.cancel_pending(self)
+        elif client.request is self:
+            if self.stream.response_flags & flags.DC:
+                self.cluster.stats.upstream_rq_tx_reset += 1
+            client.cancel()
+
+    def on_response_timeout(self) -> None:
+        """The route's timeout has passed."""
+        stream = self.stream
+        self.cluster.stats.upstream_rq_timeout += 1
+        self.endpoint.stats.rq_timeout += 1
+        if not stream.response_started and self.router.dynamic_stats:
+            self.cluster.stats.external__upstream_rq[504] += 1
+        stream.send_local_reply(504, b"upstream request timeout", details="response_timeout", flags=flags.UT)
+
+    def pause(self) -> None:
+        """The downstream side is full."""
+        if not self._paused and self._client is not None:
+            self._paused = True
+            self.cluster.stats.upstream_flow_control_paused_reading_total += 1
+            self._client.connection.pause_reading()
+
+    def resume(self) -> None:
+        """It has room again."""
+        if self._paused and self._client is not None:
+            self._paused = False
+            self.cluster.stats.upstream_flow_control_resumed_reading_total += 1
+            if not self._client.connection.closed:
+                self._client.connection.resume_reading()
+
+    def _let_go(self) -> None:
+        self.resume()
+        self._release_downstream()

@@ -1,0 +1,145 @@
+"""HTTP as a network filter: makes the connection manager of a filter chain from its configuration.
+
+    - name: envoy.filters.network.http_connection_manager
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+        stat_prefix: ingress_http
+        route_config: {…}
+        http_filters: [{name: envoy.filters.http.router, typed_config: {…}}]
+
+Everything that can be decided now is decided here; ``http.connection_manager`` runs what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from forkproxy.access_log.formatter import compile_header_value
+from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
+from forkproxy.filters import factory
+from forkproxy.filters.context import FilterContext, WorkerContext
+from forkproxy.http.chain import HttpFilterChain
+from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
+from forkproxy.http.http1 import ServerSettings
+from forkproxy.net.connection import Connection
+from forkproxy.net.filter import NetworkFilter
+from forkproxy.net.timers import NEVER
+from forkproxy.router.table import RouteTable
+from forkproxy.stats.groups import Http1Stats, HttpConnectionManagerStats, ListenerHttpStats
+
+
+class HttpConnectionManagerFilter(NetworkFilter):
+    """See the module's text."""
+
+    terminal = True
+
+    def __init__(self, manager: ConnectionManager, routes: RouteTable) -> None:
+        self.manager = manager
+        self.routes = routes
+
+    @classmethod
+    def from_config(cls, config: HttpConnectionManagerConfig, context: FilterContext) -> HttpConnectionManagerFilter:
+        """Compile routes, filters and access logs. ConfigError for what only shows then."""
+        prefix = f"http.{config.stat_prefix}"
+        listener_prefix = f"listener.{context.listener_stat_prefix}.http.{config.stat_prefix}"
+        registry = context.registry
+        routes = RouteTable(config.route_table, compile_format=compile_header_value, cluster_lookup=context.cluster)
+        routes.bind()
+        where, context.stat_prefix = context.where, prefix
+        filters = factory.http_filters(config.http_filters, context)
+        context.where = where
+        manager = ConnectionManager(
+            _settings(config, context),
+            HttpFilterChain(filters),
+            routes.match,
+            stats=registry.group(HttpConnectionManagerStats, prefix),
+            codes=registry.group(ListenerHttpStats, listener_prefix, rolls_up_to=(prefix,)).downstream_rq,
+            http1_stats=registry.group(Http1Stats, "http1"),
+            access_logs=context.access_logs(config.access_logs),
+            log_filter_exception=context.report_exception,
+        )
+        return cls(manager, routes)
+
+    def start(self, worker: WorkerContext) -> None:
+        """Start the HTTP filters too."""
+        self.manager.start(worker.loop)
+        for http_filter in self.manager.chain.filters:
+            http_filter.start(worker)
+
+    def stop(self) -> None:
+        """Answer with ``connection: close`` from now on."""
+        self.manager.drain()
+        for http_filter in self.manager.chain.filters:
+            http_filter.stop()
+
+    def reader(self, connection: Connection) -> Callable[[bytes], None]:
+        """An HttpConnection reads the connection."""
+        http = HttpConnection(self.manager, connection)
+        if connection.filter_state is None:
+            connection.filter_state = {}
+        connection.filter_state[self] = http
+        return http.on_data
+
+    def on_close(self, connection: Connection, reason: str) -> None:
+        """Tell the HttpConnection."""
+        if connection.filter_state is not None:
+            http: HttpConnection | None = connection.filter_state.get(self)
+            if http is not None:
+                http.on_close(reason)
+
+
+def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> ConnectionManagerSettings:
+    codec = ServerSettings(
+        max_headers_bytes=config.max_request_headers_kb * 1024,
+        max_headers_count=config.max_headers_count,
+        accept_http_10=config.accept_http_10,
+        default_host_for_http_10=config.default_host_for_http_10.encode(),
+        allow_absolute_url=config.allow_absolute_url,
+        allow_chunked_length=config.allow_chunked_length,
+        enable_trailers=config.enable_trailers,
+        reject_underscores=config.headers_with_underscores_action == "REJECT_REQUEST",
+        drop_underscores=config.headers_with_underscores_action == "DROP_HEADER",
+    )
+    settings = ConnectionManagerSettings(codec)
+    settings.scheme = b"https" if context.tls else b"http"
+    settings.local_ip = context.local_ip.encode()
+    settings.add_user_agent = config.add_user_agent
+    settings.service_cluster = context.node.cluster.encode()
+    settings.service_node = context.node.id.encode()
+    settings.server_name = config.server_name.encode()
+    settings.server_header_transformation = config.server_header_transformation
+    settings.via = b"1.1 " + config.via.encode() if config.via else b""
+    settings.use_remote_address = config.use_remote_address
+    settings.xff_num_trusted_hops = config.xff_num_trusted_hops
+    settings.append_x_forwarded_for = not config.skip_xff_append
+    settings.generate_request_id = config.generate_request_id
+    settings.preserve_external_request_id = config.preserve_external_request_id
+    settings.request_id_in_response = config.always_set_request_id_in_response
+    settings.proxy_100_continue = config.proxy_100_continue
+    settings.normalize_path = config.normalize_path
+    settings.merge_slashes = config.merge_slashes
+    settings.path_with_escaped_slashes_action = config.path_with_escaped_slashes_action
+    settings.strip_matching_host_port = config.strip_matching_host_port
+    settings.strip_any_host_port = config.strip_any_host_port
+    settings.strip_trailing_host_dot = config.strip_trailing_host_dot
+    if config.header_key_format == "proper_case_words":
+        settings.header_key_format = proper_case
+    settings.idle_timeout_s = _or_never(config.idle_timeout_s)
+    settings.stream_idle_timeout_s = _or_never(config.stream_idle_timeout_s)
+    settings.request_timeout_s = _or_never(config.request_timeout_s)
+    settings.request_headers_timeout_s = _or_never(config.request_headers_timeout_s)
+    settings.max_connection_duration_s = _or_never(config.max_connection_duration_s)
+    settings.max_stream_duration_s = _or_never(config.max_stream_duration_s)
+    settings.max_requests_per_connection = config.max_requests_per_connection
+    settings.delayed_close_timeout_s = config.delayed_close_timeout_s or 0.0
+    settings.stream_error_on_invalid_http_message = config.stream_error_on_invalid_http_message
+    return settings
+
+
+def _or_never(seconds: float | None) -> float:
+    return NEVER if seconds is None else seconds
+
+
+def proper_case(name: bytes) -> bytes:
+    """``x-request-id`` → ``X-Request-Id`` (Envoy: HeaderKeyFormat.proper_case_words)."""
+    return b"-".join([word[:1].upper() + word[1:] for word in name.split(b"-")])

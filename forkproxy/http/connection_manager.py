@@ -1,0 +1,1018 @@
+"""The connection manager: downstream HTTP connections, their streams in order, and the headers Envoy adds to both messages.
+
+``ConnectionManager`` is one per filter chain entry and worker; ``HttpConnection`` is one per downstream connection. HTTP/1
+answers in the order of the requests: one stream is active, pipelined requests wait in a queue while reading is paused.
+
+The order and the presence of every header added here were asked of real Envoy (tests/conformance).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from forkproxy.http import response_flags as flags
+from forkproxy.http.chain import HttpFilterChain
+from forkproxy.http.codec import CodecError
+from forkproxy.http.headers import Headers
+from forkproxy.http.headers import get as get_header
+from forkproxy.http.headers import set_ as set_header
+from forkproxy.http.http1 import HAS_FORWARDED_FOR, HAS_FORWARDED_PROTO, HAS_REQUEST_ID, ServerCodec, ServerSettings
+from forkproxy.http.path import normalise_path
+from forkproxy.http.request_id import make_request_ids
+from forkproxy.http.status import HTTP_10, HTTP_11
+from forkproxy.http.status import reason as reason_phrase
+from forkproxy.http.stream import Stream
+from forkproxy.net import address as addresses
+from forkproxy.net.connection import REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.loop import Loop
+from forkproxy.net.timers import NEVER
+
+_SERVER = 1
+_DATE = 2
+_CONTENT_LENGTH = 3
+_HOP = 4
+_ENCODE_CODES: dict[bytes, int] = {
+    b"server": _SERVER,
+    b"date": _DATE,
+    b"content-length": _CONTENT_LENGTH,
+    b"transfer-encoding": _HOP,
+    b"connection": _HOP,
+    b"keep-alive": _HOP,
+    b"proxy-connection": _HOP,
+}
+_header_code = _ENCODE_CODES.get
+_join_header = b": ".join
+_join_lines = b"\r\n".join
+
+_NO_HOST = bytes(bytearray(b"(none)"))
+"""An object of its own, compared by identity."""
+
+SMALL_CHUNK_BYTES = 16384
+MAX_QUEUED_BODY_BYTES = 1 << 20
+
+_LOOPBACK = frozenset(("127.0.0.1", "::1"))
+
+OVERWRITE = "OVERWRITE"
+APPEND_IF_ABSENT = "APPEND_IF_ABSENT"
+PASS_THROUGH = "PASS_THROUGH"
+
+# Request headers that only the inside may set; requests from outside lose them (Envoy: "HTTP header sanitizing").
+_SANITISED_ALWAYS = frozenset(
+    (
+        *(
+            b"x-envoy-internal",
+            b"x-envoy-retriable-status-codes",
+            b"x-envoy-retriable-header-names",
+            b"x-envoy-ip-tags",
+        ),
+        *(b"x-envoy-max-retries", b"x-envoy-retry-on", b"x-envoy-retry-grpc-on", b"x-envoy-force-trace"),
+        *(
+            b"x-envoy-upstream-rq-timeout-ms",
+            b"x-envoy-upstream-rq-per-try-timeout-ms",
+            b"x-envoy-expected-rq-timeout-ms",
+        ),
+        *(b"x-envoy-upstream-alt-stat-name", b"x-envoy-upstream-rq-timeout-alt-response", b"x-forwarded-client-cert"),
+        *(b"x-envoy-hedge-on-per-try-timeout", b"x-envoy-upstream-stream-duration-ms"),
+    )
+)
+_SANITISED_AT_THE_EDGE = frozenset(
+    (
+        *(b"x-envoy-decorator-operation", b"x-envoy-downstream-service-cluster", b"x-envoy-downstream-service-node"),
+        *(b"x-envoy-original-path", b"x-envoy-original-host", b"x-envoy-external-address"),
+    )
+)
+
+
+class UpstreamHandle(Protocol):
+    """What the router leaves on ``stream.upstream``: the running exchange with an endpoint."""
+
+    def reset(self) -> None:
+        """Give the exchange up; nothing more is told to the stream."""
+
+    def on_response_timeout(self) -> None:
+        """The route's timeout has passed."""
+
+    def pause(self) -> None:
+        """The downstream side is full: read no more of the response."""
+
+    def resume(self) -> None:
+        """Go on reading."""
+
+
+class AccessLogger(Protocol):
+    """An access log."""
+
+    def log(self, stream: Any) -> None: ...
+
+
+class ConnectionManagerSettings:
+    """What a connection manager does, in the terms of the request path (seconds, bytes, NEVER for a timeout that is off)."""
+
+    __slots__ = (
+        *("add_user_agent", "append_x_forwarded_for", "codec", "delayed_close_timeout_s", "generate_request_id"),
+        *("local_ip", "scheme"),
+        *("header_key_format", "idle_timeout_s", "max_connection_duration_s", "max_requests_per_connection"),
+        *("max_stream_duration_s", "merge_slashes", "normalize_path", "path_with_escaped_slashes_action"),
+        *("preserve_external_request_id", "proxy_100_continue", "request_headers_timeout_s", "request_id_in_response"),
+        *("request_timeout_s", "server_header_transformation", "server_name", "service_cluster"),
+        *("stream_error_on_invalid_http_message", "stream_idle_timeout_s", "strip_any_host_port", "service_node"),
+        *("strip_matching_host_port", "strip_trailing_host_dot", "use_remote_address", "via", "xff_num_trusted_hops"),
+    )
+
+    def __init__(self, codec: ServerSettings | None = None) -> None:
+        self.codec = codec or ServerSettings()
+        self.scheme = b"http"
+        self.local_ip = b""
+        self.add_user_agent = False
+        self.service_cluster = b""
+        self.service_node = b""
+        self.server_name = b"envoy"
+        self.server_header_transformation = OVERWRITE
+        self.via = b""
+        self.use_remote_address = False
+        self.xff_num_trusted_hops = 0
+        self.append_x_forwarded_for = True
+        self.generate_request_id = True
+        self.preserve_external_request_id = False
+        self.request_id_in_response = False
+        self.proxy_100_continue = False
+        self.normalize_path = False
+        self.merge_slashes = False
+        self.path_with_escaped_slashes_action = "KEEP_UNCHANGED"
+        self.strip_matching_host_port = False
+        self.strip_any_host_port = False
+        self.strip_trailing_host_dot = False
+        self.header_key_format: Callable[[bytes], bytes] | None = None
+        self.idle_timeout_s = 3600.0
+        self.stream_idle_timeout_s = 300.0
+        self.request_timeout_s = NEVER
+        self.request_headers_timeout_s = NEVER
+        self.max_connection_duration_s = NEVER
+        self.max_stream_duration_s = NEVER
+        self.max_requests_per_connection = 0
+        self.delayed_close_timeout_s = 1.0
+        self.stream_error_on_invalid_http_message = False
+
+
+class ConnectionManager:
+    """What all connections of one HttpConnectionManager entry share in a worker."""
+
+    __slots__ = (
+        *("add_server", "overwrite_server"),
+        *("_date_line", "_date_until", "access_logs", "chain", "codes", "connections", "draining", "http1_stats"),
+        *("log_filter_exception", "loop", "match", "plain", "request_ids", "server_line", "settings", "stats"),
+    )
+
+    def __init__(
+        self,
+        settings: ConnectionManagerSettings,
+        chain: HttpFilterChain,
+        match: Callable[[Any], Any],
+        stats: Any,
+        codes: dict[int, int],
+        http1_stats: Any,
+        access_logs: Sequence[AccessLogger] = (),
+        log_filter_exception: Callable[[str, Exception], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.chain = chain
+        self.match = match
+        self.stats = stats
+        self.codes = codes
+        self.http1_stats = http1_stats
+        self.access_logs = tuple(log.log for log in access_logs)
+        self.log_filter_exception = log_filter_exception
+        self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
+        self.connections: set[HttpConnection] = set()
+        self.draining = False
+        self.request_ids: list[bytes] = []
+        self.server_line = b"server: " + settings.server_name
+        self.overwrite_server = settings.server_header_transformation == OVERWRITE
+        self.add_server = settings.server_header_transformation != PASS_THROUGH
+        self._date_line = b""
+        self._date_until = 0.0
+        # Nothing configured that touches a request's head beyond x-forwarded-proto and the request id.
+        self.plain = not (
+            settings.use_remote_address
+            or settings.via
+            or settings.add_user_agent
+            or settings.normalize_path
+            or settings.merge_slashes
+            or settings.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
+            or settings.strip_any_host_port
+            or settings.strip_matching_host_port
+            or settings.strip_trailing_host_dot
+        )
+
+    def start(self, loop: Loop) -> None:
+        """In the worker, before the first connection."""
+        self.loop = loop
+        self.request_ids = []  # what the supervisor may have made must not be handed out twice
+
+    def on_filter_exception(self, filter_name: str, error: Exception) -> None:
+        """A filter raised: logged with its name."""
+        if self.log_filter_exception is not None:
+            self.log_filter_exception(filter_name, error)
+
+    def date_line(self, now: float) -> bytes:
+        """``date: …`` for the response, made once a second (RFC 9110 section 6.6.1)."""
+        if now >= self._date_until:
+            wall = self.loop.wall()
+            self._date_line = b"date: " + time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(wall)).encode()
+            self._date_until = now + 1.0 - wall % 1.0
+        return self._date_line
+
+    def drain(self) -> None:
+        """Answer with ``connection: close`` from now on. Who is between two requests keeps the connection for the moment:
+        closing it now could meet a request under way. ``close_idle`` follows."""
+        self.draining = True
+
+    def close_idle(self, for_s: float) -> None:
+        """Close the connections that have been without a request for ``for_s`` seconds."""
+        before = self.loop.now - for_s
+        for http in list(self.connections):
+            http.close_if_idle_since(before)
+
+    def sync_bytes(self) -> None:
+        """Bring the byte counters up to date with the open connections. Before statistics are read."""
+        for http in self.connections:
+            http.sync_bytes()
+
+
+class _Queued:
+    """A pipelined request that waits for its turn."""
+
+    __slots__ = ("body", "complete", "end_stream", "error", "flags", "stream", "trailers", "upgrade")
+
+    def __init__(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes) -> None:
+        self.stream = stream
+        self.end_stream = end_stream
+        self.flags = request_flags
+        self.upgrade = upgrade
+        self.body: list[bytes] = []
+        self.complete = end_stream
+        self.trailers: Headers | None = None
+        self.error: CodecError | None = None
+
+
+class HttpConnection:
+    """One downstream HTTP/1 connection: a ServerSink, and the sink of its streams' responses."""
+
+    __slots__ = (
+        *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_message_start", "_queue"),
+        *("_queue_paused", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "manager"),
+        *("requests", "started", "stream"),
+    )
+
+    def __init__(self, manager: ConnectionManager, connection: Connection) -> None:
+        self.manager = manager
+        self.connection = connection
+        self.chain = manager.chain
+        self.codec = ServerCodec(self, manager.settings.codec)
+        self.stream: Stream | None = None
+        self.close_after = False
+        self.http_10 = False
+        self.requests = 0
+        loop = manager.loop
+        self.started = self.idle_since = now = loop.now
+        self._message_start = 0.0
+        self._queue: list[_Queued] = []
+        self._queue_paused = False
+        self._advancing = False
+        self._chunked = False
+        self._bytes_received_seen = 0
+        self._bytes_sent_seen = 0
+        settings = manager.settings
+        self._timer = loop.timer(self._on_timer)
+        first = min(settings.idle_timeout_s, settings.max_connection_duration_s)
+        if first != NEVER:
+            self._timer.arm(now + first)
+        connection.on_above_high_watermark = self._on_above_high_watermark
+        connection.on_below_low_watermark = self._on_below_low_watermark
+        manager.connections.add(self)
+        stats = manager.stats
+        stats.downstream_cx_total += 1
+        stats.downstream_cx_active += 1
+        stats.downstream_cx_http1_total += 1
+        stats.downstream_cx_http1_active += 1
+        if manager.settings.scheme == b"https":
+            stats.downstream_cx_ssl_total += 1
+            stats.downstream_cx_ssl_active += 1
+
+    def __repr__(self) -> str:
+        return f"<HttpConnection {self.connection!r} requests={self.requests} queue={len(self._queue)} {self.stream!r}>"
+
+    # -- bytes from downstream
+
+    def on_data(self, data: bytes) -> None:
+        """The connection's read callback."""
+        codec = self.codec
+        if codec.idle:
+            self._message_start = self.manager.loop.now
+        try:
+            codec.feed(data)
+        except CodecError as error:
+            self._on_codec_error(error)
+            return
+        stream = self.stream
+        if stream is not None:
+            stream.last_activity = self.manager.loop.now
+        elif not codec.idle:
+            self._watch_head()
+
+    def _watch_head(self) -> None:
+        # A head has begun and is not complete.
+        settings = self.manager.settings
+        deadline = self._message_start + min(settings.request_headers_timeout_s, settings.stream_idle_timeout_s)
+        if deadline < self._timer.deadline:
+            self._timer.arm(deadline)
+
+    def decode_headers(self, end_stream: bool) -> None:
+        """ServerSink: a request head is complete."""
+        connection = self.connection
+        if connection.closing or connection.closed or self.close_after:
+            return  # nothing after the last request of a connection is looked at
+        codec = self.codec
+        manager = self.manager
+        stats = manager.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
+        stats.downstream_rq_active += 1
+        stream = Stream(
+            self,
+            codec.method,
+            codec.path,
+            codec.authority,
+            codec.headers,
+            b"HTTP/1.0" if codec.http_10 else b"HTTP/1.1",
+            self._message_start,
+        )
+        if not codec.has_host:
+            stream.authority = _NO_HOST  # told from an empty one; answered in _begin_stream
+        self.http_10 = codec.http_10
+        if codec.connection_close or (codec.http_10 and not codec.connection_keep_alive):
+            self.close_after = True
+        if codec.dropped_underscores:
+            manager.http1_stats.dropped_headers_with_underscores += codec.dropped_underscores
+            codec.dropped_underscores = 0
+        if codec.expect_continue and not end_stream:
+            self._expect_continue(stream)
+        if self.stream is not None or self._queue:
+            self._queue.append(_Queued(stream, end_stream, codec.flags, codec.upgrade))
+            if not self._queue_paused:
+                self._queue_paused = True
+                connection.pause_reading()
+            return
+        self._begin_stream(stream, end_stream, codec.flags, codec.upgrade)
+
+    def _expect_continue(self, stream: Stream) -> None:
+        if self.manager.settings.proxy_100_continue:
+            stream.request_headers.append((b"expect", b"100-continue"))
+        elif self.stream is None and not self._queue:
+            # RFC 9110 section 10.1.1; a pipelined request's body is here or under way anyway.
+            self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.manager.codes[100] += 1
+
+    def decode_data(self, data: bytes) -> None:
+        """ServerSink: a piece of the request body."""
+        if self._queue:
+            self._queue[-1].body.append(data)
+        elif self.stream is not None:
+            self.stream.decode_data(data, False)
+
+    def decode_complete(self, trailers: Headers | None) -> None:
+        """ServerSink: the request body has ended."""
+        if self._queue:
+            self._queue[-1].complete = True
+            self._queue[-1].trailers = trailers
+        elif self.stream is not None:
+            self._complete_request(self.stream, trailers)
+
+    def _complete_request(self, stream: Stream, trailers: Headers | None) -> None:
+        stream.request_ended = True
+        stream.request_complete = self.manager.loop.now
+        if trailers is None:
+            stream.decode_data(b"", True)
+        else:
+            stream.decode_trailers(trailers)
+
+    def _on_codec_error(self, error: CodecError) -> None:
+        stats = self.manager.stats
+        if self.connection.closing or self.connection.closed:
+            return
+        stats.downstream_cx_protocol_error += 1
+        if error.details == "http1.unexpected_underscore":
+            self.manager.http1_stats.requests_rejected_with_underscores_in_headers += 1
+        self.connection.pause_reading()
+        active = self.stream
+        if active is not None and not active.request_ended and not self._queue:
+            self._refuse(active, error)  # its body is broken
+        elif self._queue and not self._queue[-1].complete:
+            self._queue[-1].error = error
+        else:
+            # A head that is none: a stream of its own, after those before it.
+            stats.downstream_rq_total += 1
+            stats.downstream_rq_http1_total += 1
+            stats.downstream_rq_active += 1
+            now = self.manager.loop.now
+            stream = Stream(self, b"", b"", b"", [], b"HTTP/1.1", now)
+            if active is not None or self._queue:
+                queued = _Queued(stream, False, 0, b"")
+                queued.error = error
+                self._queue.append(queued)
+            else:
+                self.stream = stream
+                self._refuse(stream, error)
+
+    def _refuse(self, stream: Stream, error: CodecError) -> None:
+        self.close_after = True
+        self.http_10 = False
+        stream.response_flags |= flags.DPE
+        stream.send_local_reply(error.status, reason_phrase(error.status).encode(), details=error.details)
+
+    # -- the beginning of a stream
+
+    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes) -> None:
+        manager = self.manager
+        settings = manager.settings
+        self.stream = stream
+        self.requests += 1
+        now = manager.loop.now
+        if end_stream:
+            stream.request_ended = True
+            stream.request_complete = now
+        if stream.authority is _NO_HOST:
+            stream.authority = b""
+            self._reject(stream, 400, "missing_host_header")
+            return
+        path = stream.path
+        if (b"#" in path or path[:1] != b"/") and not self._check_path(stream, path):
+            return
+        headers = stream.request_headers
+        if manager.plain and not request_flags & ~32:
+            headers.append((b"x-forwarded-proto", settings.scheme))
+            if settings.generate_request_id:
+                ids = manager.request_ids
+                if not ids:
+                    ids = manager.request_ids = make_request_ids()
+                stream.request_id = request_id = ids.pop()
+                headers.append((b"x-request-id", request_id))
+        elif not self._mutate_request(stream, request_flags):
+            return
+        stream.route = manager.match(stream)
+        if upgrade and not self._check_upgrade(stream):
+            return
+        deadline = now + settings.stream_idle_timeout_s
+        if settings.request_timeout_s != NEVER or settings.max_stream_duration_s != NEVER:
+            deadline = min(deadline, stream.start + min(settings.request_timeout_s, settings.max_stream_duration_s))
+        if deadline < self._timer.deadline:
+            self._timer.arm(deadline)
+        if manager.draining or (
+            settings.max_requests_per_connection and self.requests >= settings.max_requests_per_connection
+        ):
+            self._close_after_this()
+        stream.decode_headers(end_stream)
+
+    def _close_after_this(self) -> None:
+        stats = self.manager.stats
+        if not self.close_after:
+            if self.manager.draining:
+                stats.downstream_cx_drain_close += 1
+            else:
+                stats.downstream_cx_max_requests_reached += 1
+        self.close_after = True
+
+    def _reject(self, stream: Stream, status: int, details: str, close: bool = True) -> None:
+        if close and not self.manager.settings.stream_error_on_invalid_http_message:
+            self.close_after = True
+        stream.send_local_reply(status, details=details)
+
+    def _check_path(self, stream: Stream, path: bytes) -> bool:
+        if stream.method == b"CONNECT":
+            return True
+        if path[:1] != b"/":
+            self.manager.stats.downstream_rq_non_relative_path += 1
+            self._reject(stream, 404, "absolute_path_rejected", close=False)
+        else:
+            self.manager.stats.downstream_rq_failed_path_normalization += 1
+            self._reject(stream, 400, "path_normalization_failed")
+        return False
+
+    def _check_upgrade(self, stream: Stream) -> bool:
+        self.manager.stats.downstream_rq_ws_on_non_ws_route += 1
+        self.close_after = True
+        stream.send_local_reply(403, details="upgrade_failed")
+        return False
+
+    def _mutate_request(self, stream: Stream, request_flags: int) -> bool:
+        """The heads that are not plain. False: answered already."""
+        settings = self.manager.settings
+        if not self._normalise(stream):
+            return False
+        edge = settings.use_remote_address
+        if request_flags & ~(1 | 2 | 4 | 16 | 32):
+            stream.request_headers = [
+                header
+                for header in stream.request_headers
+                if header[0] not in _SANITISED_ALWAYS and not (edge and header[0] in _SANITISED_AT_THE_EDGE)
+            ]
+        headers = stream.request_headers
+        scheme = settings.scheme
+        if edge:
+            self._forwarded_for_at_the_edge(stream, scheme)
+        else:
+            if request_flags & HAS_FORWARDED_FOR:
+                self._trust_forwarded_for(stream)
+            if not request_flags & HAS_FORWARDED_PROTO:
+                headers.append((b"x-forwarded-proto", scheme))
+        if settings.add_user_agent:
+            set_header(headers, b"x-envoy-downstream-service-cluster", settings.service_cluster)
+            if settings.service_node:
+                set_header(headers, b"x-envoy-downstream-service-node", settings.service_node)
+            if get_header(headers, b"user-agent") is None:
+                headers.append((b"user-agent", settings.service_cluster))
+        if settings.via:
+            before = get_header(headers, b"via")
+            set_header(headers, b"via", b"%b, %b" % (before, settings.via) if before else settings.via)
+        self._set_request_id(stream, request_flags, edge)
+        return True
+
+    def _set_request_id(self, stream: Stream, request_flags: int, edge: bool) -> None:
+        settings = self.manager.settings
+        headers = stream.request_headers
+        if request_flags & HAS_REQUEST_ID and (not edge or settings.preserve_external_request_id):
+            stream.request_id = get_header(headers, b"x-request-id") or b""
+            if stream.request_id:
+                return
+        if settings.generate_request_id:
+            ids = self.manager.request_ids
+            if not ids:
+                ids = self.manager.request_ids = make_request_ids()
+            stream.request_id = ids.pop()
+            set_header(headers, b"x-request-id", stream.request_id)
+        elif request_flags & HAS_REQUEST_ID and edge:
+            headers[:] = [header for header in headers if header[0] != b"x-request-id"]
+
+    def _forwarded_for_at_the_edge(self, stream: Stream, scheme: bytes) -> None:
+        settings = self.manager.settings
+        headers = stream.request_headers
+        peer = self.connection.remote_address
+        peer_ip = peer[0] if isinstance(peer, tuple) else ""
+        forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
+        client = peer_ip
+        hops = settings.xff_num_trusted_hops
+        if hops:
+            # The trusted proxies before us have appended what they saw: count back from the end.
+            chain = [part.strip() for part in forwarded.split(b",")]
+            if forwarded and len(chain) >= hops:
+                client = _ip_text(chain[-hops]) or peer_ip
+        if settings.append_x_forwarded_for and peer_ip:
+            # Envoy: a client on this machine is known to the next hop by this machine's address.
+            own = settings.local_ip if settings.local_ip and peer_ip in _LOOPBACK else peer_ip.encode()
+            set_header(headers, b"x-forwarded-for", b"%b,%b" % (forwarded, own) if forwarded else own)
+        if not hops or get_header(headers, b"x-forwarded-proto") is None:
+            set_header(headers, b"x-forwarded-proto", scheme)
+        if client:
+            headers.append((b"x-envoy-external-address", client.encode()))
+            if client != peer_ip:
+                stream.remote_address = addresses.text((client, 0))
+
+    def _trust_forwarded_for(self, stream: Stream) -> None:
+        # Without use_remote_address the header is what says who the client is.
+        hops = self.manager.settings.xff_num_trusted_hops
+        forwarded = b",".join([value for name, value in stream.request_headers if name == b"x-forwarded-for"])
+        chain = [part.strip() for part in forwarded.split(b",")]
+        if len(chain) > hops:
+            client = _ip_text(chain[-1 - hops])
+            if client:
+                stream.remote_address = addresses.text((client, 0))
+
+    def _normalise(self, stream: Stream) -> bool:
+        settings = self.manager.settings
+        if settings.strip_any_host_port or settings.strip_matching_host_port:
+            self._strip_port(stream, settings.strip_any_host_port)
+        if settings.strip_trailing_host_dot and stream.authority:
+            host, colon, port = stream.authority.partition(b":")
+            if host.endswith(b"."):
+                stream.authority = host[:-1] + colon + port
+        if stream.method == b"CONNECT" or not (
+            settings.normalize_path
+            or settings.merge_slashes
+            or settings.path_with_escaped_slashes_action != "KEEP_UNCHANGED"
+        ):
+            return True
+        outcome, path = normalise_path(
+            stream.path, settings.normalize_path, settings.merge_slashes, settings.path_with_escaped_slashes_action
+        )
+        stats = self.manager.stats
+        if outcome == "reject":
+            stats.downstream_rq_failed_path_normalization += 1
+            self._reject(stream, 400, "path_normalization_failed")
+            return False
+        if outcome == "redirect":
+            stats.downstream_rq_redirected_with_normalized_path += 1
+            stream.send_local_reply(307, headers=[(b"location", path)], details="path_normalization_failed")
+            return False
+        stream.path = path
+        return True
+
+    def _strip_port(self, stream: Stream, any_port: bool) -> None:
+        host = stream.authority
+        colon = host.rfind(b":")
+        if colon < 0 or colon < host.rfind(b"]"):
+            return
+        port = host[colon + 1 :]
+        local = self.connection.local_socket_address()
+        if any_port or (isinstance(local, tuple) and port == b"%d" % local[1]):
+            stream.authority = host[:colon]
+
+    # -- the response
+
+    def encode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> None:
+        """The head leaves, with what every response carries."""
+        manager = self.manager
+        settings = manager.settings
+        status = stream.status
+        lines: list[bytes] = []
+        add = lines.append
+        framed = dated = served = False
+        for header in headers:
+            code = _header_code(header[0])
+            if code is None:
+                add(_join_header(header))
+            elif code == _CONTENT_LENGTH:
+                if status != 204 and status >= 200:
+                    framed = True
+                    add(_join_header(header))
+            elif code == _DATE:
+                dated = True
+                add(_join_header(header))
+            elif code == _SERVER:
+                served = True
+                add(manager.server_line if manager.overwrite_server else _join_header(header))
+        if not dated:
+            add(manager.date_line(manager.loop.now))
+        if not served and manager.add_server:
+            add(manager.server_line)
+        if settings.via or settings.request_id_in_response:
+            self._more_response_headers(stream, lines)
+        if self.close_after:
+            add(b"connection: close")
+        elif end_stream and not stream.request_ended:
+            self.close_after = True
+            add(b"connection: close")
+        elif self.http_10:
+            if not framed and not end_stream:
+                self.close_after = True
+                add(b"connection: close")
+            else:
+                add(b"connection: keep-alive")
+        self._chunked = False
+        if not framed and status not in (204, 304) and status >= 200:
+            if end_stream and stream.method != b"HEAD":
+                add(b"content-length: 0")
+            elif self.http_10:
+                pass  # ends with the connection
+            else:
+                self._chunked = True
+                add(b"transfer-encoding: chunked")
+        if settings.header_key_format is not None:
+            lines = [_reformat(line, settings.header_key_format) for line in lines]
+        lines.append(b"\r\n")
+        data = (HTTP_10 if self.http_10 else HTTP_11)[status] + _join_lines(lines)
+        self.connection.write(data)
+        if end_stream:
+            self._end_response(stream)
+
+    def _more_response_headers(self, stream: Stream, lines: list[bytes]) -> None:
+        settings = self.manager.settings
+        if settings.request_id_in_response and stream.request_id:
+            lines.append(b"x-request-id: " + stream.request_id)
+        if settings.via:
+            for index, line in enumerate(lines):
+                if line.startswith(b"via: "):
+                    lines[index] = line + b", " + settings.via
+                    return
+            lines.append(b"via: " + settings.via)
+
+    def encode_data(self, stream: Stream, data: bytes, end_stream: bool) -> None:
+        """A piece of the body leaves."""
+        if data and stream.method != b"HEAD":
+            connection = self.connection
+            stream.bytes_sent += len(data)
+            if not self._chunked:
+                connection.write(data)
+            elif len(data) <= SMALL_CHUNK_BYTES:
+                connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+            else:
+                connection.write(b"%x\r\n" % len(data))
+                connection.write(data)
+                connection.write(b"\r\n")
+            if stream.ended:
+                return  # the write met the high watermark and its consequences
+            stream.last_activity = self.manager.loop.now
+        if end_stream:
+            if self._chunked and stream.method != b"HEAD":
+                self.connection.write(b"0\r\n\r\n")
+            self._end_response(stream)
+
+    def encode_trailers(self, stream: Stream, trailers: Headers) -> None:
+        """The body ends with trailers; only chunked messages to clients of a listener that enables them carry any."""
+        if self._chunked and stream.method != b"HEAD":
+            if self.manager.settings.codec.enable_trailers:
+                lines = [_join_header(trailer) for trailer in trailers]
+                self.connection.write(b"0\r\n" + b"".join([line + b"\r\n" for line in lines]) + b"\r\n")
+            else:
+                self.connection.write(b"0\r\n\r\n")
+        self._end_response(stream)
+
+    def encode_interim(self, stream: Stream, status: int, headers: Headers) -> None:
+        """A 1xx response on its way through (only 100, when proxy_100_continue asks for it)."""
+        if not stream.response_started and self.manager.settings.proxy_100_continue and status == 100:
+            self.connection.write(
+                HTTP_11[status] + b"".join([_join_header(header) + b"\r\n" for header in headers]) + b"\r\n"
+            )
+            self.manager.codes[status] += 1
+
+    def _end_response(self, stream: Stream) -> None:
+        stream.response_ended = True
+        if not stream.request_ended:
+            stats = self.manager.stats
+            stats.downstream_rq_response_before_rq_complete += 1
+            stats.downstream_rq_rx_reset += 1
+            self.reset_upstream(stream)
+            self.close_after = True
+        self._end_stream(stream)
+
+    def break_off(self, stream: Stream) -> None:
+        """The response cannot be completed after its head has left: the client must see that (RFC 9112 section 8)."""
+        stats = self.manager.stats
+        stats.downstream_rq_tx_reset += 1
+        stats.downstream_rq_rx_reset += 1
+        self.close_after = True
+        self._end_stream(stream)
+
+    def response_too_large(self, stream: Stream) -> None:
+        """A filter holds more of the response than the buffer limit allows."""
+        self.manager.stats.rs_too_large += 1
+        stream.encode_held = None
+        if self.connection.bytes_sent or stream.response_ended:
+            pass
+        stream.response_started = False
+        stream.send_local_reply(500, b"Internal Server Error", details="response_payload_too_large")
+
+    def reset_upstream(self, stream: Stream) -> None:
+        """Give the exchange with the endpoint up, if there is one."""
+        upstream = stream.upstream
+        if upstream is not None:
+            stream.upstream = None
+            upstream.reset()
+
+    def _end_stream(self, stream: Stream) -> None:
+        # The one place where a stream ends.
+        manager = self.manager
+        now = manager.loop.now
+        stream.ended = True
+        stream.end = now
+        stats = manager.stats
+        stats.downstream_rq_active -= 1
+        if stream.status:
+            manager.codes[stream.status] += 1
+        stats.downstream_rq_time[int((now - stream.start) * 1000)] += 1
+        stream.decode_held = stream.encode_held = None
+        chain = self.chain
+        if chain.on_stream_complete:
+            self._tell_filters(stream)
+        for log in manager.access_logs:
+            log(stream)
+        stream.upstream = None
+        if self.stream is not stream:
+            return
+        self.stream = None
+        self.idle_since = now
+        connection = self.connection
+        if self.close_after:
+            self._drop_queue()
+            if stream.request_ended and self.codec.idle:
+                connection.close()
+            else:
+                # Bytes may still be under way: a plain close could make the kernel reset what we have just sent.
+                connection.close_lingering(manager.settings.delayed_close_timeout_s)
+        elif self._queue:
+            self._advance()
+
+    def _tell_filters(self, stream: Stream) -> None:
+        for on_stream_complete in self.chain.on_stream_complete:
+            try:
+                on_stream_complete(stream)
+            except Exception as error:
+                self.manager.on_filter_exception(self.chain.name_of(on_stream_complete), error)
+
+    def _advance(self) -> None:
+        # Answers that are made at once end their stream inside _begin_stream: go on here, not deeper.
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._queue and self.stream is None and not self.connection.closing and not self.connection.closed:
+            queued = self._queue.pop(0)
+            stream = queued.stream
+            stream.last_activity = self.manager.loop.now
+            if queued.error is not None and not stream.method:
+                self.stream = stream
+                self._refuse(stream, queued.error)
+                break
+            self._begin_stream(stream, queued.end_stream, queued.flags, queued.upgrade)
+            if not queued.end_stream:
+                for data in queued.body:
+                    stream.decode_data(data, False)
+                if queued.complete:
+                    if not stream.ended:
+                        self._complete_request(stream, queued.trailers)
+                elif queued.error is not None and not stream.ended:
+                    self._refuse(stream, queued.error)
+        self._advancing = False
+        if not self._queue and self._queue_paused:
+            self._queue_paused = False
+            if not self.connection.closed:
+                self.connection.resume_reading()
+
+    def _drop_queue(self) -> None:
+        if self._queue:
+            self.manager.stats.downstream_rq_active -= len(self._queue)
+            self._queue.clear()
+
+    # -- flow control
+
+    def _on_above_high_watermark(self) -> None:
+        stream = self.stream
+        self.manager.stats.downstream_flow_control_paused_reading_total += 1
+        if stream is not None and stream.upstream is not None:
+            stream.upstream.pause()
+
+    def _on_below_low_watermark(self) -> None:
+        stream = self.stream
+        self.manager.stats.downstream_flow_control_resumed_reading_total += 1
+        if stream is not None and stream.upstream is not None:
+            stream.upstream.resume()
+
+    # -- time
+
+    def watch(self, deadline: float) -> None:
+        """``_on_timer`` must come at ``deadline`` at the latest."""
+        if deadline < self._timer.deadline:
+            self._timer.arm(deadline)
+
+    def _on_timer(self) -> None:
+        """Find what has run out, and when to look again. Runs at most once per timeout and connection, not per request."""
+        manager = self.manager
+        settings = manager.settings
+        now = manager.loop.now
+        connection = self.connection
+        if connection.closing or connection.closed:
+            return
+        stream = self.stream
+        if stream is not None:
+            again = self._check_stream(stream, now)
+        elif not self.codec.idle:
+            again = self._check_head(now)
+        else:
+            again = self.idle_since + settings.idle_timeout_s
+            if now >= again:
+                manager.stats.downstream_cx_idle_timeout += 1
+                connection.close()
+                return
+        if connection.closing or connection.closed:
+            return
+        limit = self.started + settings.max_connection_duration_s
+        if now >= limit and not self.close_after:
+            manager.stats.downstream_cx_max_duration_reached += 1
+            if stream is None:
+                connection.close()
+                return
+            self.close_after = True
+            limit = NEVER
+        if limit > now:
+            again = min(again, limit)
+        if again != NEVER:
+            self._timer.arm(again)
+
+    def _check_head(self, now: float) -> float:
+        settings = self.manager.settings
+        deadline = self._message_start + min(settings.request_headers_timeout_s, settings.stream_idle_timeout_s)
+        if now < deadline:
+            return deadline
+        stats = self.manager.stats
+        stats.downstream_rq_header_timeout += 1
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
+        stats.downstream_rq_active += 1
+        self.stream = stream = Stream(self, b"", b"", b"", [], b"HTTP/1.1", self._message_start)
+        self.close_after = True
+        stream.send_local_reply(408, b"request header timeout", details="request_header_timeout")
+        return NEVER
+
+    def _check_stream(self, stream: Stream, now: float) -> float:
+        settings = self.manager.settings
+        stats = self.manager.stats
+        if now >= stream.response_deadline and stream.upstream is not None:
+            stream.response_deadline = NEVER
+            stream.upstream.on_response_timeout()
+            return now
+        again = stream.response_deadline
+        if not stream.request_ended and settings.request_timeout_s != NEVER:
+            deadline = stream.start + settings.request_timeout_s
+            if now >= deadline:
+                stats.downstream_rq_timeout += 1
+                stream.send_local_reply(408, b"request timeout", details="request_overall_timeout")
+                return now
+            again = min(again, deadline)
+        if settings.max_stream_duration_s != NEVER:
+            deadline = stream.start + settings.max_stream_duration_s
+            if now >= deadline:
+                stats.downstream_rq_max_duration_reached += 1
+                stream.send_local_reply(
+                    504, b"downstream duration timeout", details="max_duration_timeout", flags=flags.DT
+                )
+                return now
+            again = min(again, deadline)
+        idle_s = settings.stream_idle_timeout_s if stream.idle_timeout_s is None else stream.idle_timeout_s
+        deadline = stream.last_activity + idle_s
+        if now >= deadline:
+            stats.downstream_rq_idle_timeout += 1
+            status = 504 if stream.request_ended else 408
+            stream.send_local_reply(status, b"stream timeout", details="stream_idle_timeout", flags=flags.SI)
+            return now
+        return min(again, deadline)
+
+    # -- the end of the connection
+
+    def close_if_idle_since(self, before: float) -> None:
+        """Close when no request has been under way since ``before`` (on the loop's clock)."""
+        if self.stream is None and not self._queue and self.codec.idle and self.idle_since <= before:
+            self.connection.close()
+
+    def sync_bytes(self) -> None:
+        """Add to the statistics what was received and sent since the last time."""
+        connection = self.connection
+        stats = self.manager.stats
+        stats.downstream_cx_rx_bytes_total += connection.bytes_received - self._bytes_received_seen
+        stats.downstream_cx_tx_bytes_total += connection.bytes_sent - self._bytes_sent_seen
+        self._bytes_received_seen = connection.bytes_received
+        self._bytes_sent_seen = connection.bytes_sent
+
+    def on_close(self, reason: str) -> None:
+        """The connection is gone."""
+        manager = self.manager
+        stats = manager.stats
+        remote = reason in (REMOTE_CLOSE, REMOTE_RESET)
+        stream = self.stream
+        self.sync_bytes()
+        stats.downstream_cx_active -= 1
+        stats.downstream_cx_http1_active -= 1
+        if manager.settings.scheme == b"https":
+            stats.downstream_cx_ssl_active -= 1
+        stats.downstream_cx_destroy += 1
+        if remote:
+            stats.downstream_cx_destroy_remote += 1
+        else:
+            stats.downstream_cx_destroy_local += 1
+        stats.downstream_cx_length_ms[int((manager.loop.now - self.started) * 1000)] += 1
+        manager.connections.discard(self)
+        self._timer.disarm()
+        if stream is not None:
+            stats.downstream_cx_destroy_active_rq += 1
+            if remote:
+                stats.downstream_cx_destroy_remote_active_rq += 1
+            else:
+                stats.downstream_cx_destroy_local_active_rq += 1
+            stats.downstream_rq_rx_reset += 1
+            stream.response_flags |= flags.DC
+            stream.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
+            self.reset_upstream(stream)
+            self.close_after = False
+            self._end_stream(stream)
+        elif not self.codec.idle and remote:
+            stats.downstream_rq_rx_reset += 1  # it left inside a head
+        self._drop_queue()
+        self.codec.close()
+
+
+def _ip_text(value: bytes) -> str:
+    """The IP address in one element of x-forwarded-for (a port may follow), or "" when it is none."""
+    text = value.decode("latin-1")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return ""
+
+
+def _reformat(line: bytes, key_format: Callable[[bytes], bytes]) -> bytes:
+    name, colon, value = line.partition(b":")
+    return key_format(name) + colon + value

@@ -1,0 +1,732 @@
+"""HTTP/1.1 over httptools (llhttp), with every check that it leaves to us.
+
+llhttp refuses by itself: content-length with transfer-encoding, two or listed content-lengths, obs-fold, bare LF and CR,
+space before a colon, control characters, bad chunk sizes, unknown methods. It accepts, so this module looks after:
+versions other than 1.1 (and RTSP/ICE), missing, repeated or malformed Host, absolute-form, transfer-codings other than one
+``chunked``, transfer-encoding on 1.0, high bytes in the target, sizes and counts, trailing white space of values, statuses
+below 100, and a second response nobody asked for. (RFC 9110, RFC 9112.)
+
+Facts about llhttp that shape the code
+- One feed runs the callbacks of all pipelined messages; there is no pause. The sink queues.
+- Header names and values come whole, the target in pieces, trailers through ``on_header`` after the body.
+- For a HEAD response its content-length is taken for a body that will follow: such a parser is thrown away after the head.
+- ``Connection: upgrade`` and CONNECT end the message at the head with the rest unparsed (HttpParserUpgrade(offset)).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import httptools
+
+from forkproxy.http.codec import ClientSink, CodecError, ServerSink
+from forkproxy.http.headers import Headers, has_token
+
+# What a header is to the codec. 0: nothing special, it goes into the list as it is.
+_HOST = 1
+_CONTENT_LENGTH = 2
+_TRANSFER_ENCODING = 3
+_CONNECTION = 4
+_DROP = 5
+_TE = 6
+_UPGRADE = 7
+_EXPECT = 8
+_FLAGGED = 9  # kept, but the connection manager wants to know that it is there
+_UNDERSCORE = 10
+_HTTP2_SETTINGS = 11
+
+# Bits of ServerCodec.flags.
+HAS_FORWARDED_FOR: Final = 1
+HAS_FORWARDED_PROTO: Final = 2
+HAS_REQUEST_ID: Final = 4
+HAS_ENVOY: Final = 8
+HAS_VIA: Final = 16
+HAS_USER_AGENT: Final = 32
+
+_REQUEST_CODES: dict[bytes, int] = {
+    b"host": _HOST,
+    b"content-length": _CONTENT_LENGTH,
+    b"transfer-encoding": _TRANSFER_ENCODING,
+    b"connection": _CONNECTION,
+    b"keep-alive": _DROP,
+    b"proxy-connection": _DROP,
+    b"te": _TE,
+    b"upgrade": _UPGRADE,
+    b"http2-settings": _HTTP2_SETTINGS,
+    b"expect": _EXPECT,
+    b"via": _FLAGGED,
+    b"user-agent": _FLAGGED,
+    b"x-request-id": _FLAGGED,
+    b"x-forwarded-for": _FLAGGED,
+    b"x-forwarded-proto": _FLAGGED,
+    b"x-forwarded-client-cert": _FLAGGED,
+}
+_FLAG_OF: dict[bytes, int] = {
+    b"via": HAS_VIA,
+    b"user-agent": HAS_USER_AGENT,
+    b"x-request-id": HAS_REQUEST_ID,
+    b"x-forwarded-for": HAS_FORWARDED_FOR,
+    b"x-forwarded-proto": HAS_FORWARDED_PROTO,
+}
+_RESPONSE_CODES: dict[bytes, int] = {
+    b"content-length": _CONTENT_LENGTH,
+    b"transfer-encoding": _TRANSFER_ENCODING,
+    b"connection": _CONNECTION,
+    b"keep-alive": _DROP,
+    b"proxy-connection": _DROP,
+    b"upgrade": _DROP,
+    b"x-envoy-upstream-service-time": _FLAGGED,
+}
+
+MAX_KNOWN_NAMES = 4096
+_Known = dict[bytes, tuple[bytes, int]]
+
+
+def _request_code(name: bytes) -> int:
+    code = _REQUEST_CODES.get(name, 0)
+    if not code and name.startswith(b"x-envoy-"):
+        return _FLAGGED
+    if not code and b"_" in name:
+        return _UNDERSCORE
+    return code
+
+
+def _learn(known: _Known, name: bytes, response: bool) -> tuple[bytes, int]:
+    # As spelled → (lower-case, code). Senders use few spellings; an attacker who uses many fills the table and no more.
+    lower = name.lower()
+    entry = (lower, _RESPONSE_CODES.get(lower, 0) if response else _request_code(lower))
+    if len(known) < MAX_KNOWN_NAMES:
+        known[name] = entry
+    return entry
+
+
+_request_names: _Known = {}
+_response_names: _Known = {}
+
+_AUTHORITY = re.compile(rb"[!$%&'()*+,\-.0-9:;=@A-Z\[\]_a-z~]*")
+"""RFC 3986 section 3.2, with the user information that Envoy lets pass: no space, slash, "?", "#", high or control bytes."""
+
+_valid_authorities: set[bytes] = set()
+MAX_KNOWN_AUTHORITIES = 4096
+
+
+def is_authority(value: bytes) -> bool:
+    """May ``value`` stand in a Host header?"""
+    if value in _valid_authorities:
+        return True
+    if _AUTHORITY.fullmatch(value) is None:
+        return False
+    if len(_valid_authorities) >= MAX_KNOWN_AUTHORITIES:
+        _valid_authorities.clear()
+    _valid_authorities.add(value)
+    return True
+
+
+def _parser_failure(error: httptools.HttpParserError, details: str) -> Exception:
+    # What a callback raised comes wrapped; anything else is llhttp's own verdict.
+    cause = error.__context__
+    if isinstance(error, httptools.HttpParserCallbackError) and isinstance(cause, Exception):
+        return cause
+    return CodecError(details)
+
+
+class ServerSettings:
+    """What a server codec is told by the configuration; one object per connection manager."""
+
+    __slots__ = (
+        "accept_http_10",
+        "allow_absolute_url",
+        "allow_chunked_length",
+        "default_host_for_http_10",
+        "drop_underscores",
+        "enable_trailers",
+        "max_headers_bytes",
+        "max_headers_count",
+        "reject_underscores",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_headers_bytes: int = 60 * 1024,
+        max_headers_count: int = 100,
+        accept_http_10: bool = False,
+        default_host_for_http_10: bytes = b"",
+        allow_absolute_url: bool = True,
+        allow_chunked_length: bool = False,
+        enable_trailers: bool = False,
+        reject_underscores: bool = False,
+        drop_underscores: bool = False,
+    ) -> None:
+        self.max_headers_bytes = max_headers_bytes
+        self.max_headers_count = max_headers_count
+        self.accept_http_10 = accept_http_10
+        self.default_host_for_http_10 = default_host_for_http_10
+        self.allow_absolute_url = allow_absolute_url
+        self.allow_chunked_length = allow_chunked_length
+        self.enable_trailers = enable_trailers
+        self.reject_underscores = reject_underscores
+        self.drop_underscores = drop_underscores
+
+
+_OTHER_PROTOCOL = re.compile(rb"^(?:[A-Z]+[ \t]+/[^\r\n]*|[^:\r\n]*)[ \t](?:RTSP|ICE)/\d", re.MULTILINE)
+_HTTP_METHODS = frozenset(
+    (
+        *(b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH"),
+        *(
+            b"ACL",
+            b"BIND",
+            b"CHECKOUT",
+            b"COPY",
+            b"LINK",
+            b"LOCK",
+            b"MERGE",
+            b"MKACTIVITY",
+            b"MKCALENDAR",
+            b"MKCOL",
+            b"MOVE",
+        ),
+        *(b"NOTIFY", b"PROPFIND", b"PROPPATCH", b"PURGE", b"REBIND", b"REPORT", b"SEARCH", b"SUBSCRIBE", b"UNBIND"),
+        *(b"UNLINK", b"UNLOCK", b"UNSUBSCRIBE"),
+    )
+)
+"""llhttp also knows RTSP's methods, ICE's SOURCE, HTTP/2's PRI and M-SEARCH; Envoy takes none of them."""
+
+
+class ServerCodec:
+    """Reads requests. After ``sink.decode_headers`` the head stands in the attributes until the next message begins."""
+
+    __slots__ = (
+        "_chunked",
+        "_content_length",
+        "_data",
+        "_end_told",
+        "_fresh",
+        "_head_bytes",
+        "_in_head",
+        "_line_checked",
+        "_nominated",
+        "_parser",
+        "_removed",
+        "_settings",
+        "_sink",
+        "_transfer_encodings",
+        "_upgrade_value",
+        "authority",
+        "connection_close",
+        "connection_keep_alive",
+        "dropped_underscores",
+        "expect_continue",
+        "flags",
+        "has_host",
+        "headers",
+        "http_10",
+        "method",
+        "path",
+        "upgrade",
+    )
+
+    def __init__(self, sink: ServerSink, settings: ServerSettings) -> None:
+        self._sink = sink
+        self._settings = settings
+        self._parser: Any = self._new_parser()  # None once closed
+        self._data = b""
+        self._line_checked = False
+        self.method = b""
+        self.dropped_underscores = 0
+        self._begin()
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        if self._settings.allow_chunked_length:
+            parser.set_dangerous_leniencies(lenient_chunked_length=True)
+        return parser
+
+    def _begin(self) -> None:
+        self._fresh = True
+        self._in_head = True
+        self._end_told = False
+        self._head_bytes = 0
+        self._removed = 0
+        self._chunked = False
+        self._transfer_encodings = 0
+        self._content_length = b""
+        self._nominated: list[bytes] | None = None
+        self._upgrade_value = b""
+        self.path = b""
+        self.authority = b""
+        self.headers: Headers = []
+        self.flags = 0
+        self.has_host = False
+        self.http_10 = False
+        self.connection_close = False
+        self.connection_keep_alive = False
+        self.expect_continue = False
+        self.upgrade = b""
+
+    @property
+    def idle(self) -> bool:
+        """Between two messages."""
+        return self._fresh
+
+    def close(self) -> None:
+        """Break the cycle between codec and parser: reference counts then free both."""
+        self._parser = None
+
+    # -- bytes in
+
+    def feed(self, data: bytes) -> None:
+        """Parse; calls the sink. Raises CodecError, after which the connection can only be answered and closed."""
+        if self._fresh:
+            # Nearly always a read begins with a request line: look at its end here, once, instead of asking the parser
+            # for a version string (which cannot tell RTSP from HTTP anyway).
+            end = data.find(b"\r\n")
+            self._line_checked = end > 8 and data.startswith(b" HTTP/1.1", end - 9)
+            self._fresh = False
+        self._data = data
+        if self._in_head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data, upgrade.args[0])
+        except httptools.HttpParserError as error:
+            details = "http1.codec_error"
+            if self._content_length and self._transfer_encodings:
+                details = "http1.content_length_and_chunked_not_allowed"
+            raise _parser_failure(error, details) from None
+        if self._in_head and self._head_bytes > self._settings.max_headers_bytes and not self._fresh:
+            raise CodecError("http1.headers_too_large", 431)
+
+    def _after_upgrade(self, data: bytes, offset: int) -> None:
+        # llhttp stops at the end of a head that asks for another protocol. The connection manager has refused by now, or it
+        # ignores the wish (h2c, as Envoy does): then the message goes on under a fresh parser. If a body follows, that
+        # parser is first shown a head of ours with the same framing.
+        if self._parser is None:
+            return
+        self._parser = parser = self._new_parser()
+        rest = data[offset:]
+        if not self._end_told and not self._fresh:
+            framing = b"transfer-encoding: chunked" if self._chunked else b"content-length: " + self._content_length
+            kept = (self.headers, self.path, self._in_head)
+            self._in_head = True
+            self._end_told = True  # mutes on_headers_complete
+            parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._end_told = False
+            self.headers, self.path, self._in_head = kept
+        if rest:
+            self.feed(rest)
+
+    # -- httptools' callbacks
+
+    def on_url(self, target: bytes) -> None:
+        """httptools: a piece of the request target."""
+        self.path += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one header, or one trailer."""
+        lower, code = _request_names.get(name) or _learn(_request_names, name, False)
+        if value and value[-1] <= 32:
+            value = value.rstrip(b" \t")
+        if code:
+            self._special(code, lower, value)
+        else:
+            self.headers.append((lower, value))
+
+    def _special(self, code: int, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            # A trailer must not name what framing or routing has used (RFC 9110 section 6.5.1).
+            if code in (_FLAGGED, _UNDERSCORE):
+                self.headers.append((name, value))
+            return
+        if code == _HOST:
+            if self.has_host:
+                raise CodecError("http1.duplicate_host")
+            self.has_host = True
+            self.authority = value
+        elif code == _CONTENT_LENGTH:
+            self._content_length = value
+            self.headers.append((name, value))
+        elif code == _FLAGGED:
+            self.flags |= _FLAG_OF.get(name, HAS_ENVOY)
+            self.headers.append((name, value))
+        else:
+            self._rare(code, name, value)
+
+    def _rare(self, code: int, name: bytes, value: bytes) -> None:
+        self._removed += 1
+        if code == _CONNECTION:
+            self._connection(value)
+        elif code == _TRANSFER_ENCODING:
+            self._transfer_encodings += 1
+            self._chunked = value.lower() == b"chunked"
+        elif code == _TE:
+            # Hop by hop, but gRPC needs to know that trailers are understood; nothing else of it is ours to pass on.
+            if has_token(value, b"trailers"):
+                self.headers.append((b"te", b"trailers"))
+        elif code == _UPGRADE:
+            self._upgrade_value = value
+        elif code == _EXPECT:
+            if value.lower() == b"100-continue":
+                self.expect_continue = True
+            else:
+                self.headers.append((name, value))
+        elif code == _UNDERSCORE:
+            if self._settings.reject_underscores:
+                raise CodecError("http1.unexpected_underscore")
+            if self._settings.drop_underscores:
+                self.dropped_underscores += 1
+            else:
+                self.headers.append((name, value))
+
+    def _connection(self, value: bytes) -> None:
+        for part in value.lower().split(b","):
+            token = part.strip(b" \t")
+            if token == b"close":
+                self.connection_close = True
+            elif token == b"keep-alive":
+                self.connection_keep_alive = True
+            elif token == b"upgrade":
+                self.upgrade = b"?"
+            elif token and token not in (b"te", b"http2-settings"):
+                if self._nominated is None:
+                    self._nominated = []
+                self._nominated.append(token)
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head is complete."""
+        if self._end_told:
+            return  # our own head, see _after_upgrade
+        settings = self._settings
+        headers = self.headers
+        self.method = method = self._parser.get_method()
+        if self._line_checked:
+            self._line_checked = False
+        else:
+            self._check_version()
+        if self._head_bytes + len(self._data) > settings.max_headers_bytes:
+            self._check_size()
+        if len(headers) + self._removed + 1 > settings.max_headers_count:
+            self._check_count()
+        if self._transfer_encodings:
+            self._check_transfer_encoding()
+        path = self.path
+        if not path.isascii():
+            raise CodecError("http1.codec_error")
+        if path[0] != 47 or method == b"CONNECT":
+            self._other_form(path)
+        elif self.has_host:
+            if not is_authority(self.authority):
+                raise CodecError("http.invalid_authority")
+        elif self.http_10 and settings.default_host_for_http_10:
+            self.has_host = True
+            self.authority = settings.default_host_for_http_10
+        if method not in _HTTP_METHODS:
+            raise CodecError("http1.codec_error")
+        if self._nominated is not None:
+            self._remove_nominated()
+        if self.upgrade:
+            # Without an Upgrade header the word means nothing; h2c is ignored, as in Envoy (RFC 9113 section 3.1: dropped).
+            self.upgrade = b"" if self._upgrade_value.lower() in (b"", b"h2c") else self._upgrade_value
+        self._in_head = False
+        self._end_told = end_stream = not self._chunked and self._content_length.strip(b"0") == b""
+        self._sink.decode_headers(end_stream)
+        if not end_stream:
+            self.headers = []  # from here on it collects trailers
+
+    def _check_version(self) -> None:
+        version = self._parser.get_http_version()
+        if _OTHER_PROTOCOL.search(self._data):
+            raise CodecError("http1.codec_error")
+        if version == "1.1":
+            return
+        if version in ("1.0", "0.9") and self._settings.accept_http_10:
+            self.http_10 = True
+            if self._transfer_encodings:
+                # RFC 9112 section 6.1: a 1.0 sender does not know it, so the framing is in doubt.
+                raise CodecError("http1.transfer_encoding_on_http_10")
+            return
+        raise CodecError("low_version", 426)
+
+    def _check_size(self) -> None:
+        size = len(self.path) + sum([len(name) + len(value) for name, value in self.headers])
+        if size > self._settings.max_headers_bytes:
+            raise CodecError("http1.headers_too_large", 431)
+
+    def _check_count(self) -> None:
+        if len(self.headers) + self._removed + self.has_host > self._settings.max_headers_count:
+            raise CodecError("http1.too_many_headers", 431)
+
+    def _check_transfer_encoding(self) -> None:
+        if self._transfer_encodings > 1 or not self._chunked:
+            raise CodecError("http1.invalid_transfer_encoding", 501)
+        if self._content_length:
+            # Only with allow_chunked_length; transfer-encoding overrides and the length goes (RFC 9112 section 6.3).
+            self._content_length = b""
+            self.headers = [header for header in self.headers if header[0] != b"content-length"]
+
+    def _other_form(self, target: bytes) -> None:
+        # RFC 9112 section 3.2: authority-form for CONNECT only, asterisk-form for OPTIONS only, else absolute-form.
+        if self.method == b"CONNECT":
+            if not is_authority(target) or b":" not in target:
+                raise CodecError("http1.invalid_url")
+            self.has_host = True
+            self.authority = target
+            self.path = b""
+            return
+        if target == b"*":
+            if self.method != b"OPTIONS":
+                raise CodecError("http1.codec_error")
+        elif self._settings.allow_absolute_url:
+            self._absolute_form(target)
+            return
+        if self.has_host and not is_authority(self.authority):
+            raise CodecError("http.invalid_authority")
+
+    def _absolute_form(self, target: bytes) -> None:
+        scheme, separator, rest = target.partition(b"://")
+        if not separator:
+            raise CodecError("http1.codec_error")
+        if scheme.lower() not in (b"http", b"https"):
+            raise CodecError("http1.invalid_scheme")
+        end = len(rest)
+        for delimiter in (b"/", b"?", b"#"):
+            position = rest.find(delimiter)
+            if 0 <= position < end:
+                end = position
+        authority = rest[:end].rpartition(b"@")[2]
+        if not authority or not is_authority(authority):
+            raise CodecError("http1.invalid_url")
+        # RFC 9112 section 3.2.2: the target's authority replaces the Host field.
+        self.has_host = True
+        self.authority = authority
+        self.path = rest[end:] or b"/"
+
+    def _remove_nominated(self) -> None:
+        nominated = self._nominated or []
+        self.headers = [
+            header for header in self.headers if header[0] not in nominated or header[0] == b"content-length"
+        ]
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: a piece of the body, chunk framing removed."""
+        self._sink.decode_data(data)
+
+    def on_message_complete(self) -> None:
+        """httptools: the message is complete; another may follow in the same feed."""
+        end_told = self._end_told
+        trailers = self.headers
+        if self._in_head:
+            return  # our own head without a body, see _after_upgrade
+        enable_trailers = self._settings.enable_trailers
+        self._begin()
+        if not end_told:
+            self._sink.decode_complete(trailers if enable_trailers and trailers else None)
+
+
+class ClientCodec:
+    """Reads responses on one upstream connection, for one request at a time: ``expect`` before each.
+
+    After a feed: ``complete`` says that the response has ended, ``reusable`` that the connection may carry another request.
+    """
+
+    __slots__ = (
+        "_end_told",
+        "_fresh",
+        "_head_bytes",
+        "_head_request",
+        "_headers",
+        "_interim",
+        "_line_checked",
+        "_max_headers_bytes",
+        "_max_headers_count",
+        "_parser",
+        "_sink",
+        "_transfer_encodings",
+        "chunked",
+        "complete",
+        "content_length",
+        "enable_trailers",
+        "expecting",
+        "has_service_time",
+        "reusable",
+        "status",
+        "unsolicited",
+    )
+
+    def __init__(self, sink: ClientSink, max_headers_bytes: int = 60 * 1024, max_headers_count: int = 100) -> None:
+        self._sink = sink
+        self._max_headers_bytes = max_headers_bytes
+        self._max_headers_count = max_headers_count
+        self._parser: Any = httptools.HttpResponseParser(self)  # None once closed
+        self._head_request = False
+        self.enable_trailers = False
+        self.expecting = False
+        self.unsolicited = False
+        self.complete = True
+        self.reusable = True
+        self.status = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._headers: Headers = []
+        self._fresh = True
+        self._interim = False
+        self._end_told = False
+        self._head_bytes = 0
+        self._transfer_encodings = 0
+        self.chunked = False
+        self.content_length = -1
+        self.has_service_time = False
+
+    def expect(self, head_request: bool) -> None:
+        """A request was sent; ``head_request``: it was a HEAD, so that no body follows whatever the head says."""
+        self._head_request = head_request
+        self.expecting = True
+        self.complete = False
+        self.reusable = True
+        self.status = 0
+
+    def close(self) -> None:
+        """Break the cycle between codec and parser."""
+        self._parser = None
+
+    def feed(self, data: bytes) -> None:
+        """Parse; calls the sink. Raises CodecError."""
+        if not self.expecting:
+            self.unsolicited = True
+            raise CodecError("unsolicited_response", 502)
+        if self._fresh:
+            self._line_checked = data.startswith(b"HTTP/1.1 ")
+            self._fresh = False
+        if not self.status:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            raise CodecError("protocol_error", 502) from None
+        except httptools.HttpParserError as error:
+            if self.complete and not isinstance(error, httptools.HttpParserCallbackError):
+                self.unsolicited = True  # the response is whole; what follows it was never asked for
+                return
+            raise _parser_failure(error, "protocol_error") from None
+        if self.complete and self._head_request:
+            self._parser = httptools.HttpResponseParser(self)
+            self._begin()
+        elif self.complete and not self._fresh:
+            self.unsolicited = True
+        elif not self.complete and not self.status and self._head_bytes > self._max_headers_bytes:
+            raise CodecError("protocol_error", 502)
+
+    def finish(self) -> bool:
+        """The peer has closed. True when that is how this response ends (RFC 9112 section 6.3, rule 8): it is complete now."""
+        if self.complete or not self.status or self.chunked or self.content_length >= 0:
+            return False
+        self.complete = True
+        self.expecting = False
+        self.reusable = False
+        self._sink.decode_complete(None)
+        return True
+
+    @property
+    def between_messages(self) -> bool:
+        """Has nothing of a response arrived yet?"""
+        return self._fresh
+
+    # -- httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        """httptools: the first byte of a message."""
+        if self.complete:
+            self._fresh = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """httptools: one header, or one trailer."""
+        lower, code = _response_names.get(name) or _learn(_response_names, name, True)
+        if value and value[-1] <= 32:
+            value = value.rstrip(b" \t")
+        if code:
+            self._special(code, lower, value)
+        else:
+            self._headers.append((lower, value))
+
+    def _special(self, code: int, name: bytes, value: bytes) -> None:
+        if self.status or self.complete:
+            return  # as a trailer, none of these means anything
+        if code == _CONTENT_LENGTH:
+            if not value.isdigit():
+                raise CodecError("protocol_error", 502)
+            self.content_length = int(value)
+            self._headers.append((name, value))
+        elif code == _FLAGGED:
+            self.has_service_time = True
+            self._headers.append((name, value))
+        elif code == _CONNECTION:
+            if has_token(value, b"close"):
+                self.reusable = False
+            elif not self._line_checked and has_token(value, b"keep-alive"):
+                self._line_checked = True  # 1.0 with keep-alive persists
+        elif code == _TRANSFER_ENCODING:
+            self._transfer_encodings += 1
+            self.chunked = value.lower() == b"chunked"
+
+    def on_headers_complete(self) -> None:
+        """httptools: the head is complete."""
+        if self.complete:
+            return
+        status: int = self._parser.get_status_code()
+        headers = self._headers
+        if self._transfer_encodings and (self._transfer_encodings > 1 or not self.chunked or self.content_length >= 0):
+            raise CodecError("protocol_error", 502)
+        if status < 200:
+            if status < 100 or status == 101:
+                raise CodecError("protocol_error", 502)
+            self._interim = True
+            self._sink.decode_interim(status, headers)
+            return
+        if len(headers) > self._max_headers_count or self._head_bytes > self._max_headers_bytes:
+            self._check_size()
+        if not self._line_checked and self._parser.get_http_version() != "1.1":
+            self.reusable = False
+        self.status = status
+        if self._head_request or self.content_length == 0 or status == 304 or status == 204:
+            if status == 204 and (self.chunked or self.content_length > 0):
+                raise CodecError("protocol_error", 502)  # RFC 9110 section 8.6, RFC 9112 section 6.1
+            self._end_told = True
+            if self._head_request:
+                self.complete = True
+                self.expecting = False
+        elif not self.chunked and self.content_length < 0:
+            self.reusable = False  # ends by close
+        self._headers = []
+        self._sink.decode_headers(status, headers, self._end_told)
+
+    def _check_size(self) -> None:
+        if len(self._headers) > self._max_headers_count:
+            raise CodecError("protocol_error", 502)
+        if sum([len(name) + len(value) for name, value in self._headers]) > self._max_headers_bytes:
+            raise CodecError("protocol_error", 502)
+
+    def on_body(self, data: bytes) -> None:
+        """httptools: a piece of the body, chunk framing removed."""
+        if self._end_told or self.complete:
+            self.unsolicited = True
+        else:
+            self._sink.decode_data(data)
+
+    def on_message_complete(self) -> None:
+        """httptools: the message is complete."""
+        if self._interim:
+            self._begin()
+            self._fresh = False
+            return
+        if self.complete:
+            return
+        end_told = self._end_told
+        trailers = self._headers
+        self.complete = True
+        self.expecting = False
+        self._begin()
+        if not end_told:
+            self._sink.decode_complete(trailers if self.enable_trailers and trailers else None)

@@ -1,0 +1,485 @@
+"""One request and its response: state, the way through the filter chain, and what access logs read.
+
+The way of a request: connection manager → ``decode_headers`` → hooks in order → the router, which is the last one. The way of
+the response: router → ``encode_headers`` → hooks in reverse → the connection manager's ``encode_*``. A hook that returns
+STOP_ITERATION holds its direction; what arrives meanwhile waits here, up to the connection's buffer limit, until
+``continue_decoding`` / ``continue_encoding``.
+
+Only what every request needs is set when a stream is made; the rest of the attributes have defaults that ``__getattr__``
+supplies, so that what nobody uses costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from forkproxy.http.headers import Headers
+from forkproxy.http.headers import get as get_header
+from forkproxy.net import address as addresses
+from forkproxy.net.connection import Connection
+from forkproxy.net.filter import STOP_ITERATION
+from forkproxy.net.timers import NEVER
+
+if TYPE_CHECKING:
+    from forkproxy.http.connection_manager import HttpConnection
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    "request_trailers": None,
+    "response_trailers": None,
+    "request_id": b"",
+    "original_path": b"",
+    "original_authority": b"",
+    "scheme": b"http",
+    "cluster": None,
+    "endpoint": None,
+    "upstream_connection": None,
+    "upstream_first_tx": 0.0,
+    "upstream_last_tx": 0.0,
+    "upstream_first_rx": 0.0,
+    "upstream_last_rx": 0.0,
+    "downstream_first_tx": 0.0,
+    "downstream_last_tx": 0.0,
+    "upstream_transport_failure_reason": "",
+    "connection_termination_details": "",
+    "attempt_count": 0,
+    "request_header_bytes": 0,
+    "response_header_bytes": 0,
+    "remote_address": None,
+    "local_reply_body": b"",
+    "router_state": None,
+    "idle_timeout_s": None,
+    "head_response": False,
+}
+
+_GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
+_GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+
+DECODING: Final = 0
+ENCODING: Final = 1
+
+
+class Held:
+    """What waits in one direction while a filter holds it."""
+
+    __slots__ = ("buffer", "buffered_bytes", "end_stream", "headers_due", "position", "trailers")
+
+    def __init__(self, position: int, headers_due: bool) -> None:
+        self.position = position
+        self.headers_due = headers_due  # the filters after ``position`` have not seen the headers yet
+        self.buffer: list[bytes] = []
+        self.buffered_bytes = 0
+        self.trailers: Headers | None = None
+        self.end_stream = False
+
+
+class Stream:
+    """See the module's text. Times are ``loop.now`` seconds; 0.0 means not yet."""
+
+    __slots__ = (
+        *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
+        *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "downstream_last_tx"),
+        *("dynamic_metadata", "encode_held", "end", "ended", "endpoint", "filter_state", "head_response", "http"),
+        *(
+            "idle_timeout_s",
+            "last_activity",
+            "local_reply_body",
+            "method",
+            "original_authority",
+            "original_path",
+            "path",
+        ),
+        *("protocol", "remote_address", "request_complete", "request_ended", "request_header_bytes", "request_headers"),
+        *("request_id", "request_trailers", "response_deadline", "response_ended", "response_flags"),
+        *("response_header_bytes", "response_headers", "response_started", "response_trailers", "route"),
+        *("router_state", "scheme", "start", "status", "upstream", "upstream_connection", "upstream_first_rx"),
+        *("upstream_first_tx", "upstream_last_rx", "upstream_last_tx", "upstream_transport_failure_reason"),
+        *("virtual_host",),
+    )
+
+    if TYPE_CHECKING:
+        request_trailers: Headers | None
+        response_trailers: Headers | None
+        request_id: bytes
+        original_path: bytes
+        original_authority: bytes
+        scheme: bytes
+        virtual_host: Any
+        cluster: Any
+        endpoint: Any
+        upstream_connection: Connection | None
+        upstream_first_tx: float
+        upstream_last_tx: float
+        upstream_first_rx: float
+        upstream_last_rx: float
+        downstream_first_tx: float
+        downstream_last_tx: float
+        upstream_transport_failure_reason: str
+        connection_termination_details: str
+        attempt_count: int
+        request_header_bytes: int
+        response_header_bytes: int
+        remote_address: str | None
+        local_reply_body: bytes
+        router_state: Any
+        idle_timeout_s: float | None
+        head_response: bool
+        filter_state: dict[object, Any]
+        dynamic_metadata: dict[str, dict[str, Any]]
+
+    def __init__(
+        self,
+        http: HttpConnection,
+        method: bytes,
+        path: bytes,
+        authority: bytes,
+        headers: Headers,
+        protocol: bytes,
+        now: float,
+    ) -> None:
+        self.http = http
+        self.connection = http.connection
+        self.method = method
+        self.path = path
+        self.authority = authority
+        self.request_headers = headers
+        self.protocol = protocol
+        self.start = now
+        self.last_activity = now
+        self.request_complete = 0.0
+        self.end = 0.0
+        self.status = 0
+        self.response_headers: Headers | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.response_flags = 0
+        self.details = ""
+        self.route: Any = None
+        self.upstream: Any = None
+        self.response_deadline = NEVER
+        self.decode_held: Held | None = None
+        self.encode_held: Held | None = None
+        self.request_ended = False
+        """The whole request has arrived."""
+        self.response_started = False
+        """The response's head has left, or stands before the encode filters."""
+        self.response_ended = False
+        """The whole response was written."""
+        self.ended = False
+        """Nothing more happens to this stream."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only for a slot that was never set.
+        if name in ("filter_state", "dynamic_metadata"):
+            fresh: dict[Any, Any] = {}
+            setattr(self, name, fresh)
+            return fresh
+        if name == "virtual_host":
+            return self.route.virtual_host if self.route is not None else None
+        try:
+            return _DEFAULTS[name]
+        except KeyError:
+            raise AttributeError(f"a stream has no {name!r}") from None
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended else "answering" if self.response_started else "open"
+        return f"<Stream {self.method!r} {self.path!r} {state} {self.status}>"
+
+    # -- what access logs and format operators read
+
+    @property
+    def wall_start(self) -> float:
+        """Seconds since the epoch when the request's first byte was read."""
+        loop = self.connection.loop
+        return loop.wall() - (loop.now - self.start)
+
+    @property
+    def downstream_direct_remote_address(self) -> str:
+        """The peer's address, "ip:port"."""
+        return addresses.text(self.connection.remote_address)
+
+    @property
+    def downstream_remote_address(self) -> str:
+        """The original client's address: from x-forwarded-for where that is trusted, else the peer's."""
+        return self.remote_address or addresses.text(self.connection.remote_address)
+
+    @property
+    def downstream_local_address(self) -> str:
+        """The address the client connected to."""
+        return addresses.text(self.connection.local_socket_address())
+
+    # -- decoding: towards upstream
+
+    def decode_headers(self, end_stream: bool) -> None:
+        """Start the request on its way through the chain."""
+        headers = self.request_headers
+        hook: object = None
+        try:
+            for position, hook in self.http.chain.decode_headers:
+                if hook(self, headers, end_stream) is not None:
+                    if not self.response_started and not self.ended:
+                        self.decode_held = Held(position, True)
+                        self.decode_held.end_stream = end_stream
+                    return
+                if self.response_started and self.upstream is None:
+                    return  # the filter has answered by itself
+        except Exception as error:
+            self.fail(hook, error)
+
+    def decode_data(self, data: bytes, end_stream: bool) -> None:
+        """A piece of the body."""
+        if self.ended:
+            return
+        self.bytes_received += len(data)
+        self._run_data(DECODING, -1, data, end_stream)
+
+    def decode_trailers(self, trailers: Headers) -> None:
+        """The body has ended with trailers."""
+        if self.ended:
+            return
+        self.request_trailers = trailers
+        self._run_trailers(DECODING, -1, trailers)
+
+    def continue_decoding(self) -> None:
+        """For a filter that had returned STOP_ITERATION: go on after it, with what was held."""
+        held = self.decode_held
+        if held is None or self.ended:
+            return
+        self.decode_held = None
+        self._continue(DECODING, held)
+
+    # -- encoding: towards downstream
+
+    def encode_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
+        """Start the response on its way. For the router, and for filters that answer with headers of their own."""
+        if self.ended or self.response_started:
+            return
+        self.response_started = True
+        self.status = status
+        self.response_headers = headers
+        hooks = self.http.chain.encode_headers
+        if hooks:
+            hook: object = None
+            try:
+                for position, hook in hooks:
+                    if hook(self, headers, end_stream) is not None:
+                        self.encode_held = Held(position, True)
+                        self.encode_held.end_stream = end_stream
+                        return
+                    if self.ended:
+                        return
+            except Exception as error:
+                self.response_started = False
+                self.fail(hook, error)
+                return
+        self.http.encode_headers(self, headers, end_stream)
+
+    def encode_data(self, data: bytes, end_stream: bool) -> None:
+        """A piece of the response body."""
+        if self.ended:
+            return
+        if self.encode_held is None and not self.http.chain.encode_data:
+            self.http.encode_data(self, data, end_stream)
+        else:
+            self._run_data(ENCODING, -(1 << 30), data, end_stream)
+
+    def encode_trailers(self, trailers: Headers) -> None:
+        """The response ends with trailers."""
+        if self.ended:
+            return
+        self.response_trailers = trailers
+        self._run_trailers(ENCODING, -(1 << 30), trailers)
+
+    def continue_encoding(self) -> None:
+        """For a filter that had returned STOP_ITERATION: go on after it, with what was held."""
+        held = self.encode_held
+        if held is None or self.ended:
+            return
+        self.encode_held = None
+        self._continue(ENCODING, held)
+
+    # -- both directions, while filters take part
+
+    def _run_headers(self, direction: int, after: int, end_stream: bool) -> bool:
+        # True when the headers went all the way.
+        chain = self.http.chain
+        hooks = chain.encode_headers if direction else chain.decode_headers
+        headers = self.response_headers if direction else self.request_headers
+        assert headers is not None
+        hook: object = None
+        try:
+            for position, hook in hooks:
+                if position <= after:
+                    continue
+                if hook(self, headers, end_stream) is not None:
+                    if not self.ended and (direction or not self.response_started):
+                        self._hold(direction, position, True).end_stream = end_stream
+                    return False
+                if self.ended or (not direction and self.response_started and self.upstream is None):
+                    return False
+        except Exception as error:
+            self.fail(hook, error)
+            return False
+        if direction:
+            self.http.encode_headers(self, headers, end_stream)
+        return not self.ended
+
+    def _run_data(self, direction: int, after: int, data: bytes, end_stream: bool) -> None:
+        chain = self.http.chain
+        held = self.encode_held if direction else self.decode_held
+        hook: object = None
+        try:
+            for position, hook in chain.encode_data if direction else chain.decode_data:
+                if position <= after:
+                    continue
+                if held is not None and position > held.position:
+                    break
+                result = hook(self, data, end_stream)
+                if self.ended:
+                    return
+                if result is None:
+                    if held is not None and position == held.position:
+                        # The holder lets go: the headers, then what was held with this piece, go on after it.
+                        self._append(held, data, end_stream, direction)
+                        if direction:
+                            self.continue_encoding()
+                        else:
+                            self.continue_decoding()
+                        return
+                elif result is STOP_ITERATION:
+                    if held is None:
+                        held = self._hold(direction, position, False)
+                    self._append(held, data, end_stream, direction)
+                    return
+                elif isinstance(result, bytes):
+                    data = result
+        except Exception as error:
+            self.fail(hook, error)
+            return
+        if held is not None:
+            self._append(held, data, end_stream, direction)
+        elif direction:
+            self.http.encode_data(self, data, end_stream)
+
+    def _run_trailers(self, direction: int, after: int, trailers: Headers) -> None:
+        chain = self.http.chain
+        held = self.encode_held if direction else self.decode_held
+        if held is not None:
+            held.trailers = trailers
+            held.end_stream = True
+            return
+        hook: object = None
+        try:
+            for position, hook in chain.encode_trailers if direction else chain.decode_trailers:
+                if position > after and hook(self, trailers) is not None:
+                    held = self._hold(direction, position, False)
+                    held.trailers = trailers
+                    held.end_stream = True
+                    return
+        except Exception as error:
+            self.fail(hook, error)
+            return
+        if direction:
+            self.http.encode_trailers(self, trailers)
+
+    def _hold(self, direction: int, position: int, headers_due: bool) -> Held:
+        held = Held(position, headers_due)
+        if direction:
+            self.encode_held = held
+        else:
+            self.decode_held = held
+        return held
+
+    def _append(self, held: Held, data: bytes, end_stream: bool, direction: int) -> None:
+        held.end_stream = held.end_stream or end_stream
+        if not data:
+            return
+        held.buffer.append(data)
+        held.buffered_bytes += len(data)
+        if held.buffered_bytes > self.connection.high_watermark:
+            if direction:
+                self.http.response_too_large(self)
+            else:
+                self.send_local_reply(413, b"Payload Too Large", details="request_payload_too_large")
+
+    def _continue(self, direction: int, held: Held) -> None:
+        data = b"".join(held.buffer)
+        last = held.end_stream and not data and held.trailers is None
+        if held.headers_due and not self._run_headers(direction, held.position, last):
+            again = self.encode_held if direction else self.decode_held
+            if again is not None:
+                again.buffer = held.buffer
+                again.buffered_bytes = held.buffered_bytes
+                again.trailers = held.trailers
+                again.end_stream = held.end_stream
+            return
+        if data or (held.end_stream and not held.headers_due and held.trailers is None):
+            self._run_data(direction, held.position, data, held.end_stream and held.trailers is None)
+        if held.trailers is not None and not self.ended:
+            self._run_trailers(direction, held.position, held.trailers)
+
+    # -- ending
+
+    def send_local_reply(
+        self,
+        status: int,
+        body: bytes = b"",
+        headers: Headers | None = None,
+        details: str = "",
+        flags: int = 0,
+        headers_first: bool = False,
+    ) -> None:
+        """Answer this request from here, with a plain text ``body`` and more ``headers``.
+
+        Before the response's head has left this is a whole response through the encode filters; after it, all that can be
+        done is to break the message off, so that the client sees it is incomplete. ``details``: RESPONSE_CODE_DETAILS;
+        ``flags``: bits of response_flags.
+        """
+        if self.ended:
+            return
+        if details:
+            self.details = details
+        self.response_flags |= flags
+        self.http.reset_upstream(self)
+        if self.response_started:
+            self.http.break_off(self)
+            return
+        self.decode_held = None
+        if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
+            self._send_grpc_reply(status, body)
+            return
+        self.status = status
+        reply: Headers = list(headers) if headers else []
+        if headers_first:
+            self._finalize_response(reply)
+        if body:
+            reply.append((b"content-length", b"%d" % len(body)))
+            if get_header(reply, b"content-type") is None:
+                reply.append((b"content-type", b"text/plain"))
+            self.local_reply_body = body
+        if not headers_first:
+            self._finalize_response(reply)
+        bodiless = not body or self.method == b"HEAD"
+        self.encode_headers(status, reply, bodiless)
+        if not bodiless:
+            self.encode_data(body, True)
+
+    def _finalize_response(self, reply: Headers) -> None:
+        route = self.route
+        if route is not None and route.finalize_response is not None:
+            route.finalize_response(self, reply)
+
+    def _send_grpc_reply(self, status: int, body: bytes) -> None:
+        # A gRPC client reads its status from grpc-status, in an answer that is all head (gRPC over HTTP/2, "Trailers-Only").
+        reply: Headers = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % _GRPC_STATUS.get(status, 2))]
+        if body:
+            reply.append((b"grpc-message", quote(body, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}").encode()))
+        self.status = 200
+        self._finalize_response(reply)
+        self.encode_headers(200, reply, True)
+
+    def fail(self, hook: object, error: Exception) -> None:
+        """A filter raised: this stream ends with 500, everything else goes on (ARCHITECTURE.md, "Errors")."""
+        self.http.manager.on_filter_exception(self.http.chain.name_of(hook), error)
+        self.decode_held = self.encode_held = None
+        self.send_local_reply(500, b"", details="filter_exception", flags=0)

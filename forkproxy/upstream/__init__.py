@@ -1,0 +1,1 @@
+"""Floor 3: clusters, endpoints, load balancing, connection pools, name resolution."""

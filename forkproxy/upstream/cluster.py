@@ -1,0 +1,176 @@
+"""A cluster as a worker uses it: its endpoints, the picker compiled for them, how to connect, its figures."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+
+from forkproxy.config.build.cluster import ClusterConfig
+from forkproxy.net.address import SocketAddress
+from forkproxy.net.connection import Connection
+from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import connecting_socket
+from forkproxy.stats.groups import ClusterStats, EndpointStats
+from forkproxy.upstream.endpoint import HEALTHY_STATES, Endpoint, ResolvedEndpoint, StatSlots
+from forkproxy.upstream.http_pool import HttpPool
+from forkproxy.upstream.load_balancer import Picker, compile_picker, pick_none
+
+Transport = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
+"""Makes the connection object over a socket whose connect has been started: raw or TLS."""
+
+
+def static_endpoints(config: ClusterConfig) -> list[ResolvedEndpoint]:
+    """The endpoints of a STATIC cluster, in the order of the file."""
+    return [
+        ResolvedEndpoint(
+            address=_socket_address(endpoint.address.pipe_path, endpoint.address.host, endpoint.address.port),
+            hostname=endpoint.hostname,
+            weight=endpoint.weight,
+            priority=locality.priority,
+            health_status=endpoint.health_status,
+            region=locality.region,
+            zone=locality.zone,
+            sub_zone=locality.sub_zone,
+        )
+        for locality in config.localities
+        for endpoint in locality.endpoints
+    ]
+
+
+def _socket_address(pipe_path: str, host: str, port: int) -> SocketAddress:
+    if pipe_path:
+        return "\0" + pipe_path[1:] if pipe_path.startswith("@") else pipe_path
+    return (host, port)
+
+
+class Cluster:
+    """Made in the supervisor; ``start`` in each worker. ``pick()`` chooses an endpoint or returns None."""
+
+    __slots__ = (
+        "_keepalive",
+        "_slots",
+        "_transport",
+        "bind_address",
+        "config",
+        "connections",
+        "draining",
+        "endpoints",
+        "loop",
+        "name",
+        "on_upstream_failure",
+        "pick",
+        "stat_name",
+        "stats",
+    )
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        stats: ClusterStats,
+        endpoint_stats: Sequence[EndpointStats],
+        transport: Transport = Connection,
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.stat_name = config.stat_name
+        self.stats = stats
+        self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
+        self.endpoints: list[Endpoint] = []
+        self.pick: Picker = pick_none
+        self.connections = 0
+        """Upstream connections of this worker, for max_connections."""
+        self.draining = False
+        self.on_upstream_failure: Callable[[Cluster, Endpoint, str, float], None] | None = None
+        """Told of every connection that could not be made: (cluster, endpoint, reason, seconds it took)."""
+        self._transport = transport
+        self._slots = StatSlots(endpoint_stats)
+        keepalive = config.tcp_keepalive
+        self._keepalive = (keepalive.probes, keepalive.time_s, keepalive.interval_s) if keepalive else None
+        bind = config.upstream_bind_address
+        self.bind_address: SocketAddress | None = (bind.host, bind.port) if bind else None
+        if config.type == "STATIC":
+            self.set_endpoints(static_endpoints(config))
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name} {len(self.endpoints)} endpoints>"
+
+    def start(self, loop: Loop) -> None:
+        """In the worker, before the first request."""
+        self.loop = loop
+        self._compile()  # anew, so that every worker starts the round elsewhere
+
+    def set_endpoints(self, resolved: Sequence[ResolvedEndpoint]) -> None:
+        """These are the endpoints from now on. Known ones keep their connections; those of the others close when idle."""
+        known = {(endpoint.config.address, endpoint.config): endpoint for endpoint in self.endpoints}
+        assigned = self._slots.assign([endpoint.address for endpoint in resolved])
+        endpoints: list[Endpoint] = []
+        for config, (_, figures) in zip(resolved, assigned, strict=True):
+            endpoint = known.pop((config.address, config), None)
+            endpoints.append(endpoint or Endpoint(config, figures, self._make_pool))
+        for endpoint in known.values():
+            endpoint.pool.drain()
+        self.endpoints = endpoints
+        stats = self.stats
+        stats.membership_total = len(endpoints)
+        stats.membership_healthy = sum(1 for e in endpoints if e.config.health_status in HEALTHY_STATES)
+        self._compile()
+
+    def set_resolved(self, found: Sequence[Mapping[str, object]]) -> None:
+        """What DNS found: ``{"ip", "port", "index"}`` each, ``index`` counting the configured endpoints of all localities.
+
+        LOGICAL_DNS uses the first address only, for new connections (Envoy: "Logical DNS").
+        """
+        configured = [(locality, endpoint) for locality in self.config.localities for endpoint in locality.endpoints]
+        resolved: list[ResolvedEndpoint] = []
+        for entry in found:
+            locality, endpoint = configured[int(str(entry.get("index", 0)))]
+            resolved.append(
+                ResolvedEndpoint(
+                    address=(str(entry["ip"]), int(str(entry["port"]))),
+                    hostname=endpoint.hostname or str(entry.get("host") or endpoint.address.host),
+                    weight=endpoint.weight,
+                    priority=locality.priority,
+                    health_status=endpoint.health_status,
+                    region=locality.region,
+                    zone=locality.zone,
+                    sub_zone=locality.sub_zone,
+                )
+            )
+        if self.config.type == "LOGICAL_DNS":
+            del resolved[1:]
+        self.set_endpoints(resolved)
+
+    def endpoint_slots(self) -> list[tuple[Endpoint, int]]:
+        """Each endpoint with the slot of its figures, for /clusters."""
+        assigned = self._slots.assign([endpoint.socket_address for endpoint in self.endpoints])
+        return [(endpoint, slot) for endpoint, (slot, _) in zip(self.endpoints, assigned, strict=True)]
+
+    def _compile(self) -> None:
+        config = self.config
+        self.pick = compile_picker(config.lb_policy, self.endpoints, config.least_request_choice_count)
+
+    def _make_pool(self, endpoint: Endpoint) -> HttpPool:
+        return HttpPool(self, endpoint)
+
+    def connect(self, endpoint: Endpoint) -> Connection:
+        """Start to connect. Set ``on_connected`` and ``on_close`` at once; OSError when it fails on the spot.
+
+        The caller keeps the time (``config.connect_timeout_s``).
+        """
+        sock = connecting_socket(endpoint.socket_address, bind_address=self.bind_address, keepalive=self._keepalive)
+        connection = self._transport(
+            self.loop, sock, endpoint.socket_address, self.config.per_connection_buffer_limit_bytes
+        )
+        connection.start_connecting()
+        return connection
+
+    def drain(self) -> None:
+        """Close idle upstream connections, and the busy ones after their response."""
+        self.draining = True
+        for endpoint in self.endpoints:
+            endpoint.pool.drain()
+
+    def sync_bytes(self) -> None:
+        """Bring the byte counters up to date with the open connections. Before statistics are read."""
+        for endpoint in self.endpoints:
+            endpoint.pool.sync_bytes()

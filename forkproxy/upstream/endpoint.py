@@ -1,0 +1,81 @@
+"""One address that requests are sent to, with its figures and its connection pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forkproxy.net import address as addresses
+from forkproxy.net.address import SocketAddress
+from forkproxy.stats.groups import EndpointStats
+
+if TYPE_CHECKING:
+    from forkproxy.upstream.http_pool import HttpPool
+
+# Envoy's health states that may receive traffic without being degraded.
+HEALTHY_STATES = frozenset(("UNKNOWN", "HEALTHY"))
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedEndpoint:
+    """An endpoint whose address is known: from the file (STATIC) or from DNS."""
+
+    address: SocketAddress
+    hostname: str = ""
+    weight: int = 1
+    priority: int = 0
+    health_status: str = "UNKNOWN"
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+class Endpoint:
+    """The live endpoint in a worker. ``rq_active`` on ``stats`` is what LEAST_REQUEST compares."""
+
+    __slots__ = ("address", "config", "hostname", "pool", "socket_address", "stats", "weight")
+
+    def __init__(
+        self, config: ResolvedEndpoint, stats: EndpointStats, make_pool: Callable[[Endpoint], HttpPool]
+    ) -> None:
+        self.config = config
+        self.socket_address = config.address
+        self.address = addresses.text(config.address)
+        """ "ip:port", as %UPSTREAM_HOST% and /clusters show it."""
+        self.hostname = config.hostname
+        self.weight = config.weight
+        self.stats = stats
+        self.pool = make_pool(self)
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.address} weight={self.weight} active={self.stats.rq_active}>"
+
+
+class StatSlots:
+    """Gives every address of a cluster a place among the cells that the supervisor laid out before the fork.
+
+    DNS brings addresses that nobody knew then. Every process assigns by the same rule on the same messages, so all agree.
+    An address keeps its slot while it is listed; beyond the capacity, addresses share the last one.
+    """
+
+    __slots__ = ("_groups", "_slot_of")
+
+    def __init__(self, groups: Sequence[EndpointStats]) -> None:
+        self._groups = groups
+        self._slot_of: dict[SocketAddress, int] = {}
+
+    def assign(self, listed: Sequence[SocketAddress]) -> list[tuple[int, EndpointStats]]:
+        """(slot, figures) of each address, in order."""
+        keep = set(listed)
+        self._slot_of = {address: slot for address, slot in self._slot_of.items() if address in keep}
+        free = sorted(set(range(len(self._groups))) - set(self._slot_of.values()), reverse=True)
+        for address in listed:
+            if address not in self._slot_of:
+                self._slot_of[address] = free.pop() if free else len(self._groups) - 1
+        return [(self._slot_of[address], self._groups[self._slot_of[address]]) for address in listed]
+
+
+def stat_prefix(cluster_stat_name: str, slot: int) -> str:
+    """Under which name the figures of a slot stand in the registry."""
+    return f"cluster.{cluster_stat_name}.endpoint.{slot}"

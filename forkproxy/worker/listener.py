@@ -1,0 +1,257 @@
+"""A listener in a worker: accepts, chooses the filter chain, wires the connection to it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+
+from forkproxy import log
+from forkproxy.config.build.listener import FilterChainMatch, ListenerConfig
+from forkproxy.net import address as addresses
+from forkproxy.net.address import SocketAddress
+from forkproxy.net.connection import Connection
+from forkproxy.net.filter import NetworkFilterChain
+from forkproxy.net.loop import Loop
+from forkproxy.net.poller import READ
+from forkproxy.stats.groups import ListenerStats, ListenerWorkerStats
+
+ACCEPTS_PER_PASS = 16
+"""Fairness: a connection flood must not starve the connections that are there."""
+OUT_OF_DESCRIPTORS_PAUSE_S = 0.1
+
+_OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+_log = log.get_logger("listener")
+
+MakeConnection = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
+"""(loop, accepted socket, peer, buffer limit in bytes) → the connection, raw or TLS."""
+
+
+class LiveFilterChain:
+    """A filter chain ready to take connections."""
+
+    __slots__ = ("chain", "make_connection", "match")
+
+    def __init__(self, match: ChainMatch | None, chain: NetworkFilterChain, make_connection: MakeConnection) -> None:
+        self.match = match
+        self.chain = chain
+        self.make_connection = make_connection
+
+
+class ChainMatch:
+    """``FilterChainMatch`` compiled: how well a connection matches, or not at all.
+
+    Criteria are compared in Envoy's order, the more specific one wins (Envoy: "FilterChainMatch").
+    """
+
+    __slots__ = ("_direct_source", "_port", "_ports", "_prefixes", "_source", "_source_type")
+
+    def __init__(self, config: FilterChainMatch) -> None:
+        self._port = config.destination_port
+        self._prefixes = _networks(config.prefix_ranges)
+        self._direct_source = _networks(config.direct_source_prefix_ranges)
+        self._source = _networks(config.source_prefix_ranges)
+        self._source_type = config.source_type
+        self._ports = frozenset(config.source_ports)
+
+    def score(self, local: SocketAddress | None, peer: SocketAddress) -> tuple[int, ...] | None:
+        """None: no match. Greater tuples are better matches."""
+        local_ip, local_port = local if isinstance(local, tuple) else ("", 0)
+        peer_ip, peer_port = peer if isinstance(peer, tuple) else ("", 0)
+        if self._port is not None and self._port != local_port:
+            return None
+        prefix = _longest(self._prefixes, local_ip)
+        direct = _longest(self._direct_source, peer_ip)
+        source = _longest(self._source, peer_ip)
+        if prefix is None or direct is None or source is None:
+            return None
+        if self._ports and peer_port not in self._ports:
+            return None
+        kind = 0
+        if self._source_type != "ANY":
+            loopback = bool(peer_ip) and (peer_ip == local_ip or ipaddress.ip_address(peer_ip).is_loopback)
+            if loopback != (self._source_type == "SAME_IP_OR_LOOPBACK"):
+                return None
+            kind = 1
+        return (int(self._port is not None), prefix, direct, kind, source, int(bool(self._ports)))
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(ranges: Sequence[str]) -> tuple[_Network, ...]:
+    return tuple(ipaddress.ip_network(text, strict=False) for text in ranges)
+
+
+def _longest(networks: tuple[_Network, ...], ip: str) -> int | None:
+    # The length of the longest range that holds the address; 0 without ranges, None when none of them holds it.
+    if not networks:
+        return 0
+    if not ip:
+        return None
+    address = ipaddress.ip_address(ip)
+    lengths = [network.prefixlen + 1 for network in networks if address in network]
+    return max(lengths) if lengths else None
+
+
+class Listener:
+    """One configured listener in one worker."""
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        chains: Sequence[LiveFilterChain],
+        default_chain: LiveFilterChain | None,
+        stats: ListenerStats,
+        worker_stats: Callable[[int], ListenerWorkerStats | None],
+    ) -> None:
+        self.config = config
+        self.chains = tuple(chains)
+        self.default_chain = default_chain
+        self.stats = stats
+        self.accepted = 0
+        self.connections: set[Connection] = set()
+        self._worker_stats_of = worker_stats
+        self._worker_stats: ListenerWorkerStats | None = None
+        self._only = chains[0] if len(chains) == 1 and chains[0].match is None else None
+        self._sockets: list[socket.socket] = []
+        self._loop: Loop = None  # type: ignore[assignment]  # set by start()
+        self._limit = config.per_connection_buffer_limit_bytes
+        self._per_event = config.max_connections_to_accept_per_socket_event or ACCEPTS_PER_PASS
+        self._paused = False
+
+    def start(self, loop: Loop, sockets: Sequence[socket.socket], slot: int) -> None:
+        """Accept from ``sockets``."""
+        self._loop = loop
+        self._worker_stats = self._worker_stats_of(slot)
+        for sock in sockets:
+            self._sockets.append(sock)
+            loop.register(sock.fileno(), READ, _Acceptor(self, sock))
+
+    def accept(self, sock: socket.socket) -> None:
+        """The socket has connections waiting."""
+        for _ in range(self._per_event):
+            try:
+                accepted, raw_peer = sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._pause(error)
+                # Anything else happened to that one connection while it waited (ECONNABORTED and the like).
+                return
+            self._take(accepted, addresses.normalise(raw_peer) if raw_peer else "")
+
+    def _pause(self, error: OSError) -> None:
+        # Level-triggered: the waiting connection would wake the loop for ever.
+        self.stats.downstream_cx_overflow += 1
+        if self._paused:
+            return
+        self._paused = True
+        _log.warning(
+            "cannot accept connections for a moment",
+            listener=self.config.name,
+            reason=error.strerror,
+            connections=len(self.connections),
+            hint="raise LimitNOFILE / ulimit -n" if error.errno == errno.EMFILE else "",
+        )
+        for sock in self._sockets:
+            self._loop.unregister(sock.fileno())
+        self._loop.call_later(OUT_OF_DESCRIPTORS_PAUSE_S, self._resume)
+
+    def _resume(self) -> None:
+        self._paused = False
+        for sock in self._sockets:
+            self._loop.register(sock.fileno(), READ, _Acceptor(self, sock))
+
+    def _take(self, accepted: socket.socket, peer: SocketAddress) -> None:
+        accepted.setblocking(False)
+        if isinstance(peer, tuple):
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.accepted += 1
+        stats = self.stats
+        stats.downstream_cx_total += 1
+        live = self._only or self._choose(accepted, peer)
+        if live is None:
+            stats.no_filter_chain_match += 1
+            accepted.close()
+            return
+        connection = live.make_connection(self._loop, accepted, peer, self._limit)
+        self.connections.add(connection)
+        stats.downstream_cx_active += 1
+        if self._worker_stats is not None:
+            self._worker_stats.downstream_cx_total += 1
+            self._worker_stats.downstream_cx_active += 1
+        live.chain.attach(connection)
+        on_close = _OnClose(self, connection, self._loop.now, connection.on_close)
+        if connection.closed:
+            on_close.tell()
+        else:
+            connection.on_close = on_close
+            connection.start()
+
+    def _choose(self, accepted: socket.socket, peer: SocketAddress) -> LiveFilterChain | None:
+        local = addresses.normalise(accepted.getsockname())
+        best: LiveFilterChain | None = None
+        best_score: tuple[int, ...] = ()
+        for live in self.chains:
+            score = live.match.score(local, peer) if live.match is not None else (0,) * 6
+            if score is not None and (best is None or score > best_score):
+                best, best_score = live, score
+        return best or self.default_chain
+
+    def on_connection_closed(self, connection: Connection, started: float) -> None:
+        """One of this listener's connections is gone."""
+        self.connections.discard(connection)
+        stats = self.stats
+        stats.downstream_cx_active -= 1
+        stats.downstream_cx_destroy += 1
+        stats.downstream_cx_length_ms[int((self._loop.now - started) * 1000)] += 1
+        if self._worker_stats is not None:
+            self._worker_stats.downstream_cx_active -= 1
+
+    def stop_accepting(self) -> None:
+        """Leave the sockets to others. What waits in their queues is theirs: the sockets belong to the slot."""
+        for sock in self._sockets:
+            self._loop.unregister(sock.fileno())
+            self._loop.close_later(sock)
+        self._sockets.clear()
+
+    def stop(self) -> None:
+        """Close everything now."""
+        self.stop_accepting()
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class _Acceptor:
+    __slots__ = ("_listener", "_sock")
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self._listener = listener
+        self._sock = sock
+
+    def __call__(self, _mask: int) -> None:
+        self._listener.accept(self._sock)
+
+
+class _OnClose:
+    # Stands around the chain's own on_close.
+    __slots__ = ("_chain", "_connection", "_listener", "_started")
+
+    def __init__(
+        self, listener: Listener, connection: Connection, started: float, chain: Callable[[str], None]
+    ) -> None:
+        self._listener = listener
+        self._connection = connection
+        self._started = started
+        self._chain = chain
+
+    def __call__(self, reason: str) -> None:
+        self.tell()
+        self._chain(reason)
+
+    def tell(self) -> None:
+        self._listener.on_connection_closed(self._connection, self._started)
