@@ -1,0 +1,160 @@
+"""A finished stream as access logs see it: the request and answer for which Envoy 1.40 wrote the expected values of the tests."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from forkproxy.config.build.core import Where
+
+WHERE = Where("access_log", 9, 5)
+WALL = 1795361589.597518
+
+
+class FakeLoop:
+    """A clock that a test advances."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.soon = []
+        self.timers = []
+
+    def wall(self):
+        return WALL + 0.003
+
+    def call_soon(self, callback):
+        self.soon.append(callback)
+
+    def call_later(self, delay_s, callback):
+        timer = FakeTimer(self.now + delay_s, callback)
+        self.timers.append(timer)
+        return timer
+
+    def advance(self, seconds):
+        """Run what is due, and what was wanted soon."""
+        self.now += seconds
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+        due = [timer for timer in self.timers if timer.due <= self.now and not timer.cancelled]
+        self.timers = [timer for timer in self.timers if timer not in due]
+        for timer in due:
+            timer.callback()
+
+
+class FakeTimer:
+    def __init__(self, due, callback):
+        self.due = due
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class FakeConnection:
+    def __init__(self, number, local=("127.0.0.1", 33719), remote=("127.0.0.1", 41120), tls=None, loop=None):
+        self.id = number
+        self.loop = loop or FakeLoop()
+        self.local = local
+        self.remote_address = remote
+        self.tls = tls
+        self.requested_server_name = ""
+        self.transport_failure_reason = ""
+
+    def local_socket_address(self):
+        return self.local
+
+
+def stream(**changes):
+    """POST /up/x, answered by an upstream."""
+    values = {
+        "connection": FakeConnection(1),
+        "method": b"POST",
+        "path": b"/up/x?a=b%20c&c=12345&q=\"'\\",
+        "authority": b"h.example",
+        "scheme": b"http",
+        "protocol": b"HTTP/1.1",
+        "request_headers": [
+            (b"user-agent", b'curl/8 "q" \\'),
+            (b"dup", b"1"),
+            (b"dup", b"2"),
+            (b"empty", b""),
+            (b"x-forwarded-proto", b"http"),
+        ],
+        "request_trailers": None,
+        "status": 200,
+        "response_headers": [(b"content-length", b"235"), (b"x-envoy-upstream-service-time", b"1")],
+        "response_trailers": None,
+        "wall_start": WALL,
+        "start": 50.0,
+        "request_complete": 50.0001,
+        "upstream_first_tx": 50.001,
+        "upstream_last_tx": 50.0011,
+        "upstream_first_rx": 50.002,
+        "upstream_last_rx": 50.0021,
+        "downstream_first_tx": 50.0022,
+        "downstream_last_tx": 50.0024,
+        "end": 50.002486,
+        "bytes_received": 0,
+        "bytes_sent": 235,
+        "request_header_bytes": 55,
+        "response_header_bytes": 120,
+        "response_flags": 0,
+        "details": "via_upstream",
+        "upstream_connection": FakeConnection(2, ("127.0.0.1", 43548), ("127.0.0.1", 42177)),
+        "upstream_transport_failure_reason": "",
+        "connection_termination_details": "",
+        "route": SimpleNamespace(name="r1"),
+        "cluster": SimpleNamespace(name="up", stat_name="up"),
+        "endpoint": SimpleNamespace(address="127.0.0.1:42177", hostname="ep.example"),
+        "attempt_count": 1,
+        "request_id": b"8f857e8f-8d58-440a-bab9-f6f66df6b899",
+        "filter_state": {},
+        "dynamic_metadata": {},
+        "downstream_remote_address": "127.0.0.1:41120",
+        "downstream_direct_remote_address": "127.0.0.1:41120",
+        "downstream_local_address": "127.0.0.1:33719",
+    }
+    values.update(changes)
+    return SimpleNamespace(**values)
+
+
+def local_reply(**changes):
+    """GET /d, answered by a direct response."""
+    return stream(
+        **{
+            "method": b"GET",
+            "path": b"/d",
+            "request_headers": [(b"x-forwarded-proto", b"http")],
+            "status": 418,
+            "response_headers": [(b"content-length", b"10")],
+            "upstream_first_tx": 0.0,
+            "upstream_last_tx": 0.0,
+            "upstream_first_rx": 0.0,
+            "upstream_last_rx": 0.0,
+            "end": 50.00007,
+            "bytes_sent": 10,
+            "details": "direct_response",
+            "upstream_connection": None,
+            "route": SimpleNamespace(name=""),
+            "cluster": None,
+            "endpoint": None,
+            "attempt_count": 0,
+            **changes,
+        }
+    )
+
+
+def unparsed(**changes):
+    """A request that never was one: no head was read."""
+    return local_reply(
+        **{
+            "method": b"",
+            "path": b"",
+            "authority": b"",
+            "protocol": b"",
+            "request_headers": [],
+            "status": 400,
+            **changes,
+        }
+    )

@@ -1,0 +1,114 @@
+"""Access log filters."""
+
+import pytest
+
+from forkproxy.access_log import filters
+from forkproxy.access_log.filters import compile_filter
+from forkproxy.config.build.access_log import AccessLogFilter
+from forkproxy.config.build.core import HeaderMatcher
+from forkproxy.config.problems import ConfigError
+from forkproxy.http import response_flags
+from tests.unit.access_log.fakes import WHERE, FakeConnection, FakeLoop, stream
+
+
+def no_headers(matcher, where):
+    raise AssertionError(matcher)
+
+
+def passes(config, **changes):
+    return compile_filter(config, WHERE, no_headers)(stream(**changes))
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        ("EQ", [False, True, False]),
+        ("NE", [True, False, True]),
+        ("GE", [False, True, True]),
+        ("LE", [True, True, False]),
+    ],
+)
+def test_comparisons(op, expected):
+    status = AccessLogFilter("status_code", op=op, value=400)
+    assert [passes(status, status=code) for code in (399, 400, 401)] == expected
+    duration = AccessLogFilter("duration", op=op, value=400)
+    assert [passes(duration, end=50 + ms / 1000) for ms in (399.9, 400, 401)] == expected
+
+
+def test_duration_of_a_stream_that_goes_on():
+    loop = FakeLoop()
+    loop.now = 51.0
+    assert passes(AccessLogFilter("duration", op="GE", value=1000), end=0.0, connection=FakeConnection(1, loop=loop))
+
+
+def test_not_health_check_passes_all():
+    assert passes(AccessLogFilter("not_health_check"))
+
+
+@pytest.mark.parametrize(
+    ("request_id", "expected"),
+    [
+        (b"8f857e8f-8d58-440a-bab9-f6f66df6b899", False),
+        (b"8f857e8f-8d58-940a-bab9-f6f66df6b899", True),
+        (b"8f857e8f-8d58-a40a-bab9-f6f66df6b899", True),
+        (b"", False),
+        (b"x-x-x-x-x-x-x-9", False),
+    ],
+)
+def test_traceable(request_id, expected):
+    assert passes(AccessLogFilter("traceable"), request_id=request_id) is expected
+
+
+def test_runtime(monkeypatch):
+    assert passes(AccessLogFilter("runtime", value=100))
+    draws = iter([0.0, 0.0099, 0.01, 0.99])
+    monkeypatch.setattr(filters.random, "random", lambda: next(draws))
+    test = compile_filter(AccessLogFilter("runtime", value=100, denominator=10_000), WHERE, no_headers)
+    assert [test(stream()) for _ in range(4)] == [True, True, False, False]
+    monkeypatch.undo()
+    assert not any(passes(AccessLogFilter("runtime", value=0)) for _ in range(100))
+
+
+def test_response_flags():
+    some = AccessLogFilter("response_flag", flags=("UF", "NR"))
+    assert [passes(some, response_flags=flags) for flags in (0, response_flags.UF, response_flags.NR | 1, response_flags.DC)] == [
+        False, True, True, False,
+    ]  # fmt: skip
+    anything = AccessLogFilter("response_flag")
+    assert [passes(anything, response_flags=flags) for flags in (0, response_flags.DC)] == [False, True]
+    with pytest.raises(ConfigError, match='no response flag "XX"'):
+        compile_filter(AccessLogFilter("response_flag", flags=("XX",)), WHERE, no_headers)
+
+
+def test_grpc_status():
+    grpc = [(b"content-type", b"application/grpc")]
+    wanted = AccessLogFilter("grpc_status", flags=("NOT_FOUND", "CANCELED"))
+    others = AccessLogFilter("grpc_status", op="NE", flags=("NOT_FOUND",))
+    for status, is_wanted, is_other in ((b"5", True, False), (b"1", True, True), (b"0", False, True)):
+        changes = {"request_headers": grpc, "response_trailers": [(b"grpc-status", status)]}
+        assert passes(wanted, **changes) is is_wanted
+        assert passes(others, **changes) is is_other
+
+
+def test_and_or():
+    server_error = AccessLogFilter("status_code", op="GE", value=500)
+    slow = AccessLogFilter("duration", op="GE", value=1000)
+    both = AccessLogFilter("and", filters=(server_error, slow))
+    either = AccessLogFilter("or", filters=(server_error, slow))
+    cases = [(200, 50.1), (500, 50.1), (200, 52.0), (503, 52.0)]
+    assert [passes(both, status=status, end=end) for status, end in cases] == [False, False, False, True]
+    assert [passes(either, status=status, end=end) for status, end in cases] == [False, True, True, True]
+
+
+def test_a_header_filter_is_the_routers_matcher():
+    matcher = HeaderMatcher("x", "present")
+    asked = []
+
+    def compile_header_matcher(config, where):
+        asked.append((config, where))
+        return lambda of: of.status == 200
+
+    nested = AccessLogFilter("and", filters=(AccessLogFilter("header", header=matcher),))
+    test = compile_filter(nested, WHERE, compile_header_matcher)
+    assert [test(stream()), test(stream(status=404))] == [True, False]
+    assert asked == [(matcher, WHERE)]
