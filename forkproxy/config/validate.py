@@ -27,6 +27,7 @@ from forkproxy.config import registry
 from forkproxy.config.problems import Problem, by_place
 from forkproxy.config.schema import API_DATE, FieldSchema, MessageSchema, is_integral, schema
 from forkproxy.config.tree import Entry, Mark, Node, collection_paused
+from forkproxy.config.v2_rules import FIELDS_OF_1_8
 
 BOOTSTRAP_V3: Final = "envoy.config.bootstrap.v3.Bootstrap"
 BOOTSTRAP_V2: Final = "envoy.config.bootstrap.v2.Bootstrap"
@@ -54,30 +55,6 @@ _SECONDS: Final = {None: 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "m": 60.0, "h"
 _CAPITAL = re.compile("[A-Z]")
 _MAX_DURATION_S: Final = 315_576_000_000
 
-# Fields that Envoy 1.8.0 had and that the last v2 schema had already dropped: left alone here, handled by ``upgrade``.
-REMOVED_FROM_V2: Final[dict[str, frozenset[str]]] = {
-    "envoy.config.bootstrap.v2.Bootstrap": frozenset(("rate_limit_service",)),
-    "envoy.config.bootstrap.v2.Bootstrap.DynamicResources": frozenset(("deprecated_v1",)),
-    "envoy.api.v2.auth.CommonTlsContext": frozenset(("deprecated_v1",)),
-    "envoy.api.v2.listener.FilterChainMatch": frozenset(("sni_domains",)),
-    "envoy.api.v2.listener.Filter": frozenset(("deprecated_v1",)),
-    "envoy.api.v2.route.HeaderMatcher": frozenset(("value", "regex")),
-    "envoy.api.v2.route.RouteMatch": frozenset(("runtime",)),
-    "envoy.api.v2.route.RouteAction": frozenset(
-        ("use_websocket", "websocket_config", "request_headers_to_add", "response_headers_to_add",
-         "response_headers_to_remove")),
-    "envoy.api.v2.core.HealthCheck": frozenset(("redis_health_check",)),
-    "envoy.config.filter.fault.v2.FaultDelay": frozenset(("percent", "type")),
-    "envoy.config.filter.http.fault.v2.FaultAbort": frozenset(("percent",)),
-    "envoy.config.filter.http.health_check.v2.HealthCheck": frozenset(("endpoint",)),
-    "envoy.config.filter.http.buffer.v2.Buffer": frozenset(("max_request_time",)),
-    "envoy.config.filter.network.http_connection_manager.v2.HttpConnectionManager": frozenset(
-        ("bugfix_reverse_encode_order",)),
-    "envoy.config.filter.network.http_connection_manager.v2.HttpFilter": frozenset(("deprecated_v1", "type")),
-    "envoy.api.v2.Listener": frozenset(("bugfix_reverse_write_filter_order",)),
-    "envoy.api.v2.Cluster.RingHashLbConfig": frozenset(("deprecated_v1",)),
-    "envoy.config.ratelimit.v2.RateLimitServiceConfig": frozenset(("cluster_name", "use_data_plane_proto")),
-}
 # Required by the last v2 schema, not by 1.8.0, where the bootstrap had one for all.
 _NOT_REQUIRED_IN_V2: Final = frozenset(("rate_limit_service",))
 
@@ -598,8 +575,8 @@ class _Walk:
         """Report the unknown fields, with the best hint that the whole tree gives."""
         for count, unknown in enumerate(self._unknown):
             entry, message = unknown.entry, unknown.message
-            if self._is_v2 and entry.key in REMOVED_FROM_V2.get(message.full_name, ()):
-                continue
+            if self._is_v2 and entry.key in FIELDS_OF_1_8.get(message.full_name, ()):
+                continue  # 1.8.0 had it, the last v2 schema has not: for ``upgrade``
             if self._is_v2 and self._in_other_version(message, entry.key):
                 self._warn(entry.key_mark, unknown.path, f'"{entry.key}" belongs to another version of {message.name}')
                 continue
@@ -619,7 +596,7 @@ class _Walk:
             return "Envoy's YAML has no merge keys"
         if message.previous and message.previous in self._schema:
             old = self._schema.message(message.previous)
-            if key in old.lookup or key in REMOVED_FROM_V2.get(message.previous, ()):
+            if key in old.lookup or key in FIELDS_OF_1_8.get(message.previous, ()):
                 return f'"{key}" belongs to the v2 API; `forkproxy migrate` prints the v3 form'
         snake = _CAPITAL.sub(r"_\g<0>", key).strip("_").lower()
         close = f'did you mean "{snake}"?' if snake in message.fields else _did_you_mean(key, message.fields)

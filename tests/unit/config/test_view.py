@@ -141,7 +141,8 @@ def test_a_wrong_name_or_kind_is_a_bug_here():
         lambda: root.str("nmae"), lambda: root.uint("name"), lambda: root.str("health_checks"), lambda: root.message("name"),
         lambda: root.repeated("load_assignment"), lambda: root.enum("name"), lambda: root.any("name"), lambda: root.anys("name"),
         lambda: root.map_("name"), lambda: root.has("nothing"), lambda: root.which("nothing"), lambda: root.strings("name"),
-        lambda: root.duration_s("name"), lambda: root.struct("name"), lambda: root.peek("name"), lambda: root.ignore("x", why="y"),
+        lambda: root.duration_s("name"), lambda: root.struct("name"), lambda: root.peek("name"),
+        lambda: root.ignore("x", why="y"),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=CLUSTER):
             wrong()
