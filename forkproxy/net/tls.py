@@ -119,7 +119,7 @@ class TlsConnection(Connection):
         if self.verify_peer is not None:
             refusal = self.verify_peer(self.tls)
             if refusal:
-                self._handshake_failed(refusal)
+                self._handshake_failed(_VERIFY_FAILED + refusal)
                 return
         self._handshake_done = True
         if self._server_side:
@@ -137,7 +137,7 @@ class TlsConnection(Connection):
             self._decrypt()
 
     def _handshake_failed(self, reason: str) -> None:
-        self.transport_failure_reason = "TLS_error:|" + reason
+        self.transport_failure_reason = _reported(reason)
         alert = self._outgoing.read()
         if alert and not self.out:
             with contextlib.suppress(OSError):
@@ -217,7 +217,7 @@ class TlsConnection(Connection):
             if self.closed:
                 return
         if error is not None:
-            self.transport_failure_reason = "TLS_error:|" + reason_of(error)
+            self.transport_failure_reason = _reported(reason_of(error))
             self._fail(error)
         elif ended and not self.end_received:
             self._on_end_of_data()
@@ -334,5 +334,14 @@ class TlsConnection(Connection):
 def reason_of(error: OSError) -> str:
     """An ssl error's reason and, for a refused certificate, why; another error's text."""
     verify = getattr(error, "verify_message", "")
-    reason = getattr(error, "reason", None) or error.strerror or type(error).__name__
-    return f"{reason}:{verify}" if verify else str(reason)
+    if verify:
+        return f"{_VERIFY_FAILED}X509_verify_cert: certificate verification error at depth 0: {verify}"
+    return str(getattr(error, "reason", None) or error.strerror or type(error).__name__)
+
+
+# Envoy's words, which users match in access logs. The number is BoringSSL's for this error; the depth OpenSSL does not tell us.
+_VERIFY_FAILED = "268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed: "
+
+
+def _reported(reason: str) -> str:
+    return f"TLS_error:|{reason}:TLS_error_end"

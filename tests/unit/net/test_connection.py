@@ -1,7 +1,6 @@
 """Connections over real sockets: every case runs on TCP over loopback, most on a unix-domain pair too."""
 
 import contextlib
-import contextlib
 import os
 import socket
 import struct

@@ -248,7 +248,10 @@ def test_verify_peer_has_the_last_word(loop, contexts, make):
     loop.run_until(lambda: ends.down.closed or ends.down.end_received)
     assert seen == [(("DNS", "localhost"), ("IP Address", "127.0.0.1"))]
     assert ends.up_record.events == [TLS_FAILURE]
-    assert ends.up.transport_failure_reason == "TLS_error:|not this one"
+    assert ends.up.transport_failure_reason == (
+        "TLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify cert failed: not this one"
+        ":TLS_error_end"
+    )
     assert bytes(ends.down_record.data) == b""
 
 
