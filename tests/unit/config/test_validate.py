@@ -128,7 +128,10 @@ def test_enums(text, value):
 
 
 def test_what_is_no_enum():
-    assert refused("lb_policy", "99") == "lb_policy: 99 is no LbPolicy"
+    assert refused("lb_policy", "99") == (
+        "lb_policy: must be one of ROUND_ROBIN, LEAST_REQUEST, RING_HASH, RANDOM, MAGLEV, CLUSTER_PROVIDED, "
+        "LOAD_BALANCING_POLICY_CONFIG, not 99"
+    )
     assert refused("lb_policy", "ROUND_ROBBIN").endswith('not "ROUND_ROBBIN" (did you mean "ROUND_ROBIN"?)')
     assert refused("lb_policy", "true").endswith("not true")
 
