@@ -32,6 +32,7 @@ from forkproxy.config.build.route import (
     WeightedCluster,
 )
 from forkproxy.config.build.route import VirtualHost as VirtualHostConfig
+from forkproxy.config.problems import ConfigError
 from forkproxy.router.header_mutation import (
     CompileFormat,
     Headers,
@@ -371,6 +372,11 @@ def _picker(route: Route) -> Callable[[], Route]:
     weights = [cluster.weight for cluster in config.action.weighted_clusters]
     # A cluster of weight 0 is never taken; bisect would take it if it stood last.
     choices = tuple(choice for choice, weight in zip(route.weighted, weights, strict=True) if weight)
+    if not choices:
+        where = config.where
+        raise ConfigError(
+            where.path, where.line, where.column, "the weights of weighted_clusters must add up to more than 0"
+        )
     bounds = list(accumulate(weight for weight in weights if weight))
     total = bounds[-1]
     draw = random.random

@@ -309,32 +309,37 @@ def test_cluster_header():
     assert route.find_cluster(FakeStream()) is None
 
 
-def test_weighted_clusters(monkeypatch):
-    clusters = tuple(
-        WeightedCluster(name, weight, HeaderMutations(request_add=(option("x-w", name),)), host)
-        for name, weight, host in (("up", 1, ""), ("never", 0, ""), ("up2", 3, "wc"), ("last", 0, ""))
-    )
-    made = table(vhost(entry(action=ForwardAction(weighted_clusters=clusters)), entry("path", "/x", direct())))
-    draws = iter([0.0, 0.2499, 0.25, 0.9999999])
-    routes = []
-    for _ in range(4):
-        monkeypatch.undo()
-        value = next(draws)
-        picker_table = _with_draw(monkeypatch, value, clusters)
-        routes.append(picker_table.match(FakeStream()))
-    assert [route.cluster_name for route in routes] == ["up", "up", "up2", "up2"]
-    assert routes[-1].cluster == "<cluster up2>"
+CLUSTERS = tuple(
+    WeightedCluster(name, weight, HeaderMutations(request_add=(option("x-w", name),)), host)
+    for name, weight, host in (("up", 1, ""), ("never", 0, ""), ("up2", 3, "wc"), ("last", 0, ""))
+)
+
+
+@pytest.mark.parametrize(("drawn", "cluster"), [(0.0, "up"), (0.2499, "up"), (0.25, "up2"), (0.9999999, "up2")])
+def test_a_weighted_cluster_is_drawn_by_its_share(monkeypatch, drawn, cluster):
+    monkeypatch.setattr("random.random", lambda: drawn)
+    made = table(vhost(entry(action=ForwardAction(weighted_clusters=CLUSTERS))))
+    assert made.match(FakeStream()).cluster_name == cluster
+
+
+def test_weighted_clusters_are_routes_of_their_own():
+    made = table(vhost(entry("path", "/w", ForwardAction(weighted_clusters=CLUSTERS)), entry("path", "/x", direct())))
+    drawn = {route.cluster_name: route for route in (made.match(FakeStream(b"/w")) for _ in range(300))}
+    assert set(drawn) == {"up", "up2"}
+    assert drawn["up2"].cluster == "<cluster up2>"
     stream = FakeStream()
-    routes[-1].finalize_request(stream)
-    routes[-1].rewrite(stream)
+    drawn["up2"].finalize_request(stream)
+    drawn["up2"].rewrite(stream)
     assert (stream.authority, stream.request_headers[-1]) == (b"wc", (b"x-w", b"up2"))
     assert {route.cluster_name for route in made.all_routes()} == {"up", "never", "up2", "last", ""}
-    assert {made.match(FakeStream()).cluster_name for _ in range(200)} == {"up", "up2"}
+    assert made.match(FakeStream(b"/x")).kind == DIRECT
+    assert made.match(FakeStream(b"/none")) is None
 
 
-def _with_draw(monkeypatch, value, clusters):
-    monkeypatch.setattr("random.random", lambda: value)
-    return table(vhost(entry(action=ForwardAction(weighted_clusters=clusters))))
+def test_weights_of_nothing_are_refused():
+    clusters = (WeightedCluster("up", 0, HeaderMutations()),)
+    with pytest.raises(ConfigError, match="add up to more than 0"):
+        table(vhost(entry(action=ForwardAction(weighted_clusters=clusters))))
 
 
 @pytest.mark.parametrize(("wins", "order"), [(False, [b"W", b"R", b"V", b"T"]), (True, [b"W", b"T", b"V", b"R"])])
