@@ -18,7 +18,7 @@ TimeFormat = Callable[[float], bytes]
 DEFAULT = "%Y-%m-%dT%H:%M:%S.%3fZ"
 DEFAULT_LOCAL = "%Y-%m-%dT%H:%M:%S.%3f%z"
 
-_SPECIFIER = re.compile(r"%(E(?:\d|\*)S|\d?f|E4Y|Ez|:z|.)", re.DOTALL)
+_SPECIFIER = re.compile(r"%(E(?:\d|\*)S|\d?[fs]|E4Y|Ez|:z|.)", re.DOTALL)
 _STRFTIME = frozenset("aAbBcdDeFgGhHIjklmMnprRStTuUVwWxXyYzZC%")
 
 
@@ -49,7 +49,9 @@ def _pieces(text: str) -> list[str | int]:
                 pieces += [0 if digits == "*" else int(digits), ""]
         elif specifier in ("Ez", ":z"):
             add("\0")
-        elif specifier == "s" or specifier in _STRFTIME:
+        elif specifier.endswith("s"):
+            add("%s")  # Envoy takes a number of digits here too, and ignores it
+        elif specifier in _STRFTIME:
             add("%" + specifier)
         else:
             add("%%" + specifier)

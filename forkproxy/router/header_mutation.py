@@ -211,9 +211,19 @@ def compile_request(
 
 def compile_response(levels: Sequence[tuple[HeaderMutations, Where]], compile_format: CompileFormat) -> Apply | None:
     """One callable that changes the response headers it is given; None when no level changes anything."""
-    return _chain(
+    apply = _chain(
         [
             _compile_level(level.response_add, level.response_remove, JOINED_RESPONSE_HEADERS, compile_format, where)
             for level, where in levels
         ]
     )
+    if apply is None or not any("%" in option.value for level, _ in levels for option in level.response_add):
+        return apply
+    change = apply
+
+    def apply_formats(stream: Stream, headers: Headers) -> None:
+        # %RESP(…)% reads the stream's headers, and must see what earlier levels wrote.
+        stream.response_headers = headers
+        change(stream, headers)
+
+    return apply_formats

@@ -121,6 +121,18 @@ def test_response_changes_the_headers_it_is_given():
     assert stream.request_headers == [(b"x-forwarded-proto", b"http")]
 
 
+def test_response_formats_see_the_headers_as_earlier_levels_left_them():
+    def compile_resp(text, where):
+        return lambda stream: b"+".join(value for name, value in stream.response_headers if name == b"x")
+
+    first = HeaderMutations(response_add=(option("x", "1"),))
+    second = HeaderMutations(response_add=(option("x-see", "%RESP(x)%"),))
+    apply = compile_response([(first, WHERE), (second, WHERE)], compile_resp)
+    stream, headers = FakeStream(), [(b"x", b"0")]
+    apply(stream, headers)
+    assert headers == [(b"x", b"0"), (b"x", b"1"), (b"x-see", b"0+1")]
+
+
 @pytest.mark.parametrize("name", [":path", ":authority", "host", "Host"])
 def test_what_may_not_be_changed(name):
     with pytest.raises(ConfigError, match="may not be modified"):
