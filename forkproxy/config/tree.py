@@ -34,6 +34,9 @@ MAX_ALIAS_NODES: Final = 300_000
 
 Scalar = str | int | float | bool | None
 
+# libyaml's idea of a line; str.splitlines() knows more breaks, and the numbers would not agree.
+_LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -194,7 +197,7 @@ class Document:
     def lines(self) -> list[str]:
         """The source lines, for :func:`forkproxy.config.problems.render`."""
         if self._lines is None:
-            self._lines = self.text.splitlines()
+            self._lines = _LINE_BREAK.split(self.text)
         return self._lines
 
 
@@ -471,7 +474,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return ConfigError("", 0, 0, f"could not parse: {error.problem or error.context}")
-    lines = text.splitlines()
+    lines = _LINE_BREAK.split(text)
     row = min(mark.line, len(lines) - 1)
     problem = error.problem or ""
     if problem.startswith(("mapping values are not allowed", "could not find expected ':'")):
@@ -509,7 +512,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> ConfigError:
 
 
 def _template_hint(text: str, mark: Mark) -> str:
-    return _UNFILLED if _TEMPLATE.search(text.splitlines()[mark.line - 1]) else ""
+    return _UNFILLED if _TEMPLATE.search(_LINE_BREAK.split(text)[mark.line - 1]) else ""
 
 
 def _decode(data: bytes) -> str:

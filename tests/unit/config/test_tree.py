@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
 from pathlib import Path
 
@@ -175,6 +176,31 @@ def test_too_large(monkeypatch):
 def test_byte_order_marks():
     assert python("\ufeffa: é\n".encode()) == {"a": "é"}
     assert python("a: é\n".encode("utf-16")) == {"a": "é"}
+
+
+def test_lines_are_libyamls_lines():
+    document = load("a: x\r\nb: 1\u2028c: 2\n", "f")
+    assert document.root.entries[2].key_mark == Mark(3, 1)
+    assert document.lines[2] == "c: 2"
+
+
+def test_broken_files_are_refused_or_read_and_never_crash():
+    rng = random.Random(8)
+    original = (SEED / "google_com_proxy.half-fixed.v2.yaml").read_bytes()
+    pieces = [b"\t", b": ", b"- ", b"&a ", b"*a", b"{", b"]", b'"', b"!x ", b"| ", b"? ", b"%", b"\xff", b"\r", b"<<: "]
+    refused = []
+    for _ in range(400):
+        data = bytearray(original)
+        for _ in range(rng.randrange(1, 6)):
+            at = rng.randrange(len(data))
+            data[at : at + rng.randrange(3)] = rng.choice(pieces)
+        try:
+            load(bytes(data), "f")
+        except ConfigError as error:
+            source = data.decode("utf-8", "replace").splitlines()
+            refused += [render(problem, "f", source) for problem in error.problems]
+    assert 100 < len(refused) < 400
+    assert [text for text in refused if not text.startswith("f:")] == []
 
 
 def test_without_libyaml(monkeypatch):
