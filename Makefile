@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
 PREFIX ?= /opt/forkproxy
 
 .DEFAULT_GOAL := help
@@ -11,39 +12,50 @@ PREFIX ?= /opt/forkproxy
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
-$(STAMP): setup.cfg setup.py pyproject.toml scripts/build_schema.py
+SOURCES := setup.cfg setup.py pyproject.toml scripts/build_schema.py
+# -qq: pip's warnings about this machine's own index settings are nobody's business here; errors still show.
+INSTALL = if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -e $(1); \
+	  else $(BIN)/python -m pip install -qq --disable-pip-version-check -e $(1); fi
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo "Python 3.11 or later is needed: apt-get install -y python3 python3-venv (or make PYTHON=/path/to/python3.11)" >&2; exit 1; }
-	@if test -x $(BIN)/python; then :; \
-	 elif command -v uv >/dev/null 2>&1; then uv venv -q --seed --python "$$(command -v $(PYTHON))" $(VENV); \
-	 else $(PYTHON) -m venv $(VENV) 2>/dev/null \
+	@if command -v uv >/dev/null 2>&1; then uv venv -q --seed --python "$$(command -v $(PYTHON))" $(VENV); \
+	 else $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
 	  || { rm -rf $(VENV); echo "python3-venv is missing: run apt-get install -y python3-venv, then make again" >&2; exit 1; }; fi
-	@if command -v uv >/dev/null 2>&1; then uv pip install -q --python $(BIN)/python -e '.[dev]'; \
-	 else $(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'; fi
+
+$(STAMP): $(SOURCES) | $(BIN)/python
+	@echo "installing into $(VENV) ..."
+	@$(call INSTALL,.)
 	@touch $@
+
+$(DEV_STAMP): $(SOURCES) | $(BIN)/python
+	@echo "installing into $(VENV), with what the tests need ..."
+	@$(call INSTALL,'.[dev]')
+	@touch $(STAMP) $@
 
 run: $(STAMP) ## serve etc/forkproxy.yaml on 127.0.0.1:10000, admin on 9901
 	@echo "try:  curl -i http://127.0.0.1:10000/        (through the proxy)"
 	@echo "      curl -s http://127.0.0.1:9901/clusters (its admin)"
 	@exec $(BIN)/forkproxy run -c etc/forkproxy.yaml
 
-test: $(STAMP) ## run all tests
+test: $(DEV_STAMP) ## run all tests
 	@$(BIN)/python -m pytest
 
-check: $(STAMP) layers ## formatting, lint, types, floors, SUPPORTED.md
+check: $(DEV_STAMP) layers ## formatting, lint, types, floors, SUPPORTED.md
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy
 	@$(BIN)/python scripts/supported --check
 
-layers: $(STAMP) ## the floors of ARCHITECTURE.md
+layers: $(DEV_STAMP) ## the floors of ARCHITECTURE.md
 	@$(BIN)/lint-imports --config setup.cfg
 
-format: $(STAMP) ## format the code
+format: $(DEV_STAMP) ## format the code
 	@$(BIN)/ruff format -q .
 	@$(BIN)/ruff check -q --fix .
 
-bench: $(STAMP) ## CPU per request beside Envoy, nginx and HAProxy
+bench: $(DEV_STAMP) ## CPU per request beside Envoy, nginx and HAProxy
 	@$(BIN)/python scripts/bench
 
 install-service: ## as root: install into /opt/forkproxy and start the systemd service

@@ -532,7 +532,6 @@ class Supervisor:
             stats=self.registry,
             parent_pid=os.getpid(),
             identity=run.identity,
-            endpoints=run.endpoints,
             drain_time_s=self.drain_time_s,
         )
         is_older = run is not self._newest

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Protocol
 
@@ -61,7 +61,7 @@ class RunnableGeneration(Protocol):
         """Bring up to date what is not counted as it happens; figures are read next."""
 
     def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
-        """A cluster's endpoints as DNS has them now; also called before ``start``."""
+        """A cluster's endpoints as DNS has them now. Also called in the supervisor, so that workers born later know them."""
 
     def drain(self) -> None:
         """Stop accepting; let connections finish, asking their peers to go."""
@@ -97,7 +97,6 @@ class WorkerStart:
     parent_pid: int
     identity: after_fork.Identity | None = None
     """Who to run as; None: who the supervisor is."""
-    endpoints: dict[str, Endpoints] = field(default_factory=dict)
     drain_time_s: float = 30.0
     """For a drain that nobody ordered: SIGTERM, or the supervisor is gone."""
 
@@ -137,8 +136,6 @@ class Worker:
         try:
             if start.identity is not None:
                 after_fork.become(start.identity)
-            for cluster, endpoints in start.endpoints.items():
-                self._generation.set_endpoints(cluster, endpoints)
             self._generation.start(self._loop, start.sockets, start.slot)
         except ConfigError as error:
             return self._fail(EXIT_CANNOT_BUILD, str(error))

@@ -52,6 +52,7 @@ class EchoGeneration:
         self.number = number
         self.open = {}
         self.listening = []
+        self.accepted = self.requests = 0
         self.listen_addresses = [
             (name, 0, address(where), listener(name, where)) for name, where in settings["listeners"].items()
         ]
@@ -60,7 +61,7 @@ class EchoGeneration:
     def connections(self):
         return len(self.open)
 
-    def start(self, loop, sockets):
+    def start(self, loop, sockets, slot):
         fault = self.settings.get("fault")
         if fault == "start":
             raise ConfigError("a.b", 3, 4, "no such thing")
@@ -68,7 +69,7 @@ class EchoGeneration:
             raise OSError(98, "taken")
         if fault == "die":
             os._exit(5)
-        if fault == "die-in-slot-1" and Path("/proc/self/comm").read_text().strip() == "forkproxy:w1":
+        if fault == "die-in-slot-1" and slot == 1:
             os._exit(5)
         if fault == "slow":
             time.sleep(1)
@@ -83,6 +84,7 @@ class EchoGeneration:
             connection, _ = sock.accept()
         except BlockingIOError:
             return
+        self.accepted += 1
         connection.setblocking(False)
         self.open[connection.fileno()] = connection
         self.loop.register(connection.fileno(), READ, lambda _mask: self.answer(connection))
@@ -96,9 +98,13 @@ class EchoGeneration:
             del self.open[connection.fileno()]
             self.loop.close_later(connection)
             return
+        self.requests += 1
         if data.startswith(b"exit "):
             self.loop.call_later(0.05, lambda: os._exit(int(data[5:])))
         connection.send(f"{os.getpid()} {self.number} {self.settings.get('say', '')} ".encode() + data)
+
+    def sync_stats(self):
+        pass
 
     def set_endpoints(self, cluster, endpoints):
         raise AssertionError("no clusters here")
