@@ -102,6 +102,7 @@ class FieldSchema:
         "_schema",
         "absent",
         "checks",
+        "defined_only",
         "deprecated",
         "deprecated_since",
         "disallowed",
@@ -149,6 +150,8 @@ class FieldSchema:
         self.absent: str | None = None
         """What is wrong when the field is not there at all (its rules refuse the zero value)."""
         self.required = False
+        self.defined_only = False
+        """Of an enum: only its known numbers are allowed."""
         self.skip = False
         self.scalar = self.type
         if map_entry is not None:
@@ -383,6 +386,7 @@ def _varint(raw: bytes, position: int) -> tuple[int, int]:
 def _compile(field: FieldSchema, proto_type: int, rules: Any) -> None:
     """Set ``field``'s checks from its ``validate.FieldRules``."""
     kind = rules.WhichOneof("type")
+    field.defined_only = (rules.repeated.items if kind == "repeated" else rules).enum.defined_only
     if rules.HasField("message"):
         field.skip = rules.message.skip
         field.required = rules.message.required

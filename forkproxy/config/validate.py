@@ -404,7 +404,12 @@ class _Walk:
             number = enum.by_name[value.upper()]
         else:
             integer = _integer(value)
-            # Any number passes proto3; PGV's defined_only, which nearly every enum field has, asks for a known one.
+            if integer is not None and not field.defined_only and -(1 << 31) <= integer < 1 << 31 and integer not in enum.names:
+                # proto3 takes any number, and so does Envoy where no rule asks for a known one.
+                self.problems.append(Problem("unsupported", path_text(path), node.mark.line, node.mark.column,
+                                             f"{integer} is no {enum.full_name.rpartition('.')[2]} that forkproxy knows"))
+                node.value = enum.names.get(0, 0)
+                return 0
             if integer is None or integer not in enum.names:
                 names = [enum.names[n] for n in enum.names]
                 hint = _did_you_mean(value.upper(), names) if isinstance(value, str) else ""

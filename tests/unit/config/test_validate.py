@@ -136,6 +136,14 @@ def test_what_is_no_enum():
     assert refused("lb_policy", "true").endswith("not true")
 
 
+def test_an_unknown_number_where_no_rule_asks_for_a_known_one():
+    errors, [problem], root = check("{traffic_direction: 99}", "envoy.config.listener.v3.Listener")
+    assert errors == []
+    assert (problem.kind, problem.path, problem.message) == (
+        "unsupported", "traffic_direction", "99 is no TrafficDirection that forkproxy knows")  # fmt: skip
+    assert root.to_python() == {"traffic_direction": "UNSPECIFIED"}
+
+
 @pytest.mark.parametrize(
     ("text", "value"), [("aGk=", b"hi"), ("aGk", b"hi"), ("a_-=", b"k\xff"), ("", b""), ("!!", None), ("é", None)]
 )
