@@ -260,11 +260,19 @@ def _text(address: AddressConfig | None, sock: socket.socket) -> str:
 
 
 def endpoint_views(cluster: ClusterConfig, resolved: Endpoints | None) -> tuple[EndpointView, ...]:
-    """A cluster's endpoints: what DNS says, or while it has not spoken and for STATIC clusters what the file says."""
+    """A cluster's endpoints: for DNS clusters what DNS said last (nothing before that), else what the file says."""
+    configured = [(locality, endpoint) for locality in cluster.localities for endpoint in locality.endpoints]
+    if cluster.type == "STATIC":
+        found = [(locality, endpoint, endpoint.address) for locality, endpoint in configured]
+    else:
+        found = [
+            (*configured[int(str(entry["index"]))], AddressConfig(host=str(entry["ip"]), port=int(str(entry["port"]))))
+            for entry in resolved or ()
+        ]
     return tuple(
         EndpointView(
-            address=endpoint.address,
-            hostname=endpoint.hostname,
+            address=address,
+            hostname=endpoint.hostname or ("" if cluster.type == "STATIC" else endpoint.address.host),
             weight=endpoint.weight,
             health_flags=("/failed_eds_health",) if endpoint.health_status in _UNHEALTHY else (),
             region=locality.region,
@@ -272,8 +280,7 @@ def endpoint_views(cluster: ClusterConfig, resolved: Endpoints | None) -> tuple[
             sub_zone=locality.sub_zone,
             priority=locality.priority,
         )
-        for locality in cluster.localities
-        for endpoint in locality.endpoints
+        for locality, endpoint, address in found
     )
 
 

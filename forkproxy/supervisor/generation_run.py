@@ -10,6 +10,7 @@ from typing import Protocol
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor.listening import Binding, ListenAddress
+from forkproxy.upstream.dns import Target
 from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.worker import Endpoints, RunnableGeneration
 
@@ -28,15 +29,41 @@ BuildGeneration = Callable[[BootstrapConfig, Registry, int], BuiltGeneration]
 
 @dataclass(eq=False, slots=True)
 class GenerationRun:
-    """``bindings`` by (listener name, address index). ``warm``: DNS has answered once for every cluster, or had its time."""
+    """``bindings`` by (listener name, address index). Times are ``loop.now`` seconds.
+
+    ``endpoints``: what DNS last said, by cluster. ``unresolved``: the DNS clusters that have had no answer for all their names
+    yet; workers wait for them as Envoy warms clusters before it listens, but not beyond ``warm_deadline``.
+    """
 
     number: int
     bootstrap: BootstrapConfig
     generation: BuiltGeneration
     bindings: dict[tuple[str, int], Binding]
     identity: Identity | None = None
-    endpoints: dict[str, Endpoints] = field(default_factory=dict)
     admin_socket: socket.socket | None = None
     """Bound for this generation's admin address, when it is another than the one before."""
-    warm: bool = True
-    warm_deadline: float = float("inf")
+    dns_targets: list[Target] = field(default_factory=list)
+    endpoints: dict[str, Endpoints] = field(default_factory=dict)
+    unresolved: set[str] = field(default_factory=set)
+    warm_deadline: float = 0.0
+
+    def begin_warming(self, before: GenerationRun | None, deadline: float) -> None:
+        """Take over what the generation before knows of unchanged DNS clusters; the others are to be resolved first."""
+        self.warm_deadline = deadline
+        self.unresolved = {target.cluster for target in self.dns_targets}
+        if before is None:
+            return
+        for target in self.dns_targets:
+            known = before.endpoints.get(target.cluster)
+            if known and target in before.dns_targets:
+                self.unresolved.discard(target.cluster)
+                self.set_endpoints(target.cluster, known)
+
+    def is_warm(self, now: float) -> bool:
+        """Whether workers may start."""
+        return not self.unresolved or now >= self.warm_deadline
+
+    def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
+        """What DNS says now, for the workers to be born."""
+        self.endpoints[cluster] = endpoints
+        self.generation.set_endpoints(cluster, endpoints)

@@ -45,9 +45,11 @@ from forkproxy.supervisor.reload import (
     ConfigurationRefused,
     RollOut,
 )
+from forkproxy.supervisor.resolver import Resolvers
 from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.systemd import Notifier
+from forkproxy.upstream.dns import targets_of
 from forkproxy.worker import after_fork
 from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.control import Channel, Message
@@ -125,6 +127,7 @@ class Supervisor:
         self._control: ControlSocket | None = None
         self._exit_code: int | None = None
         self._refreshes = Refreshes()
+        self._resolvers = Resolvers(self.loop, self._on_endpoints)
         self._sleep_timer = self.loop.timer(self.loop.stop)
         self._wake_at = float("inf")
         """When the present sleep was to end at the latest."""
@@ -194,6 +197,7 @@ class Supervisor:
         except AlreadyRunning as error:
             raise StartFailed(EXIT_FAILURE, str(error)) from None
         self._running = run
+        self._resolvers.want([run])
         self.figures.on_generation(None, run.bootstrap)
         self.admin_log.use(run.bootstrap.admin)
         self._admin.serve(run.bootstrap.admin.address, admin_socket, self.options.admin_address_path)
@@ -236,7 +240,8 @@ class Supervisor:
     def _close(self) -> None:
         for worker in self._workers.values():
             worker.signal(signal.SIGKILL)
-        for pid in self._workers:
+        self._resolvers.want([])
+        for pid in (*self._workers, *self._resolvers.pids):
             os.waitpid(pid, 0)
         for slot in self.slots:
             slot.close_sockets()
@@ -256,13 +261,16 @@ class Supervisor:
     # -- reap
 
     def _reap(self) -> None:
-        while self._workers:
+        while self._workers or self._resolvers.pids:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
+            code = os.waitstatus_to_exitcode(status)
             worker = self._workers.pop(pid, None)
             if worker is not None:
-                self._on_worker_gone(worker, os.waitstatus_to_exitcode(status))
+                self._on_worker_gone(worker, code)
+            else:
+                self._resolvers.on_gone(pid, _how(code))
 
     def _on_worker_gone(self, worker: WorkerHandle, code: int) -> None:
         slot = worker.slot
@@ -273,7 +281,7 @@ class Supervisor:
         worker.slab.close()
         slot.forget(worker)
         self._refreshes.on_gone(worker.pid)
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = _how(code)
         if worker.draining:
             _log.info("worker has gone", slot=slot.number, worker=worker.pid, generation=worker.run.number, how=how)
         elif was_successor:
@@ -359,6 +367,7 @@ class Supervisor:
             self._refuse(intention.reply, str(error), _exit_of(error))
             return
         self._roll_out = RollOut(run, before=self.running, reply=intention.reply)
+        self._resolvers.want([self.running, run])
 
     def _refuse(self, reply: Reply | None, reason: str, code: int) -> None:
         self.last_refusal = reason
@@ -401,7 +410,10 @@ class Supervisor:
             self.registry.abandon_generation()
             raise ConfigurationRefused("\n".join(p.text(self.options.config_path) for p in error.problems)) from None
         self._generations = number
-        run = GenerationRun(number, bootstrap, generation, bindings, identity)
+        run = GenerationRun(
+            number, bootstrap, generation, bindings, identity, dns_targets=targets_of(bootstrap.clusters)
+        )
+        run.begin_warming(self._running, monotonic() + self.options.dns_wait_s)
         self._newest = run
         # What is alive now lives as long as this generation. Frozen, no collection in a worker touches (and copies) its pages.
         gc.unfreeze()
@@ -411,7 +423,7 @@ class Supervisor:
 
     def _advance_roll_out(self) -> None:
         roll_out = self._roll_out
-        if roll_out is None or not self._is_warm(roll_out.target):
+        if roll_out is None or not roll_out.target.is_warm(monotonic()):
             return
         if roll_out.advance(self.lasting_slots(), self._spawn, self._drain):
             self._roll_out = None
@@ -419,6 +431,7 @@ class Supervisor:
 
     def _finish_roll_out(self, roll_out: RollOut) -> None:
         before, self._running = self.running, roll_out.target
+        self._resolvers.want([self.running])
         self._close_what_is_gone()
         if roll_out.is_back:
             _log.warning("rolled back", generation=roll_out.target.number)
@@ -443,6 +456,7 @@ class Supervisor:
             return
         self.registry.abandon_generation()
         self._newest = roll_out.before
+        self._resolvers.want([roll_out.before])
         if roll_out.target.admin_socket is not None:
             roll_out.target.admin_socket.close()
         self._refuse(roll_out.reply, reason, code if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND) else EXIT_FAILURE)
@@ -450,9 +464,6 @@ class Supervisor:
             self._roll_out = RollOut(roll_out.before, before=roll_out.before, is_back=True)
         else:
             self._close_what_is_gone()
-
-    def _is_warm(self, run: GenerationRun) -> bool:
-        return run.warm or monotonic() >= run.warm_deadline
 
     # -- slots
 
@@ -468,6 +479,7 @@ class Supervisor:
                 self._start_worker(slot, now)
             if slot.retiring and not slot.workers():
                 self.slots.remove(slot)
+        self._resolvers.check(now)
         self._advance_roll_out()
         self._check_phase()
 
@@ -497,7 +509,7 @@ class Supervisor:
     def _wants_worker(self, slot: Slot, now: float) -> bool:
         if slot.current is not None or slot.successor is not None or slot.retiring or slot.given_up:
             return False
-        return self.phase != "stopping" and not self.is_drained and now >= slot.respawn_at and self._is_warm(slot.run)
+        return self.phase != "stopping" and not self.is_drained and now >= slot.respawn_at and slot.run.is_warm(now)
 
     def _start_worker(self, slot: Slot, now: float) -> None:
         try:
@@ -664,8 +676,10 @@ class Supervisor:
         now = monotonic()
         until = now + LONGEST_SLEEP_S
         for slot in self.slots:
-            if self._wants_worker(slot, slot.respawn_at):
-                until = min(until, max(slot.respawn_at, now + 0.01))
+            if self._wants_worker(slot, float("inf")):
+                until = min(
+                    until, max(slot.respawn_at, slot.run.warm_deadline if slot.run.unresolved else 0.0, now + 0.01)
+                )
             for worker in slot.workers():
                 until = min(until, worker.deadline)
         self._wake_at = until
@@ -690,6 +704,13 @@ class Supervisor:
             case "flushed":
                 self._refreshes.on_flushed(worker.pid, message["round"])
                 return
+        self.loop.stop()
+
+    def _on_endpoints(self, run: GenerationRun, cluster: str, endpoints: list[dict[str, object]]) -> None:
+        run.set_endpoints(cluster, endpoints)
+        for worker in self.workers():
+            if worker.run is run:
+                worker.channel.send({"op": "endpoints", "cluster": cluster, "endpoints": endpoints})
         self.loop.stop()
 
     def _on_exception(self, exception: Exception, callback: object) -> None:
@@ -743,6 +764,10 @@ class Supervisor:
                 for worker in self.workers()
             ],
         }
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -1,0 +1,131 @@
+"""The process that resolves names, so that no lookup can hold up the supervisor or a worker.
+
+One child per generation with DNS clusters, born by fork with the names in memory, killed when its generation has been
+replaced. What it finds goes to the supervisor, which keeps the last result (workers born later inherit it) and passes it on
+to the workers that live. A resolver that dies is replaced; meanwhile everybody keeps the addresses they have.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from time import monotonic
+
+from forkproxy import log
+from forkproxy.net.loop import Loop
+from forkproxy.supervisor.generation_run import GenerationRun
+from forkproxy.upstream.dns import DnsResolver, Target
+from forkproxy.worker import after_fork
+from forkproxy.worker.control import Channel, Message
+
+RESTART_AFTER_S = 1.0
+
+_log = log.get_logger("dns")
+
+
+@dataclass(eq=False, slots=True)
+class ResolverHandle:
+    """A resolver process and whose names it resolves."""
+
+    pid: int
+    run: GenerationRun
+    channel: Channel
+
+
+class Resolvers:
+    """All resolver processes. ``on_endpoints(run, cluster, endpoints)`` is told every result."""
+
+    def __init__(self, loop: Loop, on_endpoints: Callable[[GenerationRun, str, list[dict[str, object]]], None]) -> None:
+        self._loop = loop
+        self._on_endpoints = on_endpoints
+        self._processes: dict[int, ResolverHandle] = {}
+        self._wanted: list[GenerationRun] = []
+        self._not_before = 0.0
+
+    @property
+    def pids(self) -> Iterable[int]:
+        """The processes."""
+        return self._processes.keys()
+
+    def want(self, runs: Iterable[GenerationRun]) -> None:
+        """Resolve for these generations, and for no others."""
+        self._wanted = [run for run in runs if run.dns_targets]
+        for handle in self._processes.values():
+            if handle.run not in self._wanted:
+                os.kill(handle.pid, signal.SIGTERM)
+        self.check(monotonic())
+
+    def check(self, now: float) -> None:
+        """Start what is missing."""
+        resolved = [handle.run for handle in self._processes.values()]
+        for run in self._wanted:
+            if run not in resolved and now >= self._not_before:
+                try:
+                    self._start(run)
+                except OSError as error:
+                    self._not_before = now + RESTART_AFTER_S
+                    _log.error("no resolver could be forked", reason=error.strerror)
+
+    def on_gone(self, pid: int, how: str) -> bool:
+        """A child has ended; whether it was a resolver."""
+        handle = self._processes.pop(pid, None)
+        if handle is None:
+            return False
+        handle.channel.close()
+        if handle.run in self._wanted:
+            self._not_before = monotonic() + RESTART_AFTER_S
+            _log.error("the resolver died; addresses stay as they are until the next one answers", how=how)
+        return True
+
+    def _start(self, run: GenerationRun) -> None:
+        ours, theirs = socket.socketpair()
+        parent_pid = os.getpid()
+        try:
+            pid = after_fork.fork(lambda: run_resolver(run.dns_targets, theirs, parent_pid, run.identity))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        channel = Channel(
+            self._loop,
+            ours,
+            on_message=lambda message: self._on_message(run, message),
+            on_close=lambda _reason: None,  # SIGCHLD tells
+        )
+        self._processes[pid] = ResolverHandle(pid, run, channel)
+
+    def _on_message(self, run: GenerationRun, message: Message) -> None:
+        if run not in self._wanted:
+            return
+        match message["op"]:
+            case "endpoints":
+                if message["complete"]:
+                    run.unresolved.discard(message["cluster"])
+                self._on_endpoints(run, message["cluster"], message["endpoints"])
+            case "dns_failure":
+                _log.warning(
+                    "a name could not be resolved",
+                    cluster=message["cluster"],
+                    host=message["host"],
+                    reason=message["reason"],
+                    failures=message["failures"],
+                    retry_s=message["retry_s"],
+                )
+
+
+def run_resolver(
+    targets: Iterable[Target], control: socket.socket, parent_pid: int, identity: after_fork.Identity | None
+) -> int:
+    """The whole life of a resolver process, from right after fork; it ends with the supervisor or by SIGTERM."""
+    after_fork.undo_parent(keep=[control.fileno()], parent_pid=parent_pid, name="forkproxy:dns")
+    if identity is not None:
+        after_fork.become(identity)
+    loop = Loop(lambda error, callback: _log.exception("an exception left a callback", error, callback=callback))
+    channel = Channel(loop, control, on_message=lambda _message: None, on_close=lambda _reason: loop.stop())
+    DnsResolver(loop, targets, channel.send).start()
+    loop.run()
+    return 0
