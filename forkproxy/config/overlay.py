@@ -20,8 +20,6 @@ def merge(root: Node, overlay: Node) -> None:
 
 
 def _message(node: Node, overlay: Node, message: MessageSchema) -> None:
-    if node.kind != "map" or overlay.kind != "map":
-        return  # no message at all: validation says so
     for entry in overlay.entries:
         if entry.value.is_null:
             continue
