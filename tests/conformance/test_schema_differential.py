@@ -109,11 +109,74 @@ static_resources:
           metadata: {filter_metadata: {envoy.lb: {a: b}}}
 """
 
-WORDS = ["x", "", "5", "5s", "0.5s", "250ms", "-1s", "true", "yes", "ROUND_ROBIN", "round_robin", "aGk=", "a b", "0x10", "1.5",
-         "1e3", "NaN", "-5", "99999999999", "*", "/", "_", "a\nb", "type.googleapis.com/google.protobuf.Struct", "é"]
-VALUES = [0, 1, -1, 7, 99, 65535, 65536, 4294967295, 4294967296, 2**63, 1.5, True, False, None, [], {}, [None], [1], ["x"], [[]],
-          {"value": 5}, {"seconds": 5}, {"x": 1}, [{}], {"@type": "x"}]
-KEYS = ["name", "value", "timeout", "match", "route", "typed_config", "config", "@type", "address", "cluster", "nmae", "prefix"]
+WORDS = [
+    "x",
+    "",
+    "5",
+    "5s",
+    "0.5s",
+    "250ms",
+    "-1s",
+    "true",
+    "yes",
+    "ROUND_ROBIN",
+    "round_robin",
+    "aGk=",
+    "a b",
+    "0x10",
+    "1.5",
+    "1e3",
+    "NaN",
+    "-5",
+    "99999999999",
+    "*",
+    "/",
+    "_",
+    "a\nb",
+    "type.googleapis.com/google.protobuf.Struct",
+    "é",
+]
+VALUES = [
+    0,
+    1,
+    -1,
+    7,
+    99,
+    65535,
+    65536,
+    4294967295,
+    4294967296,
+    2**63,
+    1.5,
+    True,
+    False,
+    None,
+    [],
+    {},
+    [None],
+    [1],
+    ["x"],
+    [[]],
+    {"value": 5},
+    {"seconds": 5},
+    {"x": 1},
+    [{}],
+    {"@type": "x"},
+]
+KEYS = [
+    "name",
+    "value",
+    "timeout",
+    "match",
+    "route",
+    "typed_config",
+    "config",
+    "@type",
+    "address",
+    "cluster",
+    "nmae",
+    "prefix",
+]
 
 
 def _places(value, path=()):
@@ -169,13 +232,22 @@ def _mutant(rng):
     return yaml.safe_dump(tree, default_flow_style=rng.choice((None, True)), allow_unicode=True)
 
 
-SCHEMA_REFUSALS = ("Unable to parse JSON as proto", "has unknown fields", "Proto constraint validation failed", "yaml-cpp",
-                   "Unable to convert YAML", "Failed to parse", "Invalid type URL")
+SCHEMA_REFUSALS = (
+    "Unable to parse JSON as proto",
+    "has unknown fields",
+    "Proto constraint validation failed",
+    "yaml-cpp",
+    "Unable to convert YAML",
+    "Failed to parse",
+    "Invalid type URL",
+)
 
 
 def _envoy(path):
-    """"valid", "invalid", or None when Envoy's objection is not about the schema; and what it said."""
-    run = subprocess.run([ENVOY, "--mode", "validate", "-c", path], capture_output=True, text=True, errors="replace", check=False)
+    """ "valid", "invalid", or None when Envoy's objection is not about the schema; and what it said."""
+    run = subprocess.run(
+        [ENVOY, "--mode", "validate", "-c", path], capture_output=True, text=True, errors="replace", check=False
+    )
     if run.returncode == 0:
         return "valid", ""
     return ("invalid" if any(words in run.stderr for words in SCHEMA_REFUSALS) else None), run.stderr[-600:]
