@@ -45,7 +45,16 @@ REQUIREMENT = "xds-protos==1.85.*"
 TARGET = Path(__file__).resolve().parent.parent / "forkproxy" / "config" / "schema.bin"
 
 # What a configuration can name, directly or in an Any; everything these import comes along.
-ROOTS = ("envoy/", "contrib/", "udpa/type/", "xds/type/", "xds/core/", "xds/data/", "udpa/annotations/", "xds/annotations/")
+ROOTS = (
+    "envoy/",
+    "contrib/",
+    "udpa/type/",
+    "xds/type/",
+    "xds/core/",
+    "xds/data/",
+    "udpa/annotations/",
+    "xds/annotations/",
+)
 # protobuf's own files, which xds-protos imports from protobuf.
 WELL_KNOWN = (any_pb2, descriptor_pb2, duration_pb2, empty_pb2, field_mask_pb2, struct_pb2, timestamp_pb2, wrappers_pb2)
 
@@ -71,8 +80,22 @@ def wheel_sources(wheel: Path) -> Iterator[str]:
 
 def fetch(directory: str) -> Path:
     """Let pip download the wheel alone, without the grpcio that its metadata asks for."""
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-                    "--dest", directory, REQUIREMENT], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            directory,
+            REQUIREMENT,
+        ],
+        check=True,
+    )
     return next(Path(directory).glob("xds_protos-*.whl"))
 
 
@@ -80,8 +103,12 @@ def serialized_descriptor(source: str) -> bytes | None:
     """The literal given to AddSerializedFile in a generated module."""
     for node in ast.parse(source).body:
         value = node.value if isinstance(node, ast.Assign) else None
-        if (isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute)
-                and value.func.attr == "AddSerializedFile" and isinstance(value.args[0], ast.Constant)):
+        if (
+            isinstance(value, ast.Call)
+            and isinstance(value.func, ast.Attribute)
+            and value.func.attr == "AddSerializedFile"
+            and isinstance(value.args[0], ast.Constant)
+        ):
             literal = value.args[0].value
             return literal if isinstance(literal, bytes) else None
     return None
@@ -96,7 +123,9 @@ def type_names(prefix: str, messages: list[descriptor_pb2.DescriptorProto]) -> I
         yield from type_names(f"{name}.", list(message.nested_type))
 
 
-def previous_names(prefix: str, messages: list[descriptor_pb2.DescriptorProto], versioning: Any) -> Iterator[tuple[str, str]]:
+def previous_names(
+    prefix: str, messages: list[descriptor_pb2.DescriptorProto], versioning: Any
+) -> Iterator[tuple[str, str]]:
     """(previous message, message) for every message with udpa.annotations.versioning."""
     for message in messages:
         name = f"{prefix}{message.name}"
@@ -155,7 +184,9 @@ def blob(sources: Iterator[str]) -> bytes:
         types.update((f"{prefix}{enum.name}", name) for enum in proto.enum_type)
         pairs = previous_names(prefix, list(file_class.FromString(raw).message_type), versioning)
         v3_of.update(pair for pair in pairs if ".v3" in pair[1])
-    index = json.dumps({"source": REQUIREMENT, "files": offsets, "types": types, "v3_of": v3_of}, separators=(",", ":")).encode()
+    index = json.dumps(
+        {"source": REQUIREMENT, "files": offsets, "types": types, "v3_of": v3_of}, separators=(",", ":")
+    ).encode()
     return zlib.compress(len(index).to_bytes(4, "big") + index + bytes(data), 9)
 
 

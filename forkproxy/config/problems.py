@@ -86,7 +86,7 @@ def render(problem: Problem, filename: str, source: Sequence[str] = (), *, colou
     text = problem.text(filename)
     if colour:
         place = f"{filename}:{problem.line}:{problem.column}:" if problem.line else f"{filename}:"
-        text = f"{_BOLD}{place}{_RESET} {_COLOURS[problem.kind]}{problem.kind}:{_RESET}{text[len(place):]}"
+        text = f"{_BOLD}{place}{_RESET} {_COLOURS[problem.kind]}{problem.kind}:{_RESET}{text[len(place) :]}"
     if not 1 <= problem.line <= len(source):
         return text
     line = source[problem.line - 1].replace("\t", " ")

@@ -34,25 +34,63 @@ Check = Callable[[Any], str | None]
 
 # descriptor.proto: FieldDescriptorProto.Type
 _TYPES: Final = {
-    1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 6: "uint64", 7: "uint32", 8: "bool", 9: "string",
-    10: "group", 11: "message", 12: "bytes", 13: "uint32", 14: "enum", 15: "int32", 16: "int64", 17: "int32", 18: "int64",
+    1: "double",
+    2: "float",
+    3: "int64",
+    4: "uint64",
+    5: "int32",
+    6: "uint64",
+    7: "uint32",
+    8: "bool",
+    9: "string",
+    10: "group",
+    11: "message",
+    12: "bytes",
+    13: "uint32",
+    14: "enum",
+    15: "int32",
+    16: "int64",
+    17: "int32",
+    18: "int64",
 }
 _RULES_OF: Final = {
-    1: "double", 2: "float", 3: "int64", 4: "uint64", 5: "int32", 6: "fixed64", 7: "fixed32", 8: "bool", 9: "string",
-    12: "bytes", 13: "uint32", 14: "enum", 15: "sfixed32", 16: "sfixed64", 17: "sint32", 18: "sint64",
+    1: "double",
+    2: "float",
+    3: "int64",
+    4: "uint64",
+    5: "int32",
+    6: "fixed64",
+    7: "fixed32",
+    8: "bool",
+    9: "string",
+    12: "bytes",
+    13: "uint32",
+    14: "enum",
+    15: "sfixed32",
+    16: "sfixed64",
+    17: "sint32",
+    18: "sint64",
 }
 
 WRAPPERS: Final = {
-    "google.protobuf.DoubleValue": "double", "google.protobuf.FloatValue": "float",
-    "google.protobuf.Int64Value": "int64", "google.protobuf.UInt64Value": "uint64",
-    "google.protobuf.Int32Value": "int32", "google.protobuf.UInt32Value": "uint32",
-    "google.protobuf.BoolValue": "bool", "google.protobuf.StringValue": "string",
+    "google.protobuf.DoubleValue": "double",
+    "google.protobuf.FloatValue": "float",
+    "google.protobuf.Int64Value": "int64",
+    "google.protobuf.UInt64Value": "uint64",
+    "google.protobuf.Int32Value": "int32",
+    "google.protobuf.UInt32Value": "uint32",
+    "google.protobuf.BoolValue": "bool",
+    "google.protobuf.StringValue": "string",
     "google.protobuf.BytesValue": "bytes",
 }
 SPECIAL: Final = {
-    "google.protobuf.Duration": "duration", "google.protobuf.Timestamp": "timestamp",
-    "google.protobuf.Any": "any", "google.protobuf.Struct": "struct", "google.protobuf.Value": "value",
-    "google.protobuf.ListValue": "list", "google.protobuf.FieldMask": "fieldmask",
+    "google.protobuf.Duration": "duration",
+    "google.protobuf.Timestamp": "timestamp",
+    "google.protobuf.Any": "any",
+    "google.protobuf.Struct": "struct",
+    "google.protobuf.Value": "value",
+    "google.protobuf.ListValue": "list",
+    "google.protobuf.FieldMask": "fieldmask",
 }
 _ZERO: Final = {"string": "", "bytes": b"", "bool": False, "float": 0.0, "double": 0.0}
 
@@ -263,10 +301,15 @@ class Schema:
         self._enums: dict[str, EnumSchema] = {}
         self._pool = descriptor_pool.DescriptorPool()
         self._in_pool: set[str] = set()
-        for name in ("validate/validate.proto", "udpa/annotations/versioning.proto", "envoy/annotations/deprecation.proto"):
+        for name in (
+            "validate/validate.proto",
+            "udpa/annotations/versioning.proto",
+            "envoy/annotations/deprecation.proto",
+        ):
             self._add(name)
         self._File: Any = message_factory.GetMessageClass(
-            self._pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto"))
+            self._pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
+        )
         self.ext_rules = self._pool.FindExtensionByName("validate.rules")
         self.ext_required = self._pool.FindExtensionByName("validate.required")
         self.ext_disabled = self._pool.FindExtensionByName("validate.disabled")
@@ -350,7 +393,9 @@ def schema() -> Schema:
     try:
         return Schema(Path(__file__).with_name("schema.bin").read_bytes())
     except FileNotFoundError:
-        raise FileNotFoundError("forkproxy/config/schema.bin is missing: run `python scripts/build_schema.py`") from None
+        raise FileNotFoundError(
+            "forkproxy/config/schema.bin is missing: run `python scripts/build_schema.py`"
+        ) from None
 
 
 def _dependencies(raw: bytes) -> list[str]:

@@ -317,8 +317,12 @@ class _Builder:
                 start = event.start_mark
                 mark = Mark(start.line + 1, start.column + 1)
                 if top.kind == "map" and pending is None:
-                    raise ConfigError("", *mark, "could not parse: a key must be a plain name, not a list or a mapping",
-                                      _template_hint(self._text, mark))
+                    raise ConfigError(
+                        "",
+                        *mark,
+                        "could not parse: a key must be a plain name, not a list or a mapping",
+                        _template_hint(self._text, mark),
+                    )
                 if len(stack) >= MAX_DEPTH:
                     raise ConfigError("", *mark, f"nested more than {MAX_DEPTH} levels deep")
                 node = Node("map" if cls is yaml.MappingStartEvent else "seq", mark, event.tag)
@@ -339,15 +343,22 @@ class _Builder:
                 mark = Mark(start.line + 1, start.column + 1)
                 target = anchors.get(event.anchor)
                 if target is None:
-                    raise ConfigError("", *mark, f'could not parse: no anchor "&{event.anchor}" stands before "*{event.anchor}"')
+                    raise ConfigError(
+                        "", *mark, f'could not parse: no anchor "&{event.anchor}" stands before "*{event.anchor}"'
+                    )
                 if top.kind == "map" and pending is None:
                     if target.kind != "scalar":
-                        raise ConfigError("", *mark, "could not parse: a key must be a plain name, not a list or a mapping")
+                        raise ConfigError(
+                            "", *mark, "could not parse: a key must be a plain name, not a list or a mapping"
+                        )
                     pending = Entry(target.text, mark, holder)
                     continue
                 if id(target) in opened:
-                    raise ConfigError("", *mark, f'could not parse: "*{event.anchor}" stands inside its own anchor '
-                                                 f"(line {target.mark.line})")
+                    raise ConfigError(
+                        "",
+                        *mark,
+                        f'could not parse: "*{event.anchor}" stands inside its own anchor (line {target.mark.line})',
+                    )
                 node = self._copy(target, len(stack), mark)
             else:  # DocumentEnd cannot come before the root is complete
                 raise AssertionError(f"unexpected YAML event {event!r}")
@@ -365,7 +376,9 @@ class _Builder:
             key = entry.key
             if key in keys:
                 old = top.entries[keys[key]]
-                self._warn(entry.key_mark, f'"{key}" is set twice (also in line {old.key_mark.line}); the last one counts')
+                self._warn(
+                    entry.key_mark, f'"{key}" is set twice (also in line {old.key_mark.line}); the last one counts'
+                )
                 top.entries[keys[key]] = entry
             else:
                 keys[key] = len(top.entries)
@@ -402,8 +415,16 @@ class _Builder:
 
 _BOOLS: Final[dict[str, bool]] = {
     form: truth
-    for word, truth in (("y", True), ("yes", True), ("true", True), ("on", True),
-                        ("n", False), ("no", False), ("false", False), ("off", False))
+    for word, truth in (
+        ("y", True),
+        ("yes", True),
+        ("true", True),
+        ("on", True),
+        ("n", False),
+        ("no", False),
+        ("false", False),
+        ("off", False),
+    )
     for form in (word, word.upper(), word.capitalize())
 }
 _NULLS: Final = frozenset(("", "~", "null", "Null", "NULL"))
@@ -485,8 +506,9 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> ConfigError:
                 key, rest = glued["key"], glued["rest"]
                 simple = not rest[0].isalnum() and rest[0] not in "\"'"
                 hint = f'did you mean "{key}" alone?' if simple else f'did you mean "{key} {rest}"?'
-                return ConfigError("", candidate + 1, glued.start("rest") + 1,
-                                   f'could not parse: "{rest}" right after "{key}"', hint)
+                return ConfigError(
+                    "", candidate + 1, glued.start("rest") + 1, f'could not parse: "{rest}" right after "{key}"', hint
+                )
     source = lines[row] if 0 <= row < len(lines) else ""
     if (mark.column < len(source) and source[mark.column] == "\t") or "'\\t'" in problem:
         hint = "YAML wants spaces, not tabs, for indentation"
@@ -528,8 +550,13 @@ def _decode(data: bytes) -> str:
         before = data[: error.start]
         line = before.count(b"\n") + 1
         column = len(before.rsplit(b"\n", 1)[-1].decode("utf-8", "replace")) + 1
-        raise ConfigError("", line, column, f"could not parse: byte 0x{data[error.start]:02x} is not UTF-8 text",
-                          "is this a binary file?") from error
+        raise ConfigError(
+            "",
+            line,
+            column,
+            f"could not parse: byte 0x{data[error.start]:02x} is not UTF-8 text",
+            "is this a binary file?",
+        ) from error
 
 
 def _place(text: str, index: int) -> tuple[int, int]:

@@ -39,8 +39,10 @@ Path = tuple[Any, str | int] | None
 _BAD: Final = object()  # what a value that is already complained about converts to
 
 _RANGES: Final = {
-    "int32": (-(1 << 31), (1 << 31) - 1), "uint32": (0, (1 << 32) - 1),
-    "int64": (-(1 << 63), (1 << 63) - 1), "uint64": (0, (1 << 64) - 1),
+    "int32": (-(1 << 31), (1 << 31) - 1),
+    "uint32": (0, (1 << 32) - 1),
+    "int64": (-(1 << 63), (1 << 63) - 1),
+    "uint64": (0, (1 << 64) - 1),
 }
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
 _HEX = re.compile(r"[+-]?0[xX][0-9a-fA-F]+\Z")
@@ -189,8 +191,11 @@ class _Walk:
                 continue
             name = entry.key = field.name
             if name in present:
-                self._warn(entry.key_mark, (path, name),
-                           f"is set twice, in two spellings (also in line {present[name].key_mark.line}); the last one counts")
+                self._warn(
+                    entry.key_mark,
+                    (path, name),
+                    f"is set twice, in two spellings (also in line {present[name].key_mark.line}); the last one counts",
+                )
                 present[name].key = ""
                 dropped = True
             present[name] = entry
@@ -252,7 +257,12 @@ class _Walk:
                 self._check(field.checks, values, node, path)
         elif field.shape == "map":
             self._map(node, field, path, message, around)
-        elif field.shape == "struct" and self._is_v2 and field.name == "config" and self._v2_config(node, path, message, around):
+        elif (
+            field.shape == "struct"
+            and self._is_v2
+            and field.name == "config"
+            and self._v2_config(node, path, message, around)
+        ):
             return
         else:
             value = self._value(node, field, path, message.full_name)
@@ -365,8 +375,12 @@ class _Walk:
                     value = False
             if not isinstance(value, bool):
                 hint = {0: "false", 1: "true"}.get(value) if isinstance(value, int) else None
-                return self._error(node.mark, path, f"must be true or false, not {_shown(node)}",
-                                   f"did you mean {hint}?" if hint else "")
+                return self._error(
+                    node.mark,
+                    path,
+                    f"must be true or false, not {_shown(node)}",
+                    f"did you mean {hint}?" if hint else "",
+                )
             node.value = value
             return value
         if kind == "bytes":
@@ -404,10 +418,22 @@ class _Walk:
             number = enum.by_name[value.upper()]
         else:
             integer = _integer(value)
-            if integer is not None and not field.defined_only and -(1 << 31) <= integer < 1 << 31 and integer not in enum.names:
+            if (
+                integer is not None
+                and not field.defined_only
+                and -(1 << 31) <= integer < 1 << 31
+                and integer not in enum.names
+            ):
                 # proto3 takes any number, and so does Envoy where no rule asks for a known one.
-                self.problems.append(Problem("unsupported", path_text(path), node.mark.line, node.mark.column,
-                                             f"{integer} is no {enum.full_name.rpartition('.')[2]} that forkproxy knows"))
+                self.problems.append(
+                    Problem(
+                        "unsupported",
+                        path_text(path),
+                        node.mark.line,
+                        node.mark.column,
+                        f"{integer} is no {enum.full_name.rpartition('.')[2]} that forkproxy knows",
+                    )
+                )
                 node.value = enum.names.get(0, 0)
                 return 0
             if integer is None or integer not in enum.names:
@@ -418,7 +444,9 @@ class _Walk:
             number = integer
         # Canonical case, but the user's own alias when two names share a number.
         name = enum.names[number]
-        node.value = name if not isinstance(value, str) or value.upper() not in enum.by_name else _spelt(value, enum, name)
+        node.value = (
+            name if not isinstance(value, str) or value.upper() not in enum.by_name else _spelt(value, enum, name)
+        )
         return number
 
     def _duration(self, node: Node, field: FieldSchema, path: Path, holder: str) -> Any:
@@ -445,19 +473,25 @@ class _Walk:
         url = node.get("@type")
         if url is None:
             if node.entries:
-                return self._error(node.mark, path, '"@type" is missing',
-                                   '"@type": type.googleapis.com/ and the message\'s full name')
+                return self._error(
+                    node.mark, path, '"@type" is missing', '"@type": type.googleapis.com/ and the message\'s full name'
+                )
             return None
         name = registry.message_name(url.value) if url.kind == "scalar" and isinstance(url.value, str) else None
         if name is None:
-            return self._error(url.mark, (path, "@type"),
-                               f"must be type.googleapis.com/ and a message's full name, not {_shown(url)}")
+            return self._error(
+                url.mark, (path, "@type"), f"must be type.googleapis.com/ and a message's full name, not {_shown(url)}"
+            )
         if not self._schema.is_message(name):
             return self._unknown_type(url.mark, path, name)
         if not self._is_v2 and _is_v2_name(name):
             v3 = self._schema.v3_of(name)
-            return self._error(url.mark, (path, "@type"), f"{name} belongs to the v2 API, which has ended",
-                               f"its v3 name is {v3}" if v3 else "")
+            return self._error(
+                url.mark,
+                (path, "@type"),
+                f"{name} belongs to the v2 API, which has ended",
+                f"its v3 name is {v3}" if v3 else "",
+            )
         message = self._schema.message(name)
         if message.shape != "message":
             return self._well_known(node, message, path)
@@ -469,7 +503,9 @@ class _Walk:
         """Types with a JSON form of their own stand under "value"."""
         for entry in node.entries:
             if entry.key not in ("@type", "value"):
-                self._error(entry.key_mark, path, f'"{entry.key}" must stand under "value" when "@type" is {message.full_name}')
+                self._error(
+                    entry.key_mark, path, f'"{entry.key}" must stand under "value" when "@type" is {message.full_name}'
+                )
         value = node.get("value")
         if value is not None and not value.is_null and message.shape == "struct" and value.kind != "map":
             return self._error(value.mark, (path, "value"), f"must be a mapping (key: value), not {_kind(value)}")
@@ -493,18 +529,28 @@ class _Walk:
     def _unknown_type(self, mark: Mark, path: Path, name: str) -> Any:
         lower = name.lower()
         close = next((known for known in self._schema.names() if known.lower() == lower), "") or _closest(
-            name, [known for known in self._schema.names() if known.startswith(name[:6])], 2)
+            name, [known for known in self._schema.names() if known.startswith(name[:6])], 2
+        )
         if close:
             return self._error(mark, (path, "@type"), f"no such message: {name}", f"did you mean {close}?")
         # Not an error: Envoy may have it. It opens a door, as nobody here can tell what it would have guarded.
-        self.problems.append(Problem("unsupported", path_text((path, "@type")), mark.line, mark.column,
-                                     f"{name} is unknown to forkproxy's schema (Envoy API of {API_DATE})",
-                                     opens_door=True))
+        self.problems.append(
+            Problem(
+                "unsupported",
+                path_text((path, "@type")),
+                mark.line,
+                mark.column,
+                f"{name} is unknown to forkproxy's schema (Envoy API of {API_DATE})",
+                opens_door=True,
+            )
+        )
         return _BAD
 
     # --- extensions by name --------------------------------------------------------------------------------------------
 
-    def _typed_config(self, node: Node, message: MessageSchema, present: dict[str, Entry], path: Path, holder: str) -> None:
+    def _typed_config(
+        self, node: Node, message: MessageSchema, present: dict[str, Entry], path: Path, holder: str
+    ) -> None:
         """A filter that is named and has no configuration: 2018's normal form, refused by today's Envoy."""
         field = message.fields["typed_config"]
         alternatives = field.oneof.fields if field.oneof is not None else [field]
@@ -524,14 +570,22 @@ class _Walk:
             return  # a Python class, "module:Class", or a cluster type of Envoy's own: neither needs any
         if extension is None or not extension.v3:
             names = [each for cat, each in registry.extensions() if cat == category]
-            self._error(mark, (path, "name"), f'"{name}" has no typed_config, and its type does not follow from the name',
-                        _did_you_mean(name, names))
+            self._error(
+                mark,
+                (path, "name"),
+                f'"{name}" has no typed_config, and its type does not follow from the name',
+                _did_you_mean(name, names),
+            )
             return
         empty = Node.map(mark, [Entry("@type", mark, Node.scalar(extension.type_url, mark))])
         node.set("typed_config", empty, mark)
         present["typed_config"] = Entry("typed_config", mark, empty)
-        self._warn(mark, path, f'"{name}" has no typed_config; an empty one is assumed',
-                   f'today\'s Envoy wants typed_config: {{"@type": {extension.type_url}}}')
+        self._warn(
+            mark,
+            path,
+            f'"{name}" has no typed_config; an empty one is assumed',
+            f'today\'s Envoy wants typed_config: {{"@type": {extension.type_url}}}',
+        )
         needed = self._schema.message(extension.v3)
         self._absent(empty, needed, {}, (path, "typed_config"))
 
@@ -548,8 +602,17 @@ class _Walk:
         if extension is None:
             names = [each for cat, each in registry.extensions() if cat == category]
             hint = _did_you_mean(name.value, names)
-            self.problems.append(Problem("unsupported", path_text(path[0] if path else None), name.mark.line, name.mark.column,
-                                         f'"{name.value}" is unknown to forkproxy (Envoy API of {API_DATE})', hint, True))
+            self.problems.append(
+                Problem(
+                    "unsupported",
+                    path_text(path[0] if path else None),
+                    name.mark.line,
+                    name.mark.column,
+                    f'"{name.value}" is unknown to forkproxy (Envoy API of {API_DATE})',
+                    hint,
+                    True,
+                )
+            )
             return True
         target = extension.v2 or extension.v3
         self.message(node, self._schema.message(target), path, message.full_name)
@@ -616,8 +679,14 @@ class _Walk:
 
 
 _EXPECTED: Final = {
-    "bool": "true or false", "bytes": "base64 in a string", "float": "a number", "double": "a number",
-    "int32": "a whole number", "int64": "a whole number", "uint32": "a whole number", "uint64": "a whole number",
+    "bool": "true or false",
+    "bytes": "base64 in a string",
+    "float": "a number",
+    "double": "a number",
+    "int32": "a whole number",
+    "int64": "a whole number",
+    "uint32": "a whole number",
+    "uint64": "a whole number",
 }
 
 

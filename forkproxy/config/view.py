@@ -118,7 +118,10 @@ _DOOR_FIELDS: Final[dict[tuple[str, str], str]] = {
     (_HCM, "internal_address_config"): "decides which addresses are trusted",
     # These let the client in with headers that it should not be able to set.
     ("envoy.config.route.v3.RouteConfiguration", "internal_only_headers"): "strips headers that clients may not set",
-    ("envoy.config.route.v3.RouteConfiguration", "request_headers_to_remove"): "strips headers that clients may not set",
+    (
+        "envoy.config.route.v3.RouteConfiguration",
+        "request_headers_to_remove",
+    ): "strips headers that clients may not set",
     ("envoy.config.route.v3.VirtualHost", "request_headers_to_remove"): "strips headers that clients may not set",
     ("envoy.config.route.v3.Route", "request_headers_to_remove"): "strips headers that clients may not set",
 }
@@ -501,21 +504,24 @@ class View:
         mark = self._place(field)
         return ConfigError(self._name(field), mark.line, mark.column, message, hint)
 
-    def report(self, message: builtins.str, hint: builtins.str = "", *, field: builtins.str = "",
-               kind: Kind = "error") -> None:
+    def report(
+        self, message: builtins.str, hint: builtins.str = "", *, field: builtins.str = "", kind: Kind = "error"
+    ) -> None:
         """Add a problem to ``problems`` and go on, so that more can be found."""
         mark = self._place(field)
         self.problems.append(Problem(kind, self._name(field), mark.line, mark.column, message, hint))
 
-    def unsupported(self, message: builtins.str = "is not implemented", hint: builtins.str = "", *,
-                    field: builtins.str = "") -> None:
+    def unsupported(
+        self, message: builtins.str = "is not implemented", hint: builtins.str = "", *, field: builtins.str = ""
+    ) -> None:
         """Report that the field is valid but not honoured. Marks it read, so that it is reported once."""
         why = door(self.message_schema.full_name, field)
         if field:
             self._read.add(field)
         mark = self._place(field)
-        self.problems.append(Problem("unsupported", self._name(field), mark.line, mark.column, message,
-                                     _door_hint(hint, why), why != ""))
+        self.problems.append(
+            Problem("unsupported", self._name(field), mark.line, mark.column, message, _door_hint(hint, why), why != "")
+        )
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -536,7 +542,9 @@ class View:
         if not right:
             raise TypeError(f"{self.message_schema.full_name}.{field.name} is {field!r}: not for {getter}()")
 
-    def _take(self, field: FieldSchema, getter: builtins.str, supported: Collection[builtins.str] | None = None) -> Entry | None:
+    def _take(
+        self, field: FieldSchema, getter: builtins.str, supported: Collection[builtins.str] | None = None
+    ) -> Entry | None:
         self._read.add(field.name)
         read = READS.setdefault(self.message_schema.full_name, {}).setdefault(field.name, Read())
         read.getters.add(getter)
@@ -572,7 +580,9 @@ class View:
             found = []
             for each, at in nodes:
                 is_any = inner.shape == "any"
-                found.append(AnyView(each, at, self.problems) if is_any else View(each, inner.message, at, self.problems))
+                found.append(
+                    AnyView(each, at, self.problems) if is_any else View(each, inner.message, at, self.problems)
+                )
             self._children[field.name] = found
         return found
 
@@ -644,8 +654,9 @@ class AnyView(View):
         mark = self.node.mark if url is None else url.value.mark
         text = message or f"{self._type_name or 'an extension without a type'} is not implemented"
         why = self._why_door()
-        self.problems.append(Problem("unsupported", self.path, mark.line, mark.column, text, _door_hint(hint, why),
-                                     why != ""))
+        self.problems.append(
+            Problem("unsupported", self.path, mark.line, mark.column, text, _door_hint(hint, why), why != "")
+        )
 
     def _why_door(self) -> str:
         if self._type_name and self.message_schema.full_name != self._type_name:
@@ -664,8 +675,15 @@ def unread(view: View) -> list[Problem]:
 
 
 def _unread_problem(entry: Entry, path: Path, why: str) -> Problem:
-    return Problem("unsupported", path_text(path), entry.key_mark.line, entry.key_mark.column, "is not implemented",
-                   _door_hint("", why), why != "")
+    return Problem(
+        "unsupported",
+        path_text(path),
+        entry.key_mark.line,
+        entry.key_mark.column,
+        "is not implemented",
+        _door_hint("", why),
+        why != "",
+    )
 
 
 def _door_hint(hint: str, why: str) -> str:

@@ -84,7 +84,9 @@ def test_names_and_maps():
     assert schema().message("envoy.config.cluster.v3.Cluster.RingHashLbConfig").name == "Cluster.RingHashLbConfig"
     options = cluster.fields["typed_extension_protocol_options"]
     assert (options.map_key, options.map_value.shape) == ("string", "any")
-    assert repr(cluster.fields["health_checks"]) == "FieldSchema(health_checks: repeated envoy.config.core.v3.HealthCheck)"
+    assert (
+        repr(cluster.fields["health_checks"]) == "FieldSchema(health_checks: repeated envoy.config.core.v3.HealthCheck)"
+    )
     assert repr(cluster) == "MessageSchema(envoy.config.cluster.v3.Cluster)"
 
 
@@ -142,7 +144,9 @@ def test_ranges_in_lists_and_texts():
 def test_the_loose_header_rule_takes_the_empty_name():
     value = field("envoy.config.core.v3.HeaderValue", "value")
     assert [check("") for check in value.checks] == [None] * len(value.checks)
-    assert [wrong for check in value.checks if (wrong := check("a\rb"))] == ["must not hold NUL, CR or LF (an HTTP header value)"]
+    assert [wrong for check in value.checks if (wrong := check("a\rb"))] == [
+        "must not hold NUL, CR or LF (an HTTP header value)"
+    ]
 
 
 def test_a_message_class_for_the_wire():

@@ -55,7 +55,9 @@ def test_keys_are_strings_and_ignored_ones_go():
 def test_the_last_of_duplicate_keys_wins_and_is_warned_about():
     document = load("a: 1\nb: 2\na: 3\n", "f.yaml")
     assert document.root.to_python() == {"a": 3, "b": 2}
-    assert [p.text("f.yaml") for p in document.problems] == ['f.yaml:3:1: "a" is set twice (also in line 1); the last one counts']
+    assert [p.text("f.yaml") for p in document.problems] == [
+        'f.yaml:3:1: "a" is set twice (also in line 1); the last one counts'
+    ]
     assert document.problems[0].kind == "warning"
 
 

@@ -64,7 +64,9 @@ def test_what_is_no_integer(text, why):
     assert refused("per_connection_buffer_limit_bytes", text) == f"per_connection_buffer_limit_bytes: {why}"
 
 
-@pytest.mark.parametrize(("text", "value"), [("yes", True), ("N", False), ('"True"', True), ('"0"', False), ("on", True)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("yes", True), ("N", False), ('"True"', True), ('"0"', False), ("on", True)]
+)
 def test_booleans(text, value):
     assert accepted("ignore_health_on_host_removal", text) is value
 
@@ -92,14 +94,21 @@ def test_what_is_no_string():
     ("text", "value"), [("1", 1.0), ("1.5", 1.5), ('"1e0"', 1.0), ("0x2", 2.0), ("{value: 2}", {"value": 2.0})]
 )
 def test_floats(text, value):
-    assert accepted("preconnect_policy", f"{{per_upstream_preconnect_ratio: {text}}}") == {"per_upstream_preconnect_ratio": value}
+    assert accepted("preconnect_policy", f"{{per_upstream_preconnect_ratio: {text}}}") == {
+        "per_upstream_preconnect_ratio": value
+    }
 
 
 def test_a_nan_passes_ranges_as_in_pgv():
     assert cluster("preconnect_policy: {per_upstream_preconnect_ratio: NaN}")[0] == []
     path = "preconnect_policy.per_upstream_preconnect_ratio"
-    assert refused("preconnect_policy", "{per_upstream_preconnect_ratio: inf}") == f"{path}: must be at least 1 and at most 3"
-    assert refused("preconnect_policy", "{per_upstream_preconnect_ratio: .nan}") == f'{path}: must be a number, not ".nan"'
+    assert (
+        refused("preconnect_policy", "{per_upstream_preconnect_ratio: inf}")
+        == f"{path}: must be at least 1 and at most 3"
+    )
+    assert (
+        refused("preconnect_policy", "{per_upstream_preconnect_ratio: .nan}") == f'{path}: must be a number, not ".nan"'
+    )
 
 
 @pytest.mark.parametrize(("text", "ns"), [("5s", 5 * 10**9), ("0.25s", 250 * 10**6), ("{seconds: 5}", 5 * 10**9),
@@ -164,7 +173,9 @@ def test_timestamps_and_field_masks():
     stamp = "envoy.admin.v3.BootstrapConfigDump"
     assert check("last_updated: 2018-11-29T12:00:00.5Z", stamp)[0] == []
     assert check("last_updated: {seconds: 5}", stamp)[0] == []
-    assert check("last_updated: yesterday", stamp)[0] == ["1:15: last_updated: must be a time such as 2018-11-29T12:00:00Z"]
+    assert check("last_updated: yesterday", stamp)[0] == [
+        "1:15: last_updated: must be a time such as 2018-11-29T12:00:00Z"
+    ]
 
 
 # --- shapes ------------------------------------------------------------------------------------------------------------
@@ -179,7 +190,9 @@ def test_a_null_in_a_list_is_a_zero():
     assert accepted("load_assignment", "{cluster_name: a, endpoints: [null]}")["endpoints"] == [{}]
     assert check("{retriable_status_codes: [null, 200]}", "envoy.config.route.v3.RetryPolicy")[2].to_python() == {
         "retriable_status_codes": [0, 200]}  # fmt: skip
-    errors, _, _ = check("{name: v, domains: ['*'], request_headers_to_remove: [null]}", "envoy.config.route.v3.VirtualHost")
+    errors, _, _ = check(
+        "{name: v, domains: ['*'], request_headers_to_remove: [null]}", "envoy.config.route.v3.VirtualHost"
+    )
     assert errors == ["1:55: request_headers_to_remove[0]: must not be empty"]
 
 
@@ -187,7 +200,10 @@ def test_wrong_shapes():
     assert refused("load_assignment", "{cluster_name: a, endpoints: 5}") == (
         "load_assignment.endpoints[0]: must be fields of LocalityLbEndpoints (name: value), not 5")  # fmt: skip
     assert refused("metadata", "[]") == "metadata: must be fields of Metadata (name: value), not a list"
-    assert refused("metadata", "{filter_metadata: []}") == "metadata.filter_metadata: must be a mapping (key: value), not a list"
+    assert (
+        refused("metadata", "{filter_metadata: []}")
+        == "metadata.filter_metadata: must be a mapping (key: value), not a list"
+    )
     assert refused("metadata", "{filter_metadata: {x: 5}}") == (
         "metadata.filter_metadata.x: must be a mapping (key: value), not 5")  # fmt: skip
 
@@ -287,7 +303,9 @@ def test_a_rule_on_a_wrapper_is_for_the_value_within():
 
 
 def extension(content):
-    errors, others, root = check(f"{{name: x, typed_config: {{{content}}}}}", "envoy.config.core.v3.TypedExtensionConfig")
+    errors, others, root = check(
+        f"{{name: x, typed_config: {{{content}}}}}", "envoy.config.core.v3.TypedExtensionConfig"
+    )
     return [error.split(": ", 1)[1] for error in errors], [p.text("f").split(": ", 1)[1] for p in others], root
 
 
@@ -372,7 +390,9 @@ def test_a_name_that_says_nothing():
 
 
 def test_hints_for_unknown_fields():
-    assert cluster("conect_timeout: 1s")[0] == ['Cluster has no field "conect_timeout" (did you mean "connect_timeout"?)']
+    assert cluster("conect_timeout: 1s")[0] == [
+        'Cluster has no field "conect_timeout" (did you mean "connect_timeout"?)'
+    ]
     assert cluster("zzz: 1s")[0] == ['Cluster has no field "zzz"']
     assert cluster("hosts: []")[0] == [
         'Cluster has no field "hosts" ("hosts" belongs to the v2 API; `forkproxy migrate` prints the v3 form)']  # fmt: skip
@@ -389,7 +409,9 @@ def test_the_seed_half_fixed():
 
 
 def test_every_problem_is_listed_in_the_files_order():
-    errors, _, _ = check("stats_flush_interval: 5\nnode: {id: 7}\nfoo: 1\nstatic_resources:\n  clusters:\n  - {nam: x}\n")
+    errors, _, _ = check(
+        "stats_flush_interval: 5\nnode: {id: 7}\nfoo: 1\nstatic_resources:\n  clusters:\n  - {nam: x}\n"
+    )
     assert [error.partition(": ")[0] for error in errors] == ["1:23", "2:12", "3:1", "6:5", "6:6"]
 
 
@@ -424,11 +446,15 @@ def test_v2_per_filter_config_is_checked_by_name():
     text = "{name: v, domains: ['*'], per_filter_config: {envoy.buffer: {disabled: %s}}}"
     message = "envoy.api.v2.route.VirtualHost"
     assert check(text % "true", message)[0] == []
-    assert check(text % "5", message)[0][0].endswith("per_filter_config.envoy.buffer.disabled: must be true or false, not 5")
+    assert check(text % "5", message)[0][0].endswith(
+        "per_filter_config.envoy.buffer.disabled: must be true or false, not 5"
+    )
 
 
 def test_v3_fields_in_a_v2_file_are_a_warning():
-    errors, [warning], _ = check("{name: c, connect_timeout: 1s, typed_dns_resolver_config: {}}", "envoy.api.v2.Cluster")
+    errors, [warning], _ = check(
+        "{name: c, connect_timeout: 1s, typed_dns_resolver_config: {}}", "envoy.api.v2.Cluster"
+    )
     assert errors == []
     assert warning.message == '"typed_dns_resolver_config" belongs to another version of Cluster'
 

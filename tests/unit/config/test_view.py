@@ -56,7 +56,10 @@ def test_absent_is_the_default():
 
 @pytest.mark.parametrize(("text", "value"), [("5", 5), ("0", 0), ("{value: 7}", 7), ("{}", 1)])
 def test_wrappers(text, value):
-    assert view(f"{{name: c, per_connection_buffer_limit_bytes: {text}}}").uint("per_connection_buffer_limit_bytes", 1) == value
+    assert (
+        view(f"{{name: c, per_connection_buffer_limit_bytes: {text}}}").uint("per_connection_buffer_limit_bytes", 1)
+        == value
+    )
 
 
 def test_numbers_bytes_and_lists():
@@ -101,7 +104,9 @@ def test_messages():
 
 
 def test_maps_structs_and_values():
-    root = view('{id: x, metadata: {a: [1, {b: 1.5}]}, dynamic_parameters: {t: {params: {k: v}}}}', "envoy.config.core.v3.Node")
+    root = view(
+        "{id: x, metadata: {a: [1, {b: 1.5}]}, dynamic_parameters: {t: {params: {k: v}}}}", "envoy.config.core.v3.Node"
+    )
     assert root.struct("metadata") == {"a": [1, {"b": "1.5"}]}
     assert root.struct("metadata") is not root.struct("metadata")
     parameters = root.map_("dynamic_parameters")
@@ -164,7 +169,9 @@ def test_has_which_and_peek_do_not_read():
 
 
 def test_only_the_top_of_an_unread_subtree_is_reported():
-    root = view("name: c\nload_assignment: {cluster_name: c, endpoints: [{priority: 1}]}\noutlier_detection: {interval: 1s}\n")
+    root = view(
+        "name: c\nload_assignment: {cluster_name: c, endpoints: [{priority: 1}]}\noutlier_detection: {interval: 1s}\n"
+    )
     root.str("name")
     root.message("load_assignment").repeated("endpoints")
     assert [p.text("f") for p in unread(root)] == [
@@ -176,7 +183,9 @@ def test_only_the_top_of_an_unread_subtree_is_reported():
 
 
 def test_a_zero_without_presence_is_as_good_as_not_set():
-    text = "{name: '', alt_stat_name: '', lb_policy: ROUND_ROBIN, health_checks: [], typed_extension_protocol_options: {}}"
+    text = (
+        "{name: '', alt_stat_name: '', lb_policy: ROUND_ROBIN, health_checks: [], typed_extension_protocol_options: {}}"
+    )
     root = load(text, "f").root
     validate(root, CLUSTER)
     assert left(View.root(root, CLUSTER)) == []
@@ -202,7 +211,9 @@ def test_ignored_fields_are_not_reported():
 
 
 def test_only_default():
-    root = view("{name: c, ignore_health_on_host_removal: false, dns_jitter: 0s, common_lb_config: {}, alt_stat_name: a}")
+    root = view(
+        "{name: c, ignore_health_on_host_removal: false, dns_jitter: 0s, common_lb_config: {}, alt_stat_name: a}"
+    )
     root.str("name")
     root.only_default("ignore_health_on_host_removal", "dns_jitter", "common_lb_config", "alt_stat_name", "metadata")
     assert [p.text("f") for p in root.problems] == ["f:1:87: alt_stat_name: is not implemented"]
@@ -300,7 +311,9 @@ def test_a_condition_that_is_not_read_opens_a_door():
 
 
 def test_unknown_types_in_unread_maps_open_a_door():
-    host = view(f'{{name: v, domains: ["*"], typed_per_filter_config: {{a: {{"@type": {TYPE}acme.X}}}}}}', ROUTE + "VirtualHost")
+    host = view(
+        f'{{name: v, domains: ["*"], typed_per_filter_config: {{a: {{"@type": {TYPE}acme.X}}}}}}', ROUTE + "VirtualHost"
+    )
     assert {p.path for p in unread(host) if p.opens_door} == {"typed_per_filter_config"}
 
 
