@@ -163,7 +163,9 @@ class _Check:
         if kind == "STATIC":
             for where, endpoint in endpoints:
                 address = endpoint.get("address")
-                if address is not None:
+                if address is None:
+                    self._error(endpoint, where, "address must be set")
+                else:
                     self._ip_address(address, f"{where}.address", "type: STRICT_DNS or LOGICAL_DNS resolves names")
         elif kind == "LOGICAL_DNS":
             localities = list(_items(assignment, "endpoints", ""))
@@ -176,10 +178,13 @@ class _Check:
                 )
         elif kind == "EDS" and cluster.get("eds_cluster_config") is None:
             self._error(cluster, path, "cannot create an EDS cluster without eds_cluster_config")
-        for where, endpoint in endpoints:
-            if endpoint.get("address") is None:
-                self._error(endpoint, where, "address must be set")
         policy = cluster.get("lb_policy")
+        if (
+            kind == "ORIGINAL_DST"
+            and (policy is None or policy.value != "CLUSTER_PROVIDED")
+            and cluster.get("load_balancing_policy") is None
+        ):
+            self._error(policy or cluster, f"{path}.lb_policy", "an ORIGINAL_DST cluster takes CLUSTER_PROVIDED alone")
         if (
             policy is not None
             and policy.value == "CLUSTER_PROVIDED"

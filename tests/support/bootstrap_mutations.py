@@ -293,6 +293,27 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
         ),
     )
     yield (
+        "an endpoint without an address in DNS",
+        "",
+        False,
+        bootstrap(
+            None,
+            [
+                {
+                    "name": "c",
+                    "type": "STRICT_DNS",
+                    "load_assignment": {"cluster_name": "c", "endpoints": [{"lb_endpoints": [{"endpoint": {}}]}]},
+                }
+            ],
+        ),
+    )
+    yield (
+        "load balancing of an ORIGINAL_DST cluster",
+        "lb_policy: an ORIGINAL_DST cluster takes CLUSTER_PROVIDED alone",
+        True,
+        bootstrap(None, [{"name": "c", "type": "ORIGINAL_DST"}]),
+    )
+    yield (
         "load balancing by the cluster",
         "lb_policy: a STATIC cluster provides no load balancer of its own",
         True,

@@ -259,8 +259,12 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
     if endpoint is None:
         return None
     endpoint.ignore("health_check_config", why="there are no health checks")
+    address = endpoint.message("address")
+    if address is None:
+        endpoint.report("an endpoint without an address is never reached", kind="warning")
+        return None
     return EndpointConfig(
-        address=build_address(endpoint.require("address"), context),
+        address=build_address(address, context),
         weight=weight,
         hostname=endpoint.str("hostname"),
         health_status=health_status,

@@ -245,6 +245,12 @@ def build_common_tls(view: View | None, context: BuildContext) -> CommonTls:
     )
 
 
+def _is_set(view: View, name: str) -> bool:
+    """Whether a field is set and is no empty list."""
+    node = view.node.get(name)
+    return node is not None and (node.kind != "seq" or bool(node.items))
+
+
 def _check_parameters(view: View) -> None:
     for name in view.strings("cipher_suites"):
         if not is_cipher_suite(name):
@@ -258,7 +264,7 @@ def build_downstream_tls(view: View, context: BuildContext) -> DownstreamTlsConf
     """``DownstreamTlsContext``; session tickets, OCSP and ``require_sni`` stay unread."""
     common_view = view.message("common_tls_context")
     common = build_common_tls(common_view, context)
-    if common_view is None or not any(common_view.has(name) for name in _CERTIFICATE_SOURCES):
+    if common_view is None or not any(_is_set(common_view, name) for name in _CERTIFICATE_SOURCES):
         view.report("a downstream TLS context needs a certificate", field="common_tls_context")
     view.only_default("require_sni", "full_scan_certs_on_sni_mismatch")
     return DownstreamTlsConfig(

@@ -104,7 +104,7 @@ def test_upstream_without_anything_verifies_nothing():
     assert (made.sni, made.auto_host_sni, made.common) == ("www.example", False, CommonTls())
 
 
-@pytest.mark.parametrize("text", ["{}", "{common_tls_context: {}}"])
+@pytest.mark.parametrize("text", ["{}", "{common_tls_context: {}}", "{common_tls_context: {tls_certificates: []}}"])
 def test_downstream_needs_a_certificate(text):
     assert built(build_downstream_tls, DOWN, text).errors == [
         "common_tls_context: a downstream TLS context needs a certificate"
