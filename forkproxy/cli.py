@@ -398,24 +398,37 @@ def _options(given: dict[str, Any], config_path: str) -> Options:
     from forkproxy.supervisor.options import Options
     from forkproxy.supervisor.pid_file import default_pid_file, make_runtime_directory
 
-    pid_file = given["pid_file"]
-    is_chosen = pid_file is not None
-    if pid_file is None:
-        pid_file = default_pid_file()
-        try:
-            make_runtime_directory(pid_file.parent)
-        except OSError as error:
-            log.get_logger("cli").warning("no pid file and no control socket", reason=str(error))
-            pid_file = None
+    default: Path | None = default_pid_file()
+    try:
+        make_runtime_directory(default_pid_file().parent)
+    except OSError as error:
+        if given["pid_file"] is None:
+            log.get_logger("cli").warning("no default pid file", reason=str(error))
+        default = None
     return Options(
         config_path=config_path,
         concurrency=given["concurrency"],
         cpuset=given["cpuset"],
         drain_time_s=given["drain_time_s"],
-        pid_file=pid_file,
-        needs_pid_file=is_chosen or given.get("needs_pid_file", False),
+        pid_file=given["pid_file"],
+        default_pid_file=default,
+        needs_pid_file=given.get("needs_pid_file", False),
         admin_address_path=given["admin_address_path"] or "",
+        command_line={
+            "mode": "Serve",
+            "config_path": config_path,
+            **{name: given[name] for name in _SHOWN_OPTIONS if given[name] not in (None, "")},
+            **({} if given["drain_time_s"] is None else {"drain_time": f"{given['drain_time_s']:g}s"}),
+            "file_flush_interval": f"{given['file_flush_interval_msec'] / 1000:g}s",
+        },
     )
+
+
+_SHOWN_OPTIONS = (
+    *("concurrency", "cpuset", "config_yaml", "log_level", "component_log_level", "log_path", "log_format"),
+    *("admin_address_path", "service_node", "service_cluster", "service_zone", "allow_unsupported"),
+)
+"""What /server_info shows of the command line."""
 
 
 def _load(given: dict[str, Any], config_path: str) -> BootstrapConfig:

@@ -26,13 +26,16 @@ from forkproxy.admin.server import AdminServer
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.config.build.core import AddressConfig
+from forkproxy.net import address as addresses
 from forkproxy.net.address import normalise
 from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import listening_socket
 from forkproxy.stats import slab as cells
 from forkproxy.stats.counters import Snapshot
+from forkproxy.stats.groups import EndpointStats
 from forkproxy.supervisor.figures import memory_of
 from forkproxy.supervisor.listening import refusal, socket_address
+from forkproxy.upstream.cluster import Cluster
 from forkproxy.worker.worker import Endpoints
 
 if TYPE_CHECKING:
@@ -97,7 +100,11 @@ class SupervisorContext:
             workers=len(supervisor.lasting_slots()),
             connections=sum(worker.connections for worker in workers),
         )
-        return supervisor.registry.read([worker.slab for worker in workers])
+        snapshot = supervisor.registry.read([worker.slab for worker in workers])
+        for cluster in supervisor.running.generation.clusters.values():
+            if cluster.config.type != "STATIC":
+                name_by_address(snapshot.hidden, cluster)
+        return snapshot
 
     def clusters(self) -> Sequence[ClusterView]:
         """Clusters with the configured endpoints, or for DNS clusters the resolved ones."""
@@ -257,6 +264,16 @@ def _text(address: AddressConfig | None, sock: socket.socket) -> str:
     if isinstance(name, tuple):
         return str(AddressConfig(host=name[0], port=name[1]))
     return str(address)
+
+
+def name_by_address(hidden: dict[str, int], cluster: Cluster) -> None:
+    """Add the figures of a DNS cluster's endpoints under their addresses: they are counted by slot, since no address was known
+    when the cells were laid out."""
+    prefix = f"cluster.{cluster.stat_name}.endpoint."
+    for endpoint, slot in cluster.endpoint_slots():
+        address = addresses.text(endpoint.socket_address)
+        for field in EndpointStats.fields:
+            hidden[f"{prefix}{address}.{field}"] = hidden.get(f"{prefix}slot_{slot}.{field}", 0)
 
 
 def endpoint_views(cluster: ClusterConfig, resolved: Endpoints | None) -> tuple[EndpointView, ...]:

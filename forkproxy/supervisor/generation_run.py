@@ -10,6 +10,7 @@ from typing import Protocol
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor.listening import Binding, ListenAddress
+from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns import Target
 from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.worker import Endpoints, RunnableGeneration
@@ -17,6 +18,10 @@ from forkproxy.worker.worker import Endpoints, RunnableGeneration
 
 class BuiltGeneration(RunnableGeneration, Protocol):
     """A generation as ``build_generation`` returns it."""
+
+    @property
+    def clusters(self) -> dict[str, Cluster]:
+        """Its clusters by name."""
 
     @property
     def listen_addresses(self) -> list[ListenAddress]:

@@ -11,9 +11,9 @@ from pathlib import Path
 class Options:
     """All times in seconds. None: the configuration's ``forkproxy:`` key decides, or else the machine or the default.
 
-    ``concurrency`` 0: one worker per CPU, whatever the file says. ``needs_pid_file``: not to have ``pid_file`` (another
-    supervisor holds it, the directory is not writable) is a reason not to start; otherwise this one goes without it and
-    without a control socket. ``admin_address_path``: where to write the admin's address once it is bound.
+    ``concurrency`` 0: one worker per CPU, whatever the file says. Without a pid file there is no control socket either;
+    ``needs_pid_file``: then do not start. It is needed too when command line or file name one, and not when it is merely the
+    ``default_pid_file``, which another instance may have. ``admin_address_path``: where to write the admin's address.
     """
 
     config_path: str
@@ -21,6 +21,7 @@ class Options:
     cpuset: str | None = None
     drain_time_s: float | None = None
     pid_file: Path | None = None
+    default_pid_file: Path | None = None
     needs_pid_file: bool = False
     heartbeat_timeout_s: float = 10.0
     ready_timeout_s: float = 30.0

@@ -211,11 +211,13 @@ class Supervisor:
         self.loop.call_later(self.running.bootstrap.stats_flush_interval_s, self._end_interval)
 
     def _take_pid_file(self, run: GenerationRun) -> None:
-        named = run.bootstrap.forkproxy.pid_file
-        path, is_needed = self.options.pid_file, self.options.needs_pid_file
-        if named is not None and not is_needed:
-            path, is_needed = Path(named), True
+        in_file = run.bootstrap.forkproxy.pid_file
+        named = self.options.pid_file or (Path(in_file) if in_file else None)
+        path = named or self.options.default_pid_file
+        is_needed = named is not None or self.options.needs_pid_file
         if path is None:
+            if is_needed:
+                raise StartFailed(EXIT_FAILURE, "there is no directory for the pid file: give one with --pid-file PATH")
             return
         try:
             self._pid_file = PidFile(path)

@@ -52,6 +52,7 @@ class EchoGeneration:
         self.number = number
         self.open = {}
         self.listening = []
+        self.clusters = {}
         self.accepted = self.requests = 0
         self.listen_addresses = [
             (name, 0, address(where), listener(name, where)) for name, where in settings["listeners"].items()

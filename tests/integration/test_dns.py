@@ -1,0 +1,124 @@
+"""Names are resolved by a process of their own, before the first worker, and kept over its death and over reloads."""
+
+import http.client
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import bootstrap as b
+from tests.support.forkproxy import Forkproxy
+from tests.support.proxy import free_ports
+from tests.support.supervised import is_alive, until
+
+ANSWER = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "resolved"}}}
+
+
+def config(ports, host="localhost"):
+    """A listener before a second one of the same program, which is found by name."""
+    cluster = b.cluster("up", "answers", type="STRICT_DNS", dns_lookup_family="V4_ONLY")
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    endpoint["endpoint"]["address"]["socket_address"]["address"] = host
+    cluster["dns_resolvers"] = [b.port("no_name_server")]
+    hcm = b.hcm({"virtual_hosts": [b.vhost(b.route("/"))]}, access_log=[])
+    answers = b.hcm({"virtual_hosts": [b.vhost(ANSWER)]}, access_log=[])
+    listener = {"name": "answers", "address": b.port("answers"), "filter_chains": [{"filters": [answers]}]}
+    return b.render(b.bootstrap([hcm], [cluster], more_listeners=[listener]), ports)
+
+
+@pytest.fixture
+def ports():
+    return dict(zip(("main", "admin", "answers", "no_name_server"), free_ports(4), strict=True))
+
+
+@pytest.fixture
+def proxy(ports):
+    running = Forkproxy(config(ports), admin_port=ports["admin"])
+    running.start()
+    yield running
+    running.close()
+
+
+def get(ports):
+    connection = http.client.HTTPConnection("127.0.0.1", ports["main"], timeout=10)
+    try:
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def resolver(proxy):
+    """The resolver's pid, None while there is none."""
+    names = {pid: comm(pid) for pid in proxy.pids()[1:]}
+    return next((pid for pid, name in names.items() if name == "forkproxy:dns"), None)
+
+
+def comm(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def reload(proxy):
+    os.kill(proxy.pids()[0], signal.SIGHUP)
+
+
+def generation(proxy):
+    return b'"generation": 2' in proxy.admin("/workers")[1]
+
+
+def test_the_first_request_finds_a_resolved_cluster(proxy, ports):
+    assert get(ports) == (200, b"resolved")
+    clusters = proxy.admin("/clusters")[1].decode()
+    assert f"up::127.0.0.1:{ports['answers']}::hostname::localhost" in clusters
+    assert f"up::127.0.0.1:{ports['answers']}::cx_total::1" in clusters
+
+
+def test_a_dead_resolver_is_replaced_and_addresses_stay(proxy, ports):
+    first = resolver(proxy)
+    os.kill(first, signal.SIGKILL)
+    assert get(ports) == (200, b"resolved")
+    second = until(lambda: resolver(proxy))
+    assert second != first
+    assert get(ports) == (200, b"resolved")
+
+
+def test_a_reload_brings_a_resolver_of_its_own(proxy, ports):
+    first = resolver(proxy)
+    reload(proxy)
+    until(lambda: generation(proxy))
+    until(lambda: not is_alive(first))
+    until(lambda: resolver(proxy) not in (None, first))
+    assert get(ports) == (200, b"resolved")
+
+
+def test_a_reload_without_names_ends_the_resolver(proxy, ports):
+    first = resolver(proxy)
+    text = config(ports, host="127.0.0.1").replace("STRICT_DNS", "STATIC")
+    proxy.config_path.write_text(text)
+    reload(proxy)
+    until(lambda: generation(proxy))
+    until(lambda: not is_alive(first))
+    assert resolver(proxy) is None
+    assert get(ports) == (200, b"resolved")
+
+
+def test_the_resolver_follows_the_supervisor(proxy):
+    pids = proxy.pids()
+    os.kill(pids[0], signal.SIGKILL)
+    proxy.process.wait()
+    until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_a_name_that_is_not_there_holds_up_nobody_for_ever(ports):
+    # Nobody answers there: start-up goes on, and requests fail.
+    proxy = Forkproxy(config(ports, host="name.invalid"), admin_port=ports["admin"])
+    proxy.start()
+    try:
+        assert get(ports)[0] == 503
+    finally:
+        proxy.close()
