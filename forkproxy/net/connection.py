@@ -415,7 +415,7 @@ class Connection:
         self.closed = True
         self._say_goodbye()
         if self.close_timer is not None:
-            self.close_timer.disarm()
+            self.close_timer.cancel()
         self.loop.close_later(self.sock)
         on_close = self.on_close
         self.on_data = _ignore_data

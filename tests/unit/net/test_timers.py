@@ -1,3 +1,5 @@
+import weakref
+
 from forkproxy.net.timers import NEVER, Timers
 
 
@@ -40,7 +42,7 @@ def test_a_disarmed_timer_does_not_fire_and_can_be_armed_again():
     timers, fired = Timers(), []
     timer = timers.timer(lambda: fired.append(1))
     timer.arm(5.0)
-    timer.cancel()
+    timer.disarm()
     timers.run_due(6.0)
     assert fired == []
     timer.arm(7.0)
@@ -88,3 +90,42 @@ def test_a_timer_that_arms_itself_for_now_waits_for_the_next_call():
     assert fired == [1]
     timers.run_due(1.0)
     assert fired == [1, 1]
+
+
+def test_a_cancelled_timer_lets_its_callback_go_at_once():
+    timers = Timers()
+    fired = []
+
+    class Owner:
+        def on_timer(self):
+            fired.append(1)
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+    timer = timers.timer(owner.on_timer)
+    timer.arm(3600.0)
+    del owner
+    timer.cancel()
+    timer.cancel()
+    assert gone() is None
+    timers.run_due(3600.0)
+    assert fired == []
+
+
+def test_cancelled_timers_do_not_pile_up_and_the_others_still_fire():
+    timers, fired = Timers(), []
+    kept = timers.timer(lambda: fired.append("kept"))
+    kept.arm(10.0)
+    disarmed = timers.timer(lambda: fired.append("disarmed"))
+    disarmed.arm(3.0)
+    disarmed.disarm()
+    heap = timers.heap
+    for number in range(50_000):
+        timer = timers.timer(lambda: fired.append("cancelled"))
+        timer.arm(3600.0 + number)
+        timer.cancel()
+    assert len(timers.heap) < 3000
+    assert timers.heap is heap
+    disarmed.arm(5.0)
+    timers.run_due(9999.0)
+    assert fired == ["disarmed", "kept"]

@@ -1,0 +1,449 @@
+"""TCP proxy: every downstream connection gets an upstream connection of its own, and bytes pass both ways.
+
+    - name: envoy.filters.network.tcp_proxy
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+        stat_prefix: redis
+        cluster: redis            # or weighted_clusters: {clusters: [{name: a, weight: 9}, {name: b, weight: 1}]}
+
+The rules (asked of Envoy 1.40)
+- Downstream is not read until upstream is connected. A failed connect is tried again up to max_connect_attempts times.
+- An end of data on one side is passed on to the other, whose direction goes on. When both have ended, both close.
+- A reset of upstream resets downstream, so that nobody takes a broken answer for a whole one; and the other way round.
+- What one side does not take in time pauses the reading of the other side.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+from forkproxy.config.build.tcp_proxy import TcpProxyConfig
+from forkproxy.filters.context import FilterContext, WorkerContext
+from forkproxy.http import response_flags
+from forkproxy.net import address as addresses
+from forkproxy.net.connection import CONNECT_TIMEOUT, LOCAL_CLOSE, REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.filter import HookResult, NetworkFilter
+from forkproxy.net.loop import Loop
+from forkproxy.net.timers import NEVER, Timer
+from forkproxy.stats.groups import TcpProxyStats
+from forkproxy.upstream.cluster import Cluster
+from forkproxy.upstream.endpoint import Endpoint
+from forkproxy.upstream.http_pool import connect_failure_text
+
+PickCluster = Callable[[], Cluster | None]
+
+
+class TcpProxy(NetworkFilter):
+    """See the module's text."""
+
+    terminal = True
+
+    def __init__(
+        self, config: TcpProxyConfig, pick_cluster: PickCluster, stats: TcpProxyStats, access_logs: Sequence[Any]
+    ) -> None:
+        self.config = config
+        self.pick_cluster = pick_cluster
+        self.stats = stats
+        self.log = tuple(access_log.log for access_log in access_logs)
+        self.idle_timeout_s = NEVER if config.idle_timeout_s is None else config.idle_timeout_s
+        self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
+
+    @classmethod
+    def from_config(cls, config: TcpProxyConfig, context: FilterContext) -> TcpProxy:
+        """A cluster that does not exist is found out by each connection, as in Envoy."""
+        return cls(
+            config,
+            _cluster_picker(config, context.cluster),
+            context.registry.group(TcpProxyStats, f"tcp.{config.stat_prefix}"),
+            context.access_logs(config.access_logs),
+        )
+
+    def start(self, worker: WorkerContext) -> None:
+        """Take the worker's loop."""
+        self.loop = worker.loop
+
+    def reader(self, connection: Connection) -> Callable[[bytes], None]:
+        """A session reads the connection."""
+        session = TcpSession(self, connection)
+        assert connection.filter_state is not None
+        connection.filter_state[self] = session
+        connection.half_close = True
+        connection.on_end = session.on_downstream_end
+        connection.on_above_high_watermark = session.on_downstream_above_high_watermark
+        connection.on_below_low_watermark = session.on_downstream_below_low_watermark
+        return session.on_downstream_data
+
+    def on_new_connection(self, connection: Connection) -> HookResult:
+        """Connect."""
+        assert connection.filter_state is not None
+        session: TcpSession = connection.filter_state[self]
+        session.start_connecting()
+        return None
+
+    def on_close(self, connection: Connection, reason: str) -> None:
+        """Tell the session."""
+        session: TcpSession | None = (connection.filter_state or {}).get(self)
+        if session is not None:
+            session.on_downstream_close(reason)
+
+
+def _cluster_picker(config: TcpProxyConfig, cluster: Callable[[str], Cluster | None]) -> PickCluster:
+    if not config.weighted_clusters:
+        only = cluster(config.cluster)
+        return lambda: only
+    clusters = [cluster(name) for name, _ in config.weighted_clusters]
+    ends = list(accumulate(weight for _, weight in config.weighted_clusters))
+    total = ends[-1]
+    return lambda: clusters[bisect(ends, random.random() * total)]
+
+
+class TcpSession:
+    """One downstream connection and its upstream. Also what access logs read: the attributes of ``http.stream.Stream``."""
+
+    __slots__ = (
+        *("_cluster_stats", "_connect_timer", "_connected", "_duration_timer", "_early", "_early_end", "_idle_s"),
+        *("_idle_timer", "_idle_sum", "_proxy", "_stats", "_upstream_started", "attempt_count", "bytes_received"),
+        *("bytes_sent", "cluster", "connection", "connection_termination_details", "downstream_first_tx"),
+        *("downstream_last_tx", "end", "endpoint", "loop", "response_flags", "start", "upstream_connection"),
+        *("upstream_first_rx", "upstream_first_tx", "upstream_last_rx", "upstream_last_tx"),
+        *("upstream_transport_failure_reason",),
+    )
+
+    # What a connection has none of, for the readers of streams.
+    method = path = authority = scheme = protocol = request_id = original_path = original_authority = b""
+    local_reply_body = b""
+    details = ""
+    status = request_header_bytes = response_header_bytes = 0
+    request_complete = 0.0
+    request_headers: Sequence[tuple[bytes, bytes]] = ()
+    response_headers = response_trailers = request_trailers = route = virtual_host = None
+
+    def __init__(self, proxy: TcpProxy, connection: Connection) -> None:
+        self._proxy = proxy
+        self._stats = proxy.stats
+        self._stats.downstream_cx_total += 1
+        self.loop = loop = connection.loop
+        self.connection = connection
+        self.start = loop.now
+        self.end = 0.0
+        self.cluster: Cluster | None = None
+        self.endpoint: Endpoint | None = None
+        self.upstream_connection: Connection | None = None
+        self.attempt_count = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.response_flags = 0
+        self.upstream_transport_failure_reason = ""
+        self.connection_termination_details = ""
+        self.upstream_first_tx = self.upstream_last_tx = self.upstream_first_rx = self.upstream_last_rx = 0.0
+        self.downstream_first_tx = self.downstream_last_tx = 0.0
+        self._connected = False
+        self._early: list[bytes] = []  # read before upstream was connected: only by filters before this one
+        self._early_end = False
+        self._upstream_started = 0.0
+        self._connect_timer: Timer | None = None
+        self._idle_s = proxy.idle_timeout_s
+        self._idle_sum = 0
+        self._idle_timer = loop.timer(self._on_idle)
+        self._duration_timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<TcpSession {self.connection!r} {self.upstream_connection!r}>"
+
+    # -- what access logs read
+
+    @property
+    def wall_start(self) -> float:
+        """Seconds since the epoch when the connection was accepted."""
+        return self.loop.wall() - (self.loop.now - self.start)
+
+    @property
+    def filter_state(self) -> dict[object, Any]:
+        """The connection's."""
+        return self.connection.filter_state or {}
+
+    @property
+    def dynamic_metadata(self) -> dict[str, dict[str, Any]]:
+        """No network filter here sets any."""
+        return {}
+
+    @property
+    def downstream_remote_address(self) -> str:
+        """The peer, "ip:port"."""
+        return addresses.text(self.connection.remote_address)
+
+    downstream_direct_remote_address = downstream_remote_address
+
+    @property
+    def downstream_local_address(self) -> str:
+        """The address the peer connected to."""
+        return addresses.text(self.connection.local_socket_address())
+
+    # -- connecting
+
+    def start_connecting(self) -> None:
+        """Choose a cluster and connect."""
+        self.connection.pause_reading()
+        duration_s = self._proxy.config.max_downstream_connection_duration_s
+        if duration_s:
+            self._duration_timer = self.loop.call_later(duration_s, self._on_max_duration)
+        self.cluster = self._proxy.pick_cluster()
+        if self.cluster is None:
+            self._stats.downstream_cx_no_route += 1
+            self._give_up(response_flags.NC)
+        else:
+            self._cluster_stats = self.cluster.stats
+            self._connect()
+
+    def _connect(self) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        stats = cluster.stats
+        if self.attempt_count >= self._proxy.config.max_connect_attempts:
+            stats.upstream_cx_connect_attempts_exceeded += 1
+            self._give_up(response_flags.URX)
+            return
+        if cluster.connections >= cluster.config.circuit_breakers.max_connections:
+            stats.upstream_cx_overflow += 1
+            self._give_up(response_flags.UO)
+            return
+        endpoint = cluster.pick()
+        if endpoint is None:
+            stats.upstream_cx_none_healthy += 1
+            self._give_up(response_flags.UH)
+            return
+        self.endpoint = endpoint
+        self.attempt_count += 1
+        self._upstream_started = self.loop.now
+        stats.upstream_rq_pending_total += 1
+        stats.upstream_cx_total += 1
+        endpoint.stats.cx_total += 1
+        try:
+            upstream = cluster.connect(endpoint)
+        except OSError as error:
+            stats.upstream_cx_destroy += 1
+            stats.upstream_cx_destroy_local += 1
+            self._connect_failed("immediate connect error: " + os.strerror(error.errno or 0))
+            return
+        cluster.connections += 1
+        stats.upstream_cx_active += 1
+        stats.upstream_rq_pending_active += 1
+        endpoint.stats.cx_active += 1
+        self.upstream_connection = upstream
+        upstream.half_close = True
+        upstream.on_connected = self._on_upstream_connected
+        upstream.on_close = self._on_upstream_close
+        self._connect_timer = self.loop.call_later(cluster.config.connect_timeout_s, self._on_connect_timeout)
+
+    def _on_connect_timeout(self) -> None:
+        assert self.upstream_connection is not None
+        self._cluster_stats.upstream_cx_connect_timeout += 1
+        self.upstream_connection.abort(CONNECT_TIMEOUT)
+
+    def _on_upstream_connected(self) -> None:
+        upstream = self.upstream_connection
+        assert upstream is not None
+        assert self.endpoint is not None
+        assert self._connect_timer is not None
+        now = self.loop.now
+        self._connect_timer.cancel()
+        self._connected = True
+        stats = self._cluster_stats
+        stats.upstream_rq_pending_active -= 1
+        stats.upstream_cx_connect_ms[int((now - self._upstream_started) * 1000)] += 1
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        self.endpoint.stats.rq_total += 1
+        self.endpoint.stats.rq_active += 1
+        upstream.on_data = self.on_upstream_data
+        upstream.on_end = self.on_upstream_end
+        upstream.on_above_high_watermark = self.on_upstream_above_high_watermark
+        upstream.on_below_low_watermark = self.on_upstream_below_low_watermark
+        self._idle_timer.arm(now + self._idle_s)
+        early = self._early
+        self._early = []
+        for data in early:
+            self.on_downstream_data(data)
+        if self._early_end:
+            upstream.end_write()
+        self.connection.resume_reading()
+
+    def _connect_failed(self, reason: str) -> None:
+        cluster, endpoint = self.cluster, self.endpoint
+        assert cluster is not None
+        assert endpoint is not None
+        cluster.stats.upstream_cx_connect_fail += 1
+        cluster.stats.upstream_rq_pending_failure_eject += 1
+        endpoint.stats.cx_connect_fail += 1
+        self.upstream_transport_failure_reason = reason
+        self.response_flags |= response_flags.UF
+        if cluster.on_upstream_failure is not None:
+            cluster.on_upstream_failure(cluster, endpoint, reason, self.loop.now - self._upstream_started)
+        if not self.end:
+            self._connect()
+
+    def _give_up(self, flag: int) -> None:
+        self.response_flags |= flag
+        self.connection.close()
+
+    # -- bytes
+
+    def on_downstream_data(self, data: bytes) -> None:
+        """Bytes from downstream: the connection's read callback."""
+        if not self._connected:
+            self._early.append(data)
+            return
+        size = len(data)
+        now = self.loop.now
+        if not self.bytes_received:
+            self.upstream_first_tx = now
+        self.upstream_last_tx = now
+        self.bytes_received += size
+        self._stats.downstream_cx_rx_bytes_total += size
+        self._cluster_stats.upstream_cx_tx_bytes_total += size
+        self._idle_timer.deadline = now + self._idle_s  # only ever later: no heap push
+        self.upstream_connection.write(data)  # type: ignore[union-attr]
+
+    def on_upstream_data(self, data: bytes) -> None:
+        """Bytes from upstream: its connection's read callback."""
+        size = len(data)
+        now = self.loop.now
+        if not self.bytes_sent:
+            self.upstream_first_rx = self.downstream_first_tx = now
+        self.upstream_last_rx = self.downstream_last_tx = now
+        self.bytes_sent += size
+        self._stats.downstream_cx_tx_bytes_total += size
+        self._cluster_stats.upstream_cx_rx_bytes_total += size
+        self._idle_timer.deadline = now + self._idle_s
+        self.connection.write(data)
+
+    def on_downstream_end(self) -> None:
+        """Downstream sends no more."""
+        if self._connected:
+            self.upstream_connection.end_write()  # type: ignore[union-attr]
+        else:
+            self._early_end = True
+
+    def on_upstream_end(self) -> None:
+        """Upstream sends no more."""
+        self.connection.end_write()
+
+    # -- flow control: above the mark the other side is not read
+
+    def on_downstream_above_high_watermark(self) -> None:
+        """Downstream does not take what upstream sends."""
+        if self._connected:
+            self._cluster_stats.upstream_flow_control_paused_reading_total += 1
+            self.upstream_connection.pause_reading()  # type: ignore[union-attr]
+
+    def on_downstream_below_low_watermark(self) -> None:
+        """It does again."""
+        if self._connected:
+            self._cluster_stats.upstream_flow_control_resumed_reading_total += 1
+            self.upstream_connection.resume_reading()  # type: ignore[union-attr]
+
+    def on_upstream_above_high_watermark(self) -> None:
+        """Upstream does not take what downstream sends."""
+        self._cluster_stats.upstream_flow_control_backed_up_total += 1
+        self._stats.downstream_flow_control_paused_reading_total += 1
+        self.connection.pause_reading()
+
+    def on_upstream_below_low_watermark(self) -> None:
+        """It does again."""
+        self._cluster_stats.upstream_flow_control_drained_total += 1
+        self._stats.downstream_flow_control_resumed_reading_total += 1
+        self.connection.resume_reading()
+
+    # -- ending
+
+    def _on_idle(self) -> None:
+        # Bytes that leave are activity too: a slow reader of a full buffer is not idle.
+        upstream = self.upstream_connection
+        sent = self.connection.bytes_sent + (upstream.bytes_sent if upstream is not None else 0)
+        if sent != self._idle_sum:
+            self._idle_sum = sent
+            self._idle_timer.arm(self.loop.now + self._idle_s)
+            return
+        self._stats.idle_timeout += 1
+        self._abort_both()
+
+    def _on_max_duration(self) -> None:
+        self._stats.max_downstream_connection_duration += 1
+        self.response_flags |= response_flags.DT
+        self._abort_both()
+
+    def _abort_both(self) -> None:
+        upstream = self.upstream_connection
+        self.connection.abort()
+        if upstream is not None:
+            upstream.abort()
+
+    def _on_upstream_close(self, reason: str) -> None:
+        upstream, cluster, endpoint = self.upstream_connection, self.cluster, self.endpoint
+        assert upstream is not None
+        assert cluster is not None
+        assert endpoint is not None
+        stats = cluster.stats
+        cluster.connections -= 1
+        stats.upstream_cx_active -= 1
+        stats.upstream_cx_destroy += 1
+        endpoint.stats.cx_active -= 1
+        local = reason in (LOCAL_CLOSE, CONNECT_TIMEOUT)
+        if local:
+            stats.upstream_cx_destroy_local += 1
+        else:
+            stats.upstream_cx_destroy_remote += 1
+        if not self._connected:
+            assert self._connect_timer is not None
+            self._connect_timer.cancel()
+            stats.upstream_rq_pending_active -= 1
+            self.upstream_connection = None
+            if reason == LOCAL_CLOSE:  # downstream went away meanwhile
+                stats.upstream_rq_cancelled += 1
+            else:
+                self._connect_failed(connect_failure_text(upstream))
+            return
+        stats.upstream_cx_destroy_with_active_rq += 1
+        if local:
+            stats.upstream_cx_destroy_local_with_active_rq += 1
+        else:
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
+        stats.upstream_cx_length_ms[int((self.loop.now - self._upstream_started) * 1000)] += 1
+        stats.upstream_rq_active -= 1
+        endpoint.stats.rq_active -= 1
+        if self.end:
+            self._stats.upstream_flush_active -= 1
+            self._idle_timer.cancel()
+        elif reason == REMOTE_RESET:
+            self.response_flags |= response_flags.UR
+            self.connection.reset()
+        elif reason == REMOTE_CLOSE:
+            self.connection.close()
+
+    def on_downstream_close(self, reason: str) -> None:
+        """Downstream is gone: log, and let upstream have what it was sent."""
+        upstream = self.upstream_connection
+        self.end = self.loop.now
+        if self._duration_timer is not None:
+            self._duration_timer.cancel()
+        if reason == REMOTE_RESET:
+            self.response_flags |= response_flags.DR
+        for log in self._proxy.log:
+            log(self)
+        if upstream is None or upstream.closed:
+            self._idle_timer.cancel()
+        elif not self._connected:
+            upstream.abort()
+        else:
+            # The idle timer goes on: it ends a flush that upstream does not take.
+            self._stats.upstream_flush_total += 1
+            self._stats.upstream_flush_active += 1
+            if reason == REMOTE_RESET:
+                upstream.reset()
+            else:
+                upstream.close()
