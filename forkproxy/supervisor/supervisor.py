@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import socket
 from collections import deque
@@ -183,6 +184,7 @@ class Supervisor:
         self._signals.install()
         self.loop.register(self._signals.fileno(), READ, self._on_signal)
         after_fork.set_process_name("forkproxy")
+        _log.debug("descriptor limit", descriptors=raise_descriptor_limit())
         try:
             run = self._make_generation()
             self._take_pid_file(run)
@@ -766,6 +768,14 @@ class Supervisor:
                 for worker in self.workers()
             ],
         }
+
+
+def raise_descriptor_limit() -> int:
+    """Take as many descriptors per process as this user may have; returns the limit now in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def _how(code: int) -> str:

@@ -1,6 +1,7 @@
 """Start-up, what a worker inherits, and the end."""
 
 import os
+import pwd
 import signal
 import socket
 import time
@@ -157,6 +158,30 @@ def test_workers_that_die_at_once_fail_the_start(tmp_path):
     with Supervised(tmp_path, {"listeners": {"main": "127.0.0.1:0"}, "fault": "die"}, wait=False) as supervised:
         assert supervised.wait() == 1
         assert "exit code 5" in supervised.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run workers as somebody else")
+def test_workers_run_as_the_configured_user(tmp_path):
+    with Supervised(tmp_path, {"listeners": {"main": "127.0.0.1:0"}, "user": "nobody"}) as supervised:
+        nobody = pwd.getpwnam("nobody")
+        for pid in supervised.pids():
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+            assert status["Uid"].split() == [str(nobody.pw_uid)] * 4
+            assert status["Gid"].split() == [str(nobody.pw_gid)] * 4
+            assert status["CapEff"].strip() == "0" * 16
+        with supervised.connect() as sock:
+            assert exchange(sock)[0] in supervised.pids()
+        pids = supervised.pids()
+        supervised.process.kill()
+        supervised.process.wait()
+        until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_the_descriptor_limit_is_raised_to_what_is_allowed(supervised):
+    limits = Path(f"/proc/{min(supervised.pids())}/limits").read_text()
+    (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
+    soft, hard = line.split()[3:5]
+    assert soft == hard
 
 
 def can_connect(address):

@@ -1,0 +1,120 @@
+"""The whole program under HTTP load: reloads and crashes, and what the figures say afterwards."""
+
+import http.client
+import os
+import signal
+import threading
+
+import pytest
+
+from tests.support import bootstrap as b
+from tests.support.forkproxy import Forkproxy
+from tests.support.proxy import free_ports
+from tests.support.supervised import until
+
+ANSWER = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "answer"}}}
+
+
+class TwoWorkers(Forkproxy):
+    """forkproxy with two worker processes."""
+
+    def command(self):
+        return [argument if argument != "1" or before != "--concurrency" else "2" for before, argument in self._pairs()]
+
+    def _pairs(self):
+        command = super().command()
+        return zip(["", *command], command, strict=False)
+
+
+@pytest.fixture
+def ports():
+    return dict(zip(("main", "admin", "answers"), free_ports(3), strict=True))
+
+
+@pytest.fixture
+def proxy(ports):
+    hcm = b.hcm({"virtual_hosts": [b.vhost(b.route("/"))]}, access_log=[])
+    answers = b.hcm({"virtual_hosts": [b.vhost(ANSWER)]}, access_log=[], stat_prefix="answers")
+    listener = {"name": "answers", "address": b.port("answers"), "filter_chains": [{"filters": [answers]}]}
+    data = b.bootstrap([hcm], [b.cluster("up", "answers")], more_listeners=[listener])
+    running = TwoWorkers(b.render(data, ports), admin_port=ports["admin"])
+    running.start()
+    yield running
+    running.close()
+
+
+class Requests:
+    """Requests in a thread, on connections that are kept while the proxy keeps them."""
+
+    def __init__(self, port):
+        self._port = port
+        self.done = 0
+        self.failures = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        while not self._stop.is_set():
+            try:
+                connection.request("GET", "/")
+                answer = connection.getresponse()
+                body = answer.read()
+                if (answer.status, body) != (200, b"answer"):
+                    self.failures.append((answer.status, body))
+                self.done += 1
+                if answer.will_close:
+                    connection.close()
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(error)
+                connection.close()
+        connection.close()
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._stop.set()
+        self._thread.join()
+
+
+def workers(proxy):
+    """The serving processes, without the supervisor."""
+    return proxy.pids()[1:]
+
+
+def test_reloads_fail_no_request(proxy, ports):
+    with Requests(ports["main"]) as first, Requests(ports["main"]) as second:
+        for generation in range(2, 6):
+            os.kill(proxy.pids()[0], signal.SIGHUP)
+            shown = f'"generation": {generation},'.encode()
+            until(lambda shown=shown: proxy.admin("/workers")[1].count(shown) == 2)
+            done = first.done
+            until(lambda done=done: first.done > done + 20)
+    assert first.failures + second.failures == []
+
+
+def test_counters_go_on_over_a_crash_and_a_reload(proxy, ports):
+    with Requests(ports["main"]) as load:
+        until(lambda: load.done >= 100)
+    name = "http.ingress.downstream_rq_total"
+    before = proxy.counters()[name]
+    assert before >= 100
+    old = set(workers(proxy))
+    os.kill(min(old), signal.SIGKILL)
+    until(lambda: len(set(workers(proxy)) - old) == 1 and len(workers(proxy)) == 2)
+    # What the dead worker counted since its last flush is lost with it, no more.
+    assert proxy.counters()[name] == before
+    os.kill(proxy.pids()[0], signal.SIGHUP)
+    until(lambda: not set(workers(proxy)) & old and len(workers(proxy)) == 2)
+    assert proxy.counters()[name] == before
+    with Requests(ports["main"]) as load:
+        until(lambda: load.done >= 10)
+    assert proxy.counters()[name] >= before + 10
+
+
+def test_a_stop_under_load_exits_0(proxy, ports):
+    with Requests(ports["main"]) as load:
+        until(lambda: load.done >= 50)
+        assert proxy.stop() == 0
