@@ -193,7 +193,8 @@ class ReadPipeline:
     def __init__(self, filters: Sequence[NetworkFilter], connection: Connection) -> None:
         self._connection = connection
         self._filters = tuple(filters)
-        self._hooks: list[_ReadHook | None] = []  # of the filters that know of the connection
+        # Made for all at once: a reader may say that the connection is half-closed before the filter is told of it.
+        self._hooks = [_read_hook(f, connection) for f in filters]
         self._started = 0
         self._stopped_at = -1
         self._held: list[bytes] = []
@@ -203,19 +204,16 @@ class ReadPipeline:
 
     def start(self) -> None:
         """Tell the filters of the connection, as far as none stops."""
-        self._start_from(0)
-        # After on_new_connection, where a filter may have set them for its own reader.
         self._connection.on_data = self.on_data
         self._connection.on_end = self.on_end
+        self._start_from(0)
 
     def _start_from(self, first: int) -> bool:
         # True when every filter has been told.
         connection = self._connection
         for index in range(first, len(self._filters)):
-            filter_object = self._filters[index]
-            self._hooks.append(_read_hook(filter_object, connection))
             self._started = index + 1
-            if filter_object.on_new_connection(connection) is STOP_ITERATION and not connection.closed:
+            if self._filters[index].on_new_connection(connection) is STOP_ITERATION and not connection.closed:
                 self._stopped_at = index
                 return False
             if connection.closed:

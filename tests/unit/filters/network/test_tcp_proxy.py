@@ -1,0 +1,452 @@
+"""Sessions between fake connections, as a conversation; one real transfer over loopback at the end."""
+
+import gc
+import os
+import socket
+import threading
+import weakref
+from types import SimpleNamespace
+
+import pytest
+
+from forkproxy.config.build.tcp_proxy import TcpProxyConfig
+from forkproxy.filters.network.tcp_proxy import TcpProxy, _cluster_picker
+from forkproxy.http import response_flags
+from forkproxy.net.connection import CONNECT_FAILURE, REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.filter import STOP_ITERATION, NetworkFilter, NetworkFilterChain, continue_reading
+from forkproxy.net.sockets import connecting_socket
+from forkproxy.stats.groups import ClusterStats, EndpointStats, TcpProxyStats
+from tests.support.fakes import FakeConnection, FakeLoop
+from tests.support.live_loop import PATIENCE_S, LiveLoop
+
+
+def config(**fields):
+    settings = {
+        "stat_prefix": "t",
+        "cluster": "up",
+        "weighted_clusters": (),
+        "idle_timeout_s": 3600.0,
+        "max_connect_attempts": 1,
+        "max_downstream_connection_duration_s": None,
+        "access_logs": (),
+    }
+    return TcpProxyConfig(**{**settings, **fields})
+
+
+class FakeCluster:
+    """Endpoints are always there; ``connect`` gives a fake, or raises what ``refuses`` holds."""
+
+    def __init__(self, loop, max_connections=1024):
+        self.loop = loop
+        self.name = self.stat_name = "up"
+        self.config = SimpleNamespace(
+            connect_timeout_s=5.0, circuit_breakers=SimpleNamespace(max_connections=max_connections)
+        )
+        self.stats = ClusterStats()
+        self.connections = 0
+        self.endpoint = SimpleNamespace(address="192.0.2.9:1", hostname="", stats=EndpointStats())
+        self.made = []
+        self.refuses = None
+        self.failures = []
+        self.on_upstream_failure = lambda cluster, endpoint, reason, seconds: self.failures.append((reason, seconds))
+
+    def pick(self):
+        return self.endpoint
+
+    def connect(self, endpoint):
+        if self.refuses:
+            raise self.refuses
+        self.made.append(FakeConnection(self.loop, ("192.0.2.9", 1)))
+        return self.made[-1]
+
+
+class Play:
+    """A downstream connection on a chain that ends in tcp_proxy."""
+
+    def __init__(self, *before, cluster="default", max_connections=1024, **fields):
+        self.loop = FakeLoop()
+        self.cluster = FakeCluster(self.loop, max_connections) if cluster == "default" else cluster
+        self.logged = []
+        self.stats = TcpProxyStats()
+        log = SimpleNamespace(log=self._log)
+        self.filter = TcpProxy(config(**fields), lambda: self.cluster, self.stats, [log])
+        self.chain = NetworkFilterChain([*before, self.filter])
+        self.down = FakeConnection(self.loop)
+
+    def _log(self, session):
+        self.session = session
+        names = response_flags.names(session.response_flags)
+        self.logged.append((names, session.bytes_received, session.bytes_sent, session.attempt_count))
+
+    def begin(self):
+        self.chain.attach(self.down)
+        return self
+
+    def connected(self):
+        self.begin()
+        self.up.connect()
+        return self
+
+    @property
+    def up(self):
+        return self.cluster.made[-1]
+
+
+def test_bytes_pass_both_ways_and_are_counted():
+    play = Play().connected()
+    play.down.receive(b"question")
+    play.up.receive(b"ans")
+    play.up.receive(b"wer")
+    assert (play.up.written, play.down.written) == (b"question", b"answer")
+    play.down.receive_end()
+    play.up.receive_end()
+    assert play.down.closed
+    assert play.up.closed
+    assert play.logged == [("", 8, 6, 1)]
+    cluster = play.cluster.stats
+    assert (play.stats.downstream_cx_rx_bytes_total, play.stats.downstream_cx_tx_bytes_total) == (8, 6)
+    assert (cluster.upstream_cx_tx_bytes_total, cluster.upstream_cx_rx_bytes_total) == (8, 6)
+    assert (cluster.upstream_cx_total, cluster.upstream_cx_active, cluster.upstream_rq_total) == (1, 0, 1)
+    assert (cluster.upstream_rq_active, cluster.upstream_rq_pending_active, play.cluster.connections) == (0, 0, 0)
+    assert play.cluster.endpoint.stats.rq_active == play.cluster.endpoint.stats.cx_active == 0
+
+
+def test_downstream_is_not_read_before_upstream_is_connected():
+    play = Play().begin()
+    assert play.down.read_pauses == 1
+    play.up.connect()
+    assert play.down.read_pauses == 0
+
+
+def test_what_a_filter_held_until_then_is_not_lost():
+    class Gate(NetworkFilter):
+        def on_new_connection(self, connection):
+            return STOP_ITERATION
+
+    play = Play(Gate()).begin()
+    assert play.cluster.made == []
+    play.down.receive(b"early")
+    play.down.receive_end()
+    continue_reading(play.down)
+    assert play.up.written == b""
+    play.up.connect()
+    assert play.up.written == b"early"
+    assert play.up.end_sent
+
+
+@pytest.mark.parametrize("first", ["down", "up"])
+def test_half_close_leaves_the_other_direction_open(first):
+    play = Play().connected()
+    ender, other = (play.down, play.up) if first == "down" else (play.up, play.down)
+    ender.receive(b"last")
+    ender.receive_end()
+    assert (other.written, other.end_sent, other.closed) == (b"last", True, False)
+    other.receive(b"still going")
+    assert ender.written == b"still going"
+    other.receive_end()
+    assert ender.closed
+    assert other.closed
+    assert (ender.was_reset, other.was_reset) == (False, False)
+
+
+def test_a_reset_of_upstream_resets_downstream():
+    play = Play().connected()
+    play.up.receive(b"half an ans")
+    play.up.peer_closes(REMOTE_RESET)
+    assert play.down.was_reset
+    assert play.logged == [("UR", 0, 11, 1)]
+    assert play.cluster.stats.upstream_cx_destroy_remote_with_active_rq == 1
+
+
+def test_a_reset_of_downstream_resets_upstream():
+    play = Play().connected()
+    play.down.peer_closes(REMOTE_RESET)
+    assert play.up.was_reset
+    assert play.logged == [("DR", 0, 0, 1)]
+
+
+def test_downstreams_close_lets_upstream_have_what_it_was_sent():
+    play = Play().connected()
+    play.up.hold_writes = True
+    play.down.receive(b"last words")
+    play.down.peer_closes(REMOTE_CLOSE)
+    assert play.up.state == "closing"
+    assert play.stats.upstream_flush_active == 1
+    play.up.flush_all()
+    assert play.up.closed
+    assert (play.stats.upstream_flush_active, play.stats.upstream_flush_total) == (0, 1)
+    assert play.cluster.stats.upstream_cx_destroy_local_with_active_rq == 1
+
+
+def test_a_flush_that_upstream_does_not_take_ends_with_the_idle_timeout():
+    play = Play(idle_timeout_s=10.0).connected()
+    play.up.hold_writes = True
+    play.down.receive(b"last words")
+    play.down.peer_closes(REMOTE_CLOSE)
+    play.loop.advance(10.0)
+    assert play.up.closed
+    assert len(play.logged) == 1
+
+
+def test_upstreams_full_close_flushes_downstream():
+    play = Play().connected()
+    play.down.receive_end()
+    play.down.hold_writes = True
+    play.up.receive(b"answer")
+    play.up.receive_end()
+    assert play.up.closed
+    assert play.down.state == "closing"
+    play.down.flush_all()
+    assert play.down.closed
+    assert play.logged == [("", 0, 6, 1)]
+
+
+@pytest.mark.parametrize(("slow", "fast"), [("down", "up"), ("up", "down")])
+def test_a_slow_side_pauses_the_other(slow, fast):
+    play = Play().connected()
+    slow, fast = getattr(play, slow), getattr(play, fast)
+    slow.hold_writes = True
+    slow.high_watermark = 10
+    fast.receive(b"x" * 11)
+    assert fast.read_pauses == 1
+    assert slow.read_pauses == 0
+    slow.flush_all()
+    assert fast.read_pauses == 0
+    counted = play.cluster.stats
+    if slow is play.up:
+        assert (counted.upstream_flow_control_backed_up_total, counted.upstream_flow_control_drained_total) == (1, 1)
+        assert play.stats.downstream_flow_control_paused_reading_total == 1
+    else:
+        assert counted.upstream_flow_control_paused_reading_total == 1
+        assert counted.upstream_flow_control_resumed_reading_total == 1
+
+
+# -- connecting
+
+
+def test_no_such_cluster():
+    play = Play(cluster=None).begin()
+    assert play.down.closed
+    assert play.logged == [("NC", 0, 0, 0)]
+    assert play.stats.downstream_cx_no_route == 1
+
+
+def test_no_endpoint():
+    play = Play()
+    play.cluster.pick = lambda: None
+    play.begin()
+    assert play.down.closed
+    assert play.logged == [("UH", 0, 0, 0)]
+    assert play.cluster.stats.upstream_cx_none_healthy == 1
+
+
+def test_too_many_connections():
+    play = Play(max_connections=0).begin()
+    assert play.logged == [("UO", 0, 0, 0)]
+    assert play.cluster.stats.upstream_cx_overflow == 1
+
+
+def refuse(connection):
+    connection.error = ConnectionRefusedError(111, "ECONNREFUSED")
+    connection.peer_closes(CONNECT_FAILURE)
+
+
+def test_a_refused_connect_ends_the_connection():
+    play = Play().begin()
+    refuse(play.up)
+    assert play.down.closed
+    assert not play.down.was_reset
+    assert play.logged == [("UF,URX", 0, 0, 1)]
+    assert play.session.upstream_transport_failure_reason == "delayed connect error: Connection refused"
+    assert play.session.endpoint.address == "192.0.2.9:1"
+    counted = play.cluster.stats
+    assert (counted.upstream_cx_connect_fail, counted.upstream_cx_connect_attempts_exceeded) == (1, 1)
+    assert (counted.upstream_cx_destroy_remote, counted.upstream_rq_pending_failure_eject) == (1, 1)
+    assert (counted.upstream_cx_active, counted.upstream_rq_pending_active, play.cluster.connections) == (0, 0, 0)
+    assert play.cluster.failures == [("delayed connect error: Connection refused", 0.0)]
+
+
+def test_connect_attempts():
+    play = Play(max_connect_attempts=3).begin()
+    refuse(play.up)
+    refuse(play.up)
+    play.up.connect()
+    play.down.receive(b"x")
+    assert play.up.written == b"x"
+    play.down.peer_closes(REMOTE_CLOSE)
+    assert play.logged == [("UF", 1, 0, 3)]
+    assert play.cluster.stats.upstream_cx_total == 3
+
+
+def test_a_connect_that_fails_on_the_spot():
+    play = Play(max_connect_attempts=2)
+    play.cluster.refuses = OSError(101, "Network is unreachable")
+    play.begin()
+    assert play.logged == [("UF,URX", 0, 0, 2)]
+    assert play.session.upstream_transport_failure_reason == "immediate connect error: Network is unreachable"
+    assert play.cluster.connections == 0
+
+
+def test_a_connect_that_takes_too_long():
+    play = Play().begin()
+    play.loop.advance(4.9)
+    assert play.logged == []
+    play.loop.advance(0.1)
+    assert play.logged == [("UF,URX", 0, 0, 1)]
+    assert play.cluster.stats.upstream_cx_connect_timeout == 1
+    assert play.cluster.failures[0][1] == pytest.approx(5.0)
+
+
+def test_the_connect_timeout_ends_with_the_connect():
+    play = Play().connected()
+    play.loop.advance(60.0)
+    assert not play.down.closed
+
+
+def test_downstream_goes_away_while_connecting():
+    play = Play(max_connect_attempts=9).begin()
+    play.down.peer_closes(REMOTE_RESET)
+    assert play.up.closed
+    assert len(play.cluster.made) == 1, "nobody is left to try again for"
+    assert play.cluster.stats.upstream_rq_cancelled == 1
+    assert play.cluster.stats.upstream_cx_connect_fail == 0
+
+
+# -- time
+
+
+def test_idle_timeout():
+    play = Play(idle_timeout_s=10.0).connected()
+    play.loop.advance(9.0)
+    play.down.receive(b"x")
+    play.loop.advance(9.0)
+    play.up.receive(b"y")
+    play.loop.advance(9.9)
+    assert not play.down.closed
+    play.loop.advance(0.1 + 10.0)  # what was sent at last counts once more: see _on_idle
+    assert play.down.closed
+    assert play.up.closed
+    assert play.logged == [("", 1, 1, 1)]
+    assert play.stats.idle_timeout == 1
+
+
+def test_bytes_that_leave_are_activity():
+    play = Play(idle_timeout_s=10.0).connected()
+    for _ in range(5):
+        play.loop.advance(8.0)
+        play.down.bytes_sent += 1000  # the kernel took a part of what waited
+    assert not play.down.closed
+
+
+def test_no_idle_timeout():
+    play = Play(idle_timeout_s=None).connected()
+    play.loop.advance(1e9)
+    assert not play.down.closed
+
+
+def test_max_downstream_connection_duration():
+    play = Play(max_downstream_connection_duration_s=30.0).connected()
+    play.loop.advance(29.0)
+    play.down.receive(b"x")
+    play.loop.advance(1.0)
+    assert play.down.closed
+    assert play.up.closed
+    assert play.logged == [("DT", 1, 0, 1)]
+    assert play.stats.max_downstream_connection_duration == 1
+
+
+# -- the rest
+
+
+def test_weighted_clusters(monkeypatch):
+    weighted = config(cluster="", weighted_clusters=(("a", 1), ("b", 3)))
+    pick = _cluster_picker(weighted, lambda name: name)
+    draws = iter([0.0, 0.2499, 0.25, 0.9999])
+    monkeypatch.setattr("random.random", lambda: next(draws))
+    assert [pick() for _ in range(4)] == ["a", "a", "b", "b"]
+
+
+def test_what_access_logs_read_of_a_session():
+    play = Play().connected()
+    play.loop.advance(2.0)
+    play.down.receive(b"x")
+    play.down.peer_closes(REMOTE_CLOSE)
+    session = play.session
+    assert session.end - session.start == pytest.approx(2.0)
+    assert session.wall_start == pytest.approx(play.loop.wall() - 2.0)
+    assert session.downstream_remote_address == session.downstream_direct_remote_address == "192.0.2.1:40000"
+    assert session.downstream_local_address == "192.0.2.2:10000"
+    assert session.cluster is play.cluster
+    assert session.upstream_connection is play.up
+    assert (session.protocol, session.status, session.route, session.response_headers) == (b"", 0, None, None)
+
+
+def test_a_finished_session_leaves_nothing_for_the_collector():
+    # The idle timer of an hour does not keep it either, nor do cycles.
+    play = Play(max_downstream_connection_duration_s=9999.0).connected()
+    play.down.receive(b"x")
+    play.down.receive_end()
+    play.up.receive_end()
+    gone = weakref.ref(play.up)
+    gc.disable()
+    try:
+        play.session = play.down = None
+        play.cluster.made.clear()
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_real_transfer_with_backpressure_and_half_close():
+    loop = LiveLoop()
+    blob = os.urandom(1 << 20) * 8
+    listening = socket.create_server(("127.0.0.1", 0))
+    upstream_got = []
+
+    def upstream():
+        sock, _ = listening.accept()
+        with sock:
+            data = b""
+            while part := sock.recv(1 << 20):
+                data += part
+            upstream_got.append(data)
+            sock.sendall(data[::-1])
+
+    cluster = FakeCluster(loop)
+
+    def connect(endpoint):
+        made = Connection(loop, connecting_socket(listening.getsockname()), listening.getsockname(), 65536)
+        made.start_connecting()
+        return made
+
+    cluster.connect = connect
+    proxy = TcpProxy(config(), lambda: cluster, TcpProxyStats(), [])
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    down = Connection(loop, ours, "", 65536)
+    got = []
+
+    def downstream():
+        peer.settimeout(PATIENCE_S)
+        peer.sendall(blob)
+        peer.shutdown(socket.SHUT_WR)
+        data = b""
+        while part := peer.recv(1 << 20):
+            data += part
+        got.append(data)
+
+    threads = [threading.Thread(target=upstream), threading.Thread(target=downstream)]
+    for thread in threads:
+        thread.start()
+    NetworkFilterChain([proxy]).attach(down)
+    down.start()
+    loop.run_until(lambda: got and down.closed)
+    for thread in threads:
+        thread.join()
+    assert upstream_got == [blob]
+    assert got == [blob[::-1]]
+    assert cluster.connections == 0
+    peer.close()
+    listening.close()
+    loop.passes(1)
+    loop.close()
