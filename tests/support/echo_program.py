@@ -1,9 +1,9 @@
 """A supervisor with a generation that is as small as can be: it answers every connection's bytes with who it is.
 
 Run as a program with a JSON file: ``{"listeners": {"NAME": "IP:PORT" or a path}, "admin": "IP:PORT", "concurrency": N,
-"user": USER, "say": TEXT, "fault": FAULT}``, and the supervisor's Options as a JSON object. Faults that tests ask for: "refuse" (the file
-is bad), "start" (a worker cannot start), "bind", "die" and "die-in-slot-1" (a worker dies at once), "slow" (ready only after
-a second). A connection that sends "hang" keeps its worker from ever going round its loop again, one that
+"user": USER, "say": TEXT, "fault": FAULT}``, and the supervisor's Options as a JSON object. Faults that tests ask for:
+"refuse" (the file is bad), "start" (a worker cannot start), "bind", "die" and "die-in-slot-1" (a worker dies at once), "slow"
+(ready only after a second). A connection that sends "hang" keeps its worker from ever going round its loop again, one that
 sends "exit N" ends it with that code.
 """
 
