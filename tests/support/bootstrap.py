@@ -78,7 +78,7 @@ def hcm(route_config: Data, **more: Any) -> Data:
             "stat_prefix": "ingress",
             "route_config": route_config,
             "access_log": file_log(LOG_FIELDS),
-            "delayed_close_timeout": "0.1s",
+            "delayed_close_timeout": "0.05s",
             **more,
             "http_filters": filters,
         },

@@ -22,6 +22,7 @@ from tests.support.proxy import ProxyProcess, free_ports
 from tests.support.wire import Downstream
 
 LOG_LIMIT_S = 2.0
+CLOSE_LIMIT_S = 1.0
 STATS_LIMIT_S = 1.0
 
 
@@ -309,6 +310,9 @@ def _converse(exchange: Exchange, under_test: ProxyUnderTest, downstream: Downst
     if exchange.responses:
         settled &= downstream.read_responses(exchange.responses, methods)
     downstream.linger(exchange.quiet_s)
+    if downstream.ending == "open" and b"connection: close\r\n" in downstream.received.lower():
+        # Announced: it comes when the delayed close timeout is over, or earlier.
+        downstream.read_to_end(CLOSE_LIMIT_S)
     return settled
 
 

@@ -13,6 +13,8 @@ GET = b"GET /g HTTP/1.1\r\n" + H + b"\r\n"
 HEAD = b"HEAD /g HTTP/1.1\r\n" + H + b"\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+# A body that comes after the answer meets a socket that is closing: FIN or RST is then the kernel's choice.
+WITHOUT_ENDING = ("downstream", "upstream", "log", "stats")
 MANY_HEADERS = b"".join(b"x-%d: 1\r\n" % number for number in range(100))
 POST_10 = b"POST /p HTTP/1.1\r\n" + H + b"content-length: 10\r\n\r\n"
 
@@ -278,13 +280,19 @@ FAILURES = [
         responses=2,
         log_lines=2,
     ),
-    answer("early answer, body follows", Early(), OK, send=(POST_10 + b"hello", ReadResponses(1), b"world")),
+    answer(
+        "early answer, body follows",
+        Early(),
+        OK,
+        send=(POST_10 + b"hello", ReadResponses(1), b"world"),
+        compare=WITHOUT_ENDING,
+    ),
     answer(
         "early answer, then close",
         Early(),
         b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         send=(POST_10 + b"hello", ReadResponses(1), b"world"),
-        quiet_s=0.2,
+        compare=WITHOUT_ENDING,
     ),
     answer(
         "early answer, fin",
@@ -292,7 +300,7 @@ FAILURES = [
         b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n",
         Close(),
         send=(POST_10 + b"hello", ReadResponses(1), b"world"),
-        quiet_s=0.2,
+        compare=WITHOUT_ENDING,
     ),
     answer(
         "early answer, chunked request",
@@ -306,7 +314,7 @@ FAILURES = [
         ),
         responses=2,
         log_lines=2,
-        quiet_s=0.2,
+        compare=WITHOUT_ENDING,
     ),
     Exchange(
         "downstream leaves while waiting",
@@ -352,7 +360,7 @@ FAILURES = [
         (b"POST /nothing HTTP/1.1\r\n" + H + b"content-length: 5\r\n\r\n", ReadResponses(1), b"hello", GET),
         config="failing",
         responses=1,
-        quiet_s=0.2,
+        compare=WITHOUT_ENDING,
         log_lines=1,
     ),
     Exchange(
