@@ -38,7 +38,7 @@ class AccessLogFilter:
 
     ``kind``: "status_code", "duration" (``op`` "EQ"|"GE"|"LE"|"NE", ``value``), "not_health_check", "traceable",
     "runtime" (``value`` numerator of ``denominator``), "and", "or" (``filters``), "header" (``header``),
-    "response_flag" (``flags``).
+    "response_flag" (``flags``), "grpc_status" (``flags`` the statuses, ``op`` "NE" to exclude them).
     """
 
     kind: str
@@ -92,6 +92,10 @@ def build_access_log_filter(view: View, context: BuildContext) -> AccessLogFilte
         case "header_filter":
             header = build_header_matcher(view.require(kind).require("header"), context)
             return AccessLogFilter(kind="header", header=header)
+        case "grpc_status_filter":
+            grpc = view.require(kind)
+            op = "NE" if grpc.bool("exclude") else "EQ"
+            return AccessLogFilter(kind="grpc_status", op=op, flags=grpc.enums("statuses"))
         case "response_flag_filter":
             return AccessLogFilter(kind="response_flag", flags=view.require(kind).strings("flags"))
     return None

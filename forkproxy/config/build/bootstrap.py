@@ -87,11 +87,11 @@ def build_admin(view: View | None, context: BuildContext) -> AdminConfig:
         )
         access_logs = (*access_logs, old)
     view.ignore("profile_path", why="there is no /cpuprofiler")
+    view.ignore("ignore_global_conn_limit", why="there is no global limit of connections")
     address = view.message("address")
     return AdminConfig(
         address=build_address(address, context) if address is not None else None,
         access_logs=access_logs,
-        ignore_global_conn_limit=view.bool("ignore_global_conn_limit"),
     )
 
 

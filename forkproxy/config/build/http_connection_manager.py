@@ -103,6 +103,7 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
     strip_any = view.bool("strip_any_host_port") if view.which("strip_port_mode") == "strip_any_host_port" else False
     strip_matching = view.bool("strip_matching_host_port")
     _ignore_tracing(view)
+    view.ignore("drain_timeout", why="HTTP/1 has no notice of a coming end to wait after")
     route_config = view.message("route_config")
     if route_config is not None:
         route_table = build_route_table(route_config, context)
@@ -149,7 +150,7 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
         stream_idle_timeout_s=view.duration_s("stream_idle_timeout", 300.0) or None,
         request_timeout_s=view.duration_s("request_timeout") or None,
         request_headers_timeout_s=view.duration_s("request_headers_timeout") or None,
-        drain_timeout_s=view.duration_s("drain_timeout", 5.0),
+        drain_timeout_s=5.0,
         delayed_close_timeout_s=view.duration_s("delayed_close_timeout", 1.0) or None,
         stream_error_on_invalid_http_message=stream_error,
         where=build_where(view),

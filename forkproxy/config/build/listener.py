@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from functools import partial
 
-from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
+from forkproxy.config.build.access_log import AccessLogConfig
 from forkproxy.config.build.context import BuildContext, is_third_party, third_party_config
 from forkproxy.config.build.core import AddressConfig, Where, build_address, build_cidr_range, build_where
 from forkproxy.config.build.tls import DownstreamTlsConfig
@@ -103,7 +103,7 @@ def build_network_filters(views: list[View], context: BuildContext) -> tuple[Fil
 
 
 def build_filter_chain_match(view: View | None, context: BuildContext) -> FilterChainMatch:
-    """``FilterChainMatch``; ``address_suffix`` and ``suffix_len`` stay unread (Envoy does not implement them either)."""
+    """``FilterChainMatch``. What needs a TLS inspector (server names, protocols) stays unread, for there is none yet."""
     if view is None:
         return FilterChainMatch()
     return FilterChainMatch(
@@ -113,9 +113,6 @@ def build_filter_chain_match(view: View | None, context: BuildContext) -> Filter
         direct_source_prefix_ranges=context.each(view.repeated("direct_source_prefix_ranges"), build_cidr_range),
         source_ports=view.uints("source_ports"),
         source_type=view.enum("source_type", supported=("ANY", "SAME_IP_OR_LOOPBACK", "EXTERNAL")),
-        server_names=tuple(name.lower() for name in view.strings("server_names")),
-        transport_protocol=view.str("transport_protocol"),
-        application_protocols=view.strings("application_protocols"),
     )
 
 
@@ -134,7 +131,7 @@ def build_filter_chain(view: View, context: BuildContext) -> FilterChain:
         match=build_filter_chain_match(view.message("filter_chain_match"), context),
         filters=build_network_filters(view.repeated("filters"), context),
         tls=tls,
-        transport_socket_connect_timeout_s=view.duration_s("transport_socket_connect_timeout") or None,
+        transport_socket_connect_timeout_s=None,
         where=build_where(view),
     )
 
@@ -149,6 +146,17 @@ def build_socket_option(view: View, context: BuildContext) -> tuple[int, int, by
     return view.int("level"), view.int("name"), value, view.enum("state")
 
 
+def _refuse_listener_filter(view: View) -> None:
+    """No listener filter is implemented: each is reported by its name."""
+    name = view.str("name")
+    typed = view.any("typed_config")
+    text = f'the listener filter "{name}" is not implemented'
+    if typed is not None and typed.type_name:
+        typed.unsupported(text)
+    else:
+        view.unsupported(text, field="name")
+
+
 def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     """``Listener``, TCP. UDP, internal and API listeners, original destination and filter chain matchers stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
@@ -156,6 +164,7 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     view.ignore("enable_reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("connection_balance_config", why="the kernel spreads connections over the workers' sockets")
+    view.ignore("ignore_global_conn_limit", why="there is no global limit of connections")
     view.ignore("bypass_overload_manager", why="there is no overload manager")
     if not view.has("listener_filters"):
         view.ignore("listener_filters_timeout", why="there are no listener filters to wait for")
@@ -176,22 +185,21 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     ]
     stat_prefix = (view.str("stat_prefix") or str(addresses[0])).replace(":", "_")
     default_chain = view.message("default_filter_chain")
-    listener_filters = context.each(
-        view.repeated("listener_filters"), partial(build_filter_entry, category="listener filter")
-    )
+    for listener_filter in view.repeated("listener_filters"):
+        _refuse_listener_filter(listener_filter)
     return ListenerConfig(
         name=view.str("name") or str(addresses[0]),
         addresses=tuple(addresses),
         stat_prefix=stat_prefix,
         filter_chains=context.each(view.repeated("filter_chains"), build_filter_chain),
         default_filter_chain=build_filter_chain(default_chain, context) if default_chain is not None else None,
-        listener_filters=tuple(entry for entry in listener_filters if entry is not None),
+        listener_filters=(),
         per_connection_buffer_limit_bytes=view.uint("per_connection_buffer_limit_bytes", 1 << 20),
-        access_logs=build_access_logs(view.repeated("access_log"), context),
+        access_logs=(),
         tcp_backlog_size=view.uint("tcp_backlog_size", max_backlog),
         freebind=view.bool("freebind"),
         transparent=view.bool("transparent"),
-        ignore_global_conn_limit=view.bool("ignore_global_conn_limit"),
+        ignore_global_conn_limit=False,
         max_connections_to_accept_per_socket_event=view.uint("max_connections_to_accept_per_socket_event"),
         socket_options=tuple(socket_options),
         where=build_where(view),

@@ -306,7 +306,7 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
 
 
 def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
-    """``RouteConfiguration``; VHDS and cluster specifier plugins stay unread."""
+    """``RouteConfiguration``; VHDS, cluster specifier plugins and ``internal_only_headers`` stay unread."""
     view.ignore("validate_clusters", why="semantics.py has already followed it")
     view.ignore("metadata", why="opaque to the proxy itself")
     max_body_bytes = view.uint("max_direct_response_body_size_bytes", 4096)
@@ -318,6 +318,6 @@ def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
         headers=build_header_mutations(view, context),
         most_specific_header_mutations_wins=view.bool("most_specific_header_mutations_wins"),
         ignore_port_in_host_matching=view.bool("ignore_port_in_host_matching"),
-        internal_only_headers=tuple(name.lower() for name in view.strings("internal_only_headers")),
+        internal_only_headers=(),
         max_direct_response_body_size_bytes=max_body_bytes,
     )

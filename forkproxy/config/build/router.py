@@ -22,10 +22,10 @@ class RouterConfig:
 
 def build(view: View, context: BuildContext) -> RouterConfig:
     """``Router``; upstream access logs and filters, and strict header checks, stay unread."""
+    view.ignore("start_child_span", why="nothing is traced")
     view.ignore("suppress_grpc_request_failure_code_stats", why="there are no gRPC statistics yet")
     return RouterConfig(
         dynamic_stats=view.bool("dynamic_stats", True),
-        start_child_span=view.bool("start_child_span"),
         suppress_envoy_headers=view.bool("suppress_envoy_headers"),
         respect_expected_rq_timeout=view.bool("respect_expected_rq_timeout"),
     )

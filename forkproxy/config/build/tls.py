@@ -276,11 +276,12 @@ def build_downstream_tls(view: View, context: BuildContext) -> DownstreamTlsConf
 
 def build_upstream_tls(view: View, context: BuildContext) -> UpstreamTlsConfig:
     """``UpstreamTlsContext``; renegotiation stays unread."""
+    view.only_default("auto_host_sni")
     view.ignore("max_session_keys", why="upstream sessions are not resumed")
     return UpstreamTlsConfig(
         common=build_common_tls(view.message("common_tls_context"), context),
         sni=view.str("sni"),
-        auto_host_sni=view.bool("auto_host_sni"),
+        auto_host_sni=False,
         auto_sni_san_validation=view.bool("auto_sni_san_validation"),
         where=build_where(view),
     )

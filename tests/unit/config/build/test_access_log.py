@@ -91,6 +91,11 @@ def test_standard_streams():
         ),
         ("{runtime_filter: {runtime_key: set}}", AccessLogFilter("runtime", value=40, denominator=100)),
         ("{runtime_filter: {runtime_key: k}}", AccessLogFilter("runtime", value=0, denominator=100)),
+        (
+            "{grpc_status_filter: {statuses: [OK, CANCELED], exclude: true}}",
+            AccessLogFilter("grpc_status", "NE", flags=("OK", "CANCELED")),
+        ),
+        ("{grpc_status_filter: {statuses: [UNKNOWN]}}", AccessLogFilter("grpc_status", "EQ", flags=("UNKNOWN",))),
         ("{response_flag_filter: {flags: [UH, NR]}}", AccessLogFilter("response_flag", flags=("UH", "NR"))),
         ("{header_filter: {header: {name: x}}}", AccessLogFilter("header", header=HeaderMatcher("x", "present"))),
         (

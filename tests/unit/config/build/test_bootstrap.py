@@ -47,7 +47,9 @@ def test_node():
 
 
 def test_admin():
-    result = outcome("{admin: {address: {pipe: {path: /x}}, access_log_path: /dev/null, profile_path: /y}}")
+    result = outcome(
+        "{admin: {address: {pipe: {path: /x}}, access_log_path: /dev/null, profile_path: /y, ignore_global_conn_limit: true}}"
+    )
     admin = result.value.admin
     assert admin.address == AddressConfig(pipe_path="/x")
     assert [(log.path, log.text_format) for log in admin.access_logs] == [("/dev/null", default_text_format)]

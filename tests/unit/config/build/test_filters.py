@@ -16,7 +16,7 @@ from tests.unit.config.build.building import built, value_of
         ("{}", RouterConfig(dynamic_stats=True)),
         ("{dynamic_stats: false}", RouterConfig(dynamic_stats=False)),
         ("{suppress_envoy_headers: true}", RouterConfig(suppress_envoy_headers=True)),
-        ("{start_child_span: true}", RouterConfig(start_child_span=True)),
+        ("{start_child_span: true}", RouterConfig()),
         ("{respect_expected_rq_timeout: true}", RouterConfig(respect_expected_rq_timeout=True)),
     ],
 )

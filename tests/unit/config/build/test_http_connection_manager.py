@@ -70,7 +70,6 @@ def test_envoys_defaults():
         ("stream_idle_timeout: 0s", "stream_idle_timeout_s", None),
         ("request_timeout: 4s", "request_timeout_s", 4.0),
         ("request_headers_timeout: 4s", "request_headers_timeout_s", 4.0),
-        ("drain_timeout: 4s", "drain_timeout_s", 4.0),
         ("delayed_close_timeout: 0s", "delayed_close_timeout_s", None),
         ("stream_error_on_invalid_http_message: true", "stream_error_on_invalid_http_message", True),
         ("common_http_protocol_options: {idle_timeout: 0s}", "idle_timeout_s", None),

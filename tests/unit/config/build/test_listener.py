@@ -6,9 +6,11 @@ import struct
 
 import pytest
 
+from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.config.build.listener import FilterChainMatch, build_listener
-from tests.unit.config.build.building import TYPE, built, value_of
+from forkproxy.config.view import unread
+from tests.unit.config.build.building import TYPE, built, value_of, view_of
 
 LISTENER = "envoy.config.listener.v3.Listener"
 ECHO = f"{{name: echo, typed_config: {{'@type': {TYPE}envoy.extensions.filters.network.echo.v3.Echo}}}}"
@@ -48,7 +50,6 @@ def test_defaults():
         ("tcp_backlog_size: 9", "tcp_backlog_size", 9),
         ("freebind: true", "freebind", True),
         ("transparent: true", "transparent", True),
-        ("ignore_global_conn_limit: true", "ignore_global_conn_limit", True),
         ("max_connections_to_accept_per_socket_event: 3", "max_connections_to_accept_per_socket_event", 3),
     ],
 )
@@ -65,13 +66,12 @@ def test_addresses_and_prefixes():
 
 def test_filter_chain_match():
     match = made(
-        chain="""name: c, transport_socket_connect_timeout: 3s, filter_chain_match: {destination_port: 0x50,
+        chain="""name: c, filter_chain_match: {destination_port: 0x50,
         prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], source_type: EXTERNAL,
         source_prefix_ranges: [{address_prefix: '::1', prefix_len: 128}], source_ports: [1, 2],
-        direct_source_prefix_ranges: [{address_prefix: 10.0.0.1, prefix_len: 32}], server_names: [WWW.a, '*.b'],
-        transport_protocol: tls, application_protocols: [h2]}"""
+        direct_source_prefix_ranges: [{address_prefix: 10.0.0.1, prefix_len: 32}]}"""
     ).filter_chains[0]
-    assert (match.name, match.transport_socket_connect_timeout_s) == ("c", 3.0)
+    assert match.name == "c"
     assert match.match == FilterChainMatch(
         destination_port=80,
         prefix_ranges=("10.0.0.0/8",),
@@ -79,9 +79,6 @@ def test_filter_chain_match():
         direct_source_prefix_ranges=("10.0.0.1/32",),
         source_ports=(1, 2),
         source_type="EXTERNAL",
-        server_names=("www.a", "*.b"),
-        transport_protocol="tls",
-        application_protocols=("h2",),
     )
 
 
@@ -123,6 +120,7 @@ def test_python_filters():
     [
         "traffic_direction: INBOUND",
         "enable_reuse_port: false",
+        "ignore_global_conn_limit: true",
         "connection_balance_config: {exact_balance: {}}",
         "listener_filters_timeout: 1s, continue_on_listener_filters_timeout: true",
         "use_original_dst: false, bind_to_port: true",
@@ -141,10 +139,26 @@ def test_what_is_not_there():
     )
     outcome = built(build_listener, LISTENER, text(f"listener_filters: [{inspector}], listener_filters_timeout: 1s"))
     assert outcome.unread == ["listener_filters_timeout"]
-    assert outcome.unsupported == [
-        'listener_filters[0].typed_config: the listener filter "i" '
-        "(envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector) is not implemented"
+    assert outcome.unsupported == ['listener_filters[0].typed_config: the listener filter "i" is not implemented']
+
+
+def test_a_condition_that_is_not_looked_at_is_a_door():
+    """A chain that is chosen by SNI or by protocol would otherwise take every connection."""
+    match = "{server_names: [a], transport_protocol: tls, application_protocols: [h2]}"
+    view = view_of(text(chain=f"filter_chain_match: {match}"), LISTENER)
+    build_listener(view, BuildContext())
+    problems = unread(view)
+    assert [problem.path.rpartition(".")[2] for problem in problems] == [
+        "server_names",
+        "transport_protocol",
+        "application_protocols",
     ]
+    assert all(problem.opens_door for problem in problems)
+
+
+def test_python_listener_filters_are_refused():
+    outcome = built(build_listener, LISTENER, text("listener_filters: [{name: 'my.mod:Class'}]"))
+    assert outcome.unsupported == ['listener_filters[0].name: the listener filter "my.mod:Class" is not implemented']
 
 
 def test_a_listener_without_a_socket_is_one_problem():

@@ -35,7 +35,6 @@ def action(text, context=None):
 def test_table_and_virtual_host():
     text = """
         name: local
-        internal_only_headers: [X-Internal]
         most_specific_header_mutations_wins: true
         ignore_port_in_host_matching: true
         validate_clusters: false
@@ -49,7 +48,7 @@ def test_table_and_virtual_host():
           response_headers_to_remove: [y]
         """.replace("[y]", "[z]")
     made = value_of(build_route_table, TABLE, text)
-    assert (made.name, made.internal_only_headers) == ("local", ("x-internal",))
+    assert made.name == "local"
     assert (made.most_specific_header_mutations_wins, made.ignore_port_in_host_matching) == (True, True)
     assert made.headers == HeaderMutations(request_remove=("x",))
     (host,) = made.virtual_hosts
