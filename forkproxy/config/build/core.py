@@ -113,14 +113,6 @@ class FractionalPercent:
     runtime_key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeFlag:
-    """``config.core.v3.RuntimeFeatureFlag`` / ``RuntimeUInt32``: the default, already replaced by a static layer's value."""
-
-    runtime_key: str
-    default: int
-
-
 _DENOMINATORS = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
 _STRING_KINDS = ("exact", "prefix", "suffix", "contains", "safe_regex")
 _APPEND_ACTIONS = (

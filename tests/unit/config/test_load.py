@@ -241,6 +241,27 @@ def test_a_problem_in_the_overlay_has_no_line_of_the_file():
     assert result.problems[0].line == 0
 
 
+# --- Python filters ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "config"),
+    [
+        ("{name: 'my.mod:Net', config: {a: [1]}}", {"a": [1]}),  # v2
+        (
+            "{name: 'my.mod:Net', typed_config: {'@type': type.googleapis.com/google.protobuf.Struct, value: {a: 1}}}",
+            {"a": 1},
+        ),
+        ("{name: 'my.mod:Net'}", {}),
+    ],
+)
+def test_a_python_filter_in_either_version(entry, config):
+    result = load(with_filters(entry, ECHO), "f")
+    assert (result.verdict, result.problems) == ("runs", ())
+    first = result.bootstrap.listeners[0].filter_chains[0].filters[0]
+    assert (first.name, first.type_url, first.config) == ("my.mod:Net", "", config)
+
+
 # --- secrets -----------------------------------------------------------------------------------------------------------
 
 
