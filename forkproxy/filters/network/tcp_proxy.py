@@ -106,8 +106,17 @@ class TcpSession:
     """One downstream connection and its upstream. Also what access logs read: the attributes of ``http.stream.Stream``."""
 
     __slots__ = (
-        *("_cluster_stats", "_connect_timer", "_connected", "_duration_timer", "_early", "_early_end", "_idle_s"),
-        *("_idle_timer", "_idle_sum", "_proxy", "_stats", "_upstream_started", "attempt_count", "bytes_received"),
+        *("_cluster_stats", "_connect_timer", "_connected", "_duration_timer", "_early", "_early_end", "_flushing"),
+        *(
+            "_idle_s",
+            "_idle_timer",
+            "_idle_sum",
+            "_proxy",
+            "_stats",
+            "_upstream_started",
+            "attempt_count",
+            "bytes_received",
+        ),
         *("bytes_sent", "cluster", "connection", "connection_termination_details", "downstream_first_tx"),
         *("downstream_last_tx", "end", "endpoint", "loop", "response_flags", "start", "upstream_connection"),
         *("upstream_first_rx", "upstream_first_tx", "upstream_last_rx", "upstream_last_tx"),
@@ -145,6 +154,7 @@ class TcpSession:
         self._connected = False
         self._early: list[bytes] = []  # read before upstream was connected: only by filters before this one
         self._early_end = False
+        self._flushing = False
         self._upstream_started = 0.0
         self._connect_timer: Timer | None = None
         self._idle_s = proxy.idle_timeout_s
@@ -283,7 +293,8 @@ class TcpSession:
         self.upstream_transport_failure_reason = reason
         self.response_flags |= response_flags.UF
         if cluster.on_upstream_failure is not None:
-            cluster.on_upstream_failure(cluster, endpoint, reason, self.loop.now - self._upstream_started)
+            elapsed_s = self.loop.now - self._upstream_started
+            cluster.on_upstream_failure(cluster, endpoint, reason or "connect timeout", elapsed_s)
         if not self.end:
             self._connect()
 
@@ -417,7 +428,8 @@ class TcpSession:
         stats.upstream_rq_active -= 1
         endpoint.stats.rq_active -= 1
         if self.end:
-            self._stats.upstream_flush_active -= 1
+            if self._flushing:
+                self._stats.upstream_flush_active -= 1
             self._idle_timer.cancel()
         elif reason == REMOTE_RESET:
             self.response_flags |= response_flags.UR
@@ -431,8 +443,6 @@ class TcpSession:
         self.end = self.loop.now
         if self._duration_timer is not None:
             self._duration_timer.cancel()
-        if reason == REMOTE_RESET:
-            self.response_flags |= response_flags.DR
         for log in self._proxy.log:
             log(self)
         if upstream is None or upstream.closed:
@@ -441,8 +451,10 @@ class TcpSession:
             upstream.abort()
         else:
             # The idle timer goes on: it ends a flush that upstream does not take.
-            self._stats.upstream_flush_total += 1
-            self._stats.upstream_flush_active += 1
+            if upstream.out_bytes and reason != REMOTE_RESET:
+                self._flushing = True
+                self._stats.upstream_flush_total += 1
+                self._stats.upstream_flush_active += 1
             if reason == REMOTE_RESET:
                 upstream.reset()
             else:
