@@ -123,7 +123,7 @@ class SupervisorContext:
         supervisor = self._supervisor
         bound: dict[str, list[AddressConfig]] = {}
         for (name, _index), binding in supervisor.running.bindings.items():
-            bound.setdefault(name, []).append(supervisor.bound_address(binding))
+            bound.setdefault(name, []).append(supervisor.sockets.bound_address(binding))
         return [ListenerView(name, first, tuple(more)) for name, (first, *more) in bound.items()]
 
     def workers(self) -> Sequence[WorkerView]:

@@ -14,8 +14,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -23,7 +22,6 @@ from typing import Any
 
 from forkproxy import __version__, log
 from forkproxy.config.build.bootstrap import BootstrapConfig
-from forkproxy.config.build.core import AddressConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
@@ -36,7 +34,7 @@ from forkproxy.supervisor.control_socket import ControlSocket, Reply
 from forkproxy.supervisor.figures import OwnFigures
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
 from forkproxy.supervisor.identity import identity_of
-from forkproxy.supervisor.listening import Binding, CannotBind
+from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
 from forkproxy.supervisor.pid_file import AlreadyRunning, PidFile, control_socket_of
 from forkproxy.supervisor.refresh import Refreshes
@@ -49,6 +47,7 @@ from forkproxy.supervisor.reload import (
 from forkproxy.supervisor.resolver import Resolvers
 from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
 from forkproxy.supervisor.slot import Slot, WorkerHandle
+from forkproxy.supervisor.slot_sockets import SlotSockets
 from forkproxy.supervisor.systemd import Notifier
 from forkproxy.upstream.dns import targets_of
 from forkproxy.worker import after_fork
@@ -123,7 +122,7 @@ class Supervisor:
         self._newest: GenerationRun | None = None
         self._roll_out: RollOut | None = None
         self._generations = 0
-        self._ports: dict[Binding, int] = {}
+        self.sockets = SlotSockets()
         self._pid_file: PidFile | None = None
         self._control: ControlSocket | None = None
         self._exit_code: int | None = None
@@ -190,7 +189,7 @@ class Supervisor:
             self._take_pid_file(run)
             placement = self._placement(run)
             self.slots = [Slot(number, cpu, run) for number, cpu in enumerate(placement.cpus)]
-            self._bind_what_is_new(run, self.slots)
+            self.sockets.bind(run.bindings.values(), self.slots, self.slots)
             admin_socket = self._admin.bind(run.bootstrap.admin.address)
         except ConfigurationRefused as refused:
             raise StartFailed(EXIT_CANNOT_BUILD, str(refused)) from None
@@ -205,7 +204,7 @@ class Supervisor:
         self._admin.serve(run.bootstrap.admin.address, admin_socket, self.options.admin_address_path)
         self._end_interval()
         for (name, _index), binding in run.bindings.items():
-            _log.info("listening", listener=name, address=str(self.bound_address(binding)))
+            _log.info("listening", listener=name, address=str(self.sockets.bound_address(binding)))
 
     def _end_interval(self) -> None:
         """Envoy's stats flush: what histograms show as the last interval ends here."""
@@ -249,8 +248,7 @@ class Supervisor:
             os.waitpid(pid, 0)
         for slot in self.slots:
             slot.close_sockets()
-        for binding in self._ports:
-            self._remove_path(binding)
+        self.sockets.keep_only((), self.slots)
         self._admin.stop()
         self.admin_log.close()
         if self._control is not None:
@@ -362,7 +360,7 @@ class Supervisor:
             self._refuse(intention.reply, str(refused), EXIT_CANNOT_BUILD)
             return
         try:
-            self._bind_what_is_new(run, self.lasting_slots())
+            self.sockets.bind(run.bindings.values(), self.lasting_slots(), self.slots)
             run.admin_socket = self._admin.bind(run.bootstrap.admin.address)
         except CannotBind as error:
             self._close_what_is_gone()
@@ -607,7 +605,7 @@ class Supervisor:
             free = [number for number in range(MOST_WORKERS * 2) if all(slot.number != number for slot in self.slots)]
             more = [Slot(number, allowed[number % len(allowed)], self.running) for number in free[: count - len(slots)]]
             try:
-                self._bind_what_is_new(self.running, more)
+                self.sockets.bind(self.running.bindings.values(), more, self.slots)
             except CannotBind as error:
                 _log.error("no further worker", reason=str(error))
                 return
@@ -622,54 +620,9 @@ class Supervisor:
         # The kernel must not hand new connections to a socket nobody will look at: the worker closes its copy as it drains.
         slot.close_sockets()
 
-    # -- sockets
-
-    def _bind_what_is_new(self, run: GenerationRun, slots: list[Slot]) -> None:
-        """Give ``slots`` a socket for every binding of ``run``. CannotBind: nothing has changed."""
-        fresh: list[tuple[Slot, Binding]] = []
-        try:
-            for binding in run.bindings.values():
-                if binding not in self._ports and binding.address.port not in self._ports.values():
-                    listening.refuse_if_taken(binding)
-                for slot in slots:
-                    if binding not in slot.sockets:
-                        slot.sockets[binding] = self._socket_for(binding)
-                        fresh.append((slot, binding))
-                        self._ports[binding] = listening.bound_port(slot.sockets[binding])
-        except CannotBind:
-            for slot, binding in fresh:
-                slot.sockets.pop(binding).close()
-                if not any(binding in other.sockets for other in self.slots):
-                    self._ports.pop(binding, None)
-                    self._remove_path(binding)
-            raise
-
-    def _socket_for(self, binding: Binding) -> socket.socket:
-        if binding.address.pipe_path:
-            for slot in self.slots:
-                if binding in slot.sockets:
-                    return slot.sockets[binding].dup()
-        return listening.bind(binding, self._ports.get(binding, 0))
-
     def _close_what_is_gone(self) -> None:
-        needed = set(self.running.bindings.values())
-        for slot in self.slots:
-            for binding in [binding for binding in slot.sockets if binding not in needed]:
-                slot.sockets.pop(binding).close()
-        for binding in [binding for binding in self._ports if binding not in needed]:
-            del self._ports[binding]
-            self._remove_path(binding)
+        for binding in self.sockets.keep_only(self.running.bindings.values(), self.slots):
             _log.info("no longer listening", listener=binding.listener, address=str(binding.address))
-
-    def _remove_path(self, binding: Binding) -> None:
-        path = binding.address.pipe_path
-        if path and not path.startswith("@"):
-            with suppress(OSError):
-                os.unlink(path)
-
-    def bound_address(self, binding: Binding) -> AddressConfig:
-        """Where a binding really listens: with the port that port 0 became."""
-        return replace(binding.address, port=self._ports.get(binding, binding.address.port))
 
     # -- sleep, and what ends it
 
@@ -752,7 +705,7 @@ class Supervisor:
             "generation": self.running.number,
             "last_refusal": self.last_refusal,
             "listeners": [
-                {"name": name, "address": str(self.bound_address(binding))}
+                {"name": name, "address": str(self.sockets.bound_address(binding))}
                 for (name, _index), binding in self.running.bindings.items()
             ],
             "workers": [
