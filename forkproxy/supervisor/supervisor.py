@@ -427,7 +427,12 @@ class Supervisor:
         roll_out = self._roll_out
         if roll_out is None or not roll_out.target.is_warm(monotonic()):
             return
-        if roll_out.advance(self.lasting_slots(), self._spawn, self._drain):
+        try:
+            is_done = roll_out.advance(self.lasting_slots(), self._spawn, self._drain)
+        except OSError as error:
+            self._fail_roll_out(f"no worker could be forked: {error.strerror}", EXIT_FAILURE)
+            return
+        if is_done:
             self._roll_out = None
             self._finish_roll_out(roll_out)
 
@@ -595,7 +600,7 @@ class Supervisor:
 
     def _resize(self, count: int) -> None:
         slots = self.lasting_slots()
-        if not 1 <= count <= MOST_WORKERS or count == len(slots):
+        if not 1 <= count <= MOST_WORKERS or count == len(slots) or self.is_drained:
             return
         if count < len(slots):
             for slot in slots[count:]:
