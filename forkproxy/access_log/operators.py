@@ -136,7 +136,7 @@ def _header_bytes(lines: Any) -> int:
 
 def _request_headers_bytes(stream: Any) -> int:
     pseudo = ((7, stream.method), (5, stream.path), (10, stream.authority), (7, stream.scheme))
-    return _header_bytes(stream.request_headers) + sum(size + len(value) for size, value in pseudo if value)
+    return _header_bytes(stream.request_headers) + sum(size + len(value) for size, value in pseudo if value is not None)
 
 
 def _response_headers_bytes(stream: Any) -> int:
@@ -359,7 +359,12 @@ def _headers(name: str, argument: str | None, max_length: int | None, where: Whe
         key = header.lower()
         pseudo = key.removeprefix(":") if key.startswith(":") else "authority" if key == "host" else ""
         if name == "REQ" and pseudo in _PSEUDO:
-            source = f"(s.{pseudo} or {source})"
+            # An empty Host field is there; a request without one has None.
+            source = (
+                f"({source} if s.authority is None else s.authority)"
+                if pseudo == "authority"
+                else f"(s.{pseudo} or {source})"
+            )
         elif name == "RESP" and key == ":status":
             source = f"(b'%d' % s.status if s.status else {source})"
         else:

@@ -82,6 +82,7 @@ def type_extensions(document: Document, message: str = BOOTSTRAP_V3) -> list[Pro
 
 # -- the schema, two versions side by side -----------------------------------------------------------------------------
 
+
 def _successor(message: MessageSchema) -> MessageSchema | None:
     """The v3 message that came from this v2 message; None for what is v3, or has no version."""
     name = schema().v3_of(message.full_name) or _MISANNOTATED.get(message.full_name)
@@ -198,7 +199,9 @@ class _Upgrade:
             rule(self.notes, node, path)
         untyped = _untyped_message(node, message, holder)
         for entry in node.entries:
-            field = message.lookup.get(entry.key) or (successor.lookup.get(entry.key) if successor is not None else None)
+            field = message.lookup.get(entry.key) or (
+                successor.lookup.get(entry.key) if successor is not None else None
+            )
             if field is None:
                 continue
             for part, kind, place in _parts(field, entry.value, field_path(path, entry.key)):
@@ -263,9 +266,7 @@ class _Upgrade:
                 )
         self._speak_v3(node, new, path)
 
-    def _raise_field(
-        self, entry: Entry, field: FieldSchema, old: MessageSchema, new: MessageSchema, path: str
-    ) -> None:
+    def _raise_field(self, entry: Entry, field: FieldSchema, old: MessageSchema, new: MessageSchema, path: str) -> None:
         for part, kind, place in _parts(field, entry.value, path):
             if kind.shape == "message":
                 inner = kind.message

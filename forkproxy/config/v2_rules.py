@@ -168,7 +168,10 @@ def _rate_limit_filter_1_8(notes: Notes, node: Node, path: str) -> None:
 def _hcm_1_8(notes: Notes, node: Node, path: str) -> None:
     _drop(notes, node, path, "bugfix_reverse_encode_order", "encoder filters always run in reverse order")
     for http_filter in elements(node.get("http_filters") or Node.seq(node.mark)):
-        if http_filter.kind != "map" or text_of(http_filter.get("name")) not in ("envoy.buffer", "envoy.filters.http.buffer"):
+        if http_filter.kind != "map" or text_of(http_filter.get("name")) not in (
+            "envoy.buffer",
+            "envoy.filters.http.buffer",
+        ):
             continue
         config = _child(http_filter, "config") or _child(http_filter, "typed_config")
         limit = None if config is None else _take(config, "max_request_time")
@@ -434,7 +437,9 @@ def _cluster(notes: Notes, node: Node, path: str) -> None:
     if hosts is not None and node.get("load_assignment") is not None:
         notes.warn(hosts, field_path(path, "hosts"), "dropped: load_assignment is set and wins")
     elif hosts is not None and elements(hosts):
-        endpoints = [mapping(address.mark, endpoint=mapping(address.mark, address=address)) for address in elements(hosts)]
+        endpoints = [
+            mapping(address.mark, endpoint=mapping(address.mark, address=address)) for address in elements(hosts)
+        ]
         locality = mapping(hosts.mark, lb_endpoints=sequence(endpoints, hosts.mark))
         name = node.get("name")
         assignment = mapping(
@@ -493,9 +498,7 @@ def _api_config_source(notes: Notes, node: Node, path: str) -> None:
     names = node.get("cluster_names")
     if names is not None and kind in ("GRPC", "DELTA_GRPC", "2", "3"):
         node.remove("cluster_names")
-        services = [
-            mapping(name.mark, envoy_grpc=mapping(name.mark, cluster_name=name)) for name in elements(names)
-        ]
+        services = [mapping(name.mark, envoy_grpc=mapping(name.mark, cluster_name=name)) for name in elements(names)]
         if services and node.get("grpc_services") is None:
             node.set("grpc_services", sequence(services, names.mark), names.mark)
 
@@ -513,7 +516,9 @@ def _request_mirror_policy(notes: Notes, node: Node, path: str) -> None:
         return
     fraction = mapping(key.mark, default_value=_percentage(scalar(0, key.mark), "TEN_THOUSAND"), runtime_key=key)
     node.set("runtime_fraction", fraction, key.mark)
-    notes.warn(key, field_path(path, "runtime_key"), "an integer at this runtime key now counts in percent, not in 1/10000")
+    notes.warn(
+        key, field_path(path, "runtime_key"), "an integer at this runtime key now counts in percent, not in 1/10000"
+    )
 
 
 def _regex(notes: Notes, node: Node, path: str) -> None:
@@ -562,7 +567,11 @@ def _authorization_headers(notes: Notes, node: Node, path: str) -> None:
         names = node.get(key)
         patterns = None if names is None else names.get("patterns")
         for pattern in [] if patterns is None else elements(patterns):
-            if pattern.get("ignore_case") is None and pattern.get("regex") is None and pattern.get("safe_regex") is None:
+            if (
+                pattern.get("ignore_case") is None
+                and pattern.get("regex") is None
+                and pattern.get("safe_regex") is None
+            ):
                 pattern.set("ignore_case", scalar(True, pattern.mark), pattern.mark)
 
 

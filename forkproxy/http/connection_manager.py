@@ -47,8 +47,8 @@ _header_code = _ENCODE_CODES.get
 _join_header = b": ".join
 _join_lines = b"\r\n".join
 
-_NO_HOST = bytes(bytearray(b"(none)"))
-"""An object of its own, compared by identity."""
+_NO_HOST: Any = None
+"""The authority of a request without Host, told from an empty one. Such a request is answered before anybody reads it."""
 
 SMALL_CHUNK_BYTES = 16384
 MAX_QUEUED_BODY_BYTES = 1 << 20
@@ -81,7 +81,7 @@ _SANITISED_ALWAYS = frozenset(
 _SANITISED_AT_THE_EDGE = frozenset(
     (
         *(b"x-envoy-decorator-operation", b"x-envoy-downstream-service-cluster", b"x-envoy-downstream-service-node"),
-        *(b"x-envoy-original-path", b"x-envoy-original-host", b"x-envoy-external-address"),
+        *(b"x-envoy-original-path", b"x-envoy-original-host"),
     )
 )
 
@@ -161,7 +161,7 @@ class ConnectionManager:
     """What all connections of one HttpConnectionManager entry share in a worker."""
 
     __slots__ = (
-        *("add_server", "overwrite_server"),
+        *("add_server", "overwrite_server", "tls"),
         *("_date_line", "_date_until", "access_logs", "chain", "codes", "connections", "draining", "http1_stats"),
         *("log_filter_exception", "loop", "match", "plain", "request_ids", "server_line", "settings", "stats"),
     )
@@ -190,6 +190,7 @@ class ConnectionManager:
         self.draining = False
         self.request_ids: list[bytes] = []
         self.server_line = b"server: " + settings.server_name
+        self.tls = settings.scheme == b"https"
         self.overwrite_server = settings.server_header_transformation == OVERWRITE
         self.add_server = settings.server_header_transformation != PASS_THROUGH
         self._date_line = b""
@@ -263,7 +264,18 @@ class HttpConnection:
 
     __slots__ = (
         *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_message_start", "_queue"),
-        *("_queue_paused", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "manager"),
+        *(
+            "_queue_paused",
+            "_speaks_http1",
+            "_timer",
+            "chain",
+            "close_after",
+            "codec",
+            "connection",
+            "http_10",
+            "idle_since",
+            "manager",
+        ),
         *("requests", "started", "stream"),
     )
 
@@ -281,6 +293,7 @@ class HttpConnection:
         self._message_start = 0.0
         self._queue: list[_Queued] = []
         self._queue_paused = False
+        self._speaks_http1 = False
         self._advancing = False
         self._chunked = False
         self._bytes_received_seen = 0
@@ -296,9 +309,7 @@ class HttpConnection:
         stats = manager.stats
         stats.downstream_cx_total += 1
         stats.downstream_cx_active += 1
-        stats.downstream_cx_http1_total += 1
-        stats.downstream_cx_http1_active += 1
-        if manager.settings.scheme == b"https":
+        if manager.tls:
             stats.downstream_cx_ssl_total += 1
             stats.downstream_cx_ssl_active += 1
 
@@ -306,6 +317,15 @@ class HttpConnection:
         return f"<HttpConnection {self.connection!r} requests={self.requests} queue={len(self._queue)} {self.stream!r}>"
 
     # -- bytes from downstream
+
+    def on_first_data(self, data: bytes) -> None:
+        """The connection's read callback until it is known what is spoken."""
+        stats = self.manager.stats
+        stats.downstream_cx_http1_total += 1
+        stats.downstream_cx_http1_active += 1
+        self._speaks_http1 = True
+        self.connection.on_data = self.on_data
+        self.on_data(data)
 
     def on_data(self, data: bytes) -> None:
         """The connection's read callback."""
@@ -369,9 +389,7 @@ class HttpConnection:
         self._begin_stream(stream, end_stream, codec.flags, codec.upgrade)
 
     def _expect_continue(self, stream: Stream) -> None:
-        if self.manager.settings.proxy_100_continue:
-            stream.request_headers.append((b"expect", b"100-continue"))
-        elif self.stream is None and not self._queue:
+        if not self.manager.settings.proxy_100_continue and self.stream is None and not self._queue:
             # RFC 9110 section 10.1.1; a pipelined request's body is here or under way anyway.
             self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.manager.codes[100] += 1
@@ -401,13 +419,15 @@ class HttpConnection:
 
     def _on_codec_error(self, error: CodecError) -> None:
         stats = self.manager.stats
+        active = self.stream
         if self.connection.closing or self.connection.closed:
             return
+        if self.close_after and (active is None or active.request_ended):
+            return  # what comes after the last request is not looked at
         stats.downstream_cx_protocol_error += 1
         if error.details == "http1.unexpected_underscore":
             self.manager.http1_stats.requests_rejected_with_underscores_in_headers += 1
         self.connection.pause_reading()
-        active = self.stream
         if active is not None and not active.request_ended and not self._queue:
             self._refuse(active, error)  # its body is broken
         elif self._queue and not self._queue[-1].complete:
@@ -418,7 +438,7 @@ class HttpConnection:
             stats.downstream_rq_http1_total += 1
             stats.downstream_rq_active += 1
             now = self.manager.loop.now
-            stream = Stream(self, b"", b"", b"", [], b"HTTP/1.1", now)
+            stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", now)
             if active is not None or self._queue:
                 queued = _Queued(stream, False, 0, b"")
                 queued.error = error
@@ -441,11 +461,12 @@ class HttpConnection:
         self.stream = stream
         self.requests += 1
         now = manager.loop.now
+        if manager.tls:
+            stream.scheme = b"https"
         if end_stream:
             stream.request_ended = True
             stream.request_complete = now
         if stream.authority is _NO_HOST:
-            stream.authority = b""
             self._reject(stream, 400, "missing_host_header")
             return
         path = stream.path
@@ -492,6 +513,7 @@ class HttpConnection:
 
     def _check_path(self, stream: Stream, path: bytes) -> bool:
         if stream.method == b"CONNECT":
+            stream.request_ended = False  # a tunnel has no end of its own
             return True
         if path[:1] != b"/":
             self.manager.stats.downstream_rq_non_relative_path += 1
@@ -503,6 +525,9 @@ class HttpConnection:
 
     def _check_upgrade(self, stream: Stream) -> bool:
         self.manager.stats.downstream_rq_ws_on_non_ws_route += 1
+        if stream.route is not None:
+            stream.cluster = stream.route.cluster
+        stream.request_ended = False  # what the client wants to send next is not HTTP
         self.close_after = True
         stream.send_local_reply(403, details="upgrade_failed")
         return False
@@ -528,6 +553,8 @@ class HttpConnection:
                 self._trust_forwarded_for(stream)
             if not request_flags & HAS_FORWARDED_PROTO:
                 headers.append((b"x-forwarded-proto", scheme))
+            elif get_header(headers, b"x-forwarded-proto") == b"https":
+                stream.scheme = b"https"
         if settings.add_user_agent:
             set_header(headers, b"x-envoy-downstream-service-cluster", settings.service_cluster)
             if settings.service_node:
@@ -576,7 +603,7 @@ class HttpConnection:
         if not hops or get_header(headers, b"x-forwarded-proto") is None:
             set_header(headers, b"x-forwarded-proto", scheme)
         if client:
-            headers.append((b"x-envoy-external-address", client.encode()))
+            set_header(headers, b"x-envoy-external-address", client.encode())
             if client != peer_ip:
                 stream.remote_address = addresses.text((client, 0))
 
@@ -608,6 +635,7 @@ class HttpConnection:
             stream.path, settings.normalize_path, settings.merge_slashes, settings.path_with_escaped_slashes_action
         )
         stats = self.manager.stats
+        stream.path = path
         if outcome == "reject":
             stats.downstream_rq_failed_path_normalization += 1
             self._reject(stream, 400, "path_normalization_failed")
@@ -616,7 +644,6 @@ class HttpConnection:
             stats.downstream_rq_redirected_with_normalized_path += 1
             stream.send_local_reply(307, headers=[(b"location", path)], details="path_normalization_failed")
             return False
-        stream.path = path
         return True
 
     def _strip_port(self, stream: Stream, any_port: bool) -> None:
@@ -636,6 +663,11 @@ class HttpConnection:
         manager = self.manager
         settings = manager.settings
         status = stream.status
+        append_request_id = False
+        if settings.request_id_in_response and stream.request_id:
+            append_request_id = get_header(headers, b"x-request-id") is None
+            if not append_request_id:
+                set_header(headers, b"x-request-id", stream.request_id)
         lines: list[bytes] = []
         add = lines.append
         framed = dated = served = False
@@ -657,12 +689,14 @@ class HttpConnection:
             add(manager.date_line(manager.loop.now))
         if not served and manager.add_server:
             add(manager.server_line)
-        if settings.via or settings.request_id_in_response:
-            self._more_response_headers(stream, lines)
+        if append_request_id:
+            add(b"x-request-id: " + stream.request_id)
+        if settings.via:
+            self._add_via(lines)
         if self.close_after:
             add(b"connection: close")
-        elif end_stream and not stream.request_ended:
-            self.close_after = True
+        elif not stream.request_ended:
+            self.close_after = True  # as Envoy: what is left of the request will not be read
             add(b"connection: close")
         elif self.http_10:
             if not framed and not end_stream:
@@ -687,16 +721,13 @@ class HttpConnection:
         if end_stream:
             self._end_response(stream)
 
-    def _more_response_headers(self, stream: Stream, lines: list[bytes]) -> None:
-        settings = self.manager.settings
-        if settings.request_id_in_response and stream.request_id:
-            lines.append(b"x-request-id: " + stream.request_id)
-        if settings.via:
-            for index, line in enumerate(lines):
-                if line.startswith(b"via: "):
-                    lines[index] = line + b", " + settings.via
-                    return
-            lines.append(b"via: " + settings.via)
+    def _add_via(self, lines: list[bytes]) -> None:
+        via = self.manager.settings.via
+        for index, line in enumerate(lines):
+            if line.startswith(b"via: "):
+                lines[index] = line + b", " + via
+                return
+        lines.append(b"via: " + via)
 
     def encode_data(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """A piece of the body leaves."""
@@ -802,7 +833,8 @@ class HttpConnection:
                 # Bytes may still be under way: a plain close could make the kernel reset what we have just sent.
                 connection.close_lingering(manager.settings.delayed_close_timeout_s)
         elif self._queue:
-            self._advance()
+            # Not at once: the upstream connection is released when the feed that ended the response has been parsed.
+            manager.loop.call_soon(self._advance)
 
     def _tell_filters(self, stream: Stream) -> None:
         for on_stream_complete in self.chain.on_stream_complete:
@@ -909,7 +941,7 @@ class HttpConnection:
         stats.downstream_rq_total += 1
         stats.downstream_rq_http1_total += 1
         stats.downstream_rq_active += 1
-        self.stream = stream = Stream(self, b"", b"", b"", [], b"HTTP/1.1", self._message_start)
+        self.stream = stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", self._message_start)
         self.close_after = True
         stream.send_local_reply(408, b"request header timeout", details="request_header_timeout")
         return NEVER
@@ -954,6 +986,17 @@ class HttpConnection:
         if self.stream is None and not self._queue and self.codec.idle and self.idle_since <= before:
             self.connection.close()
 
+    def _left_inside_a_head(self) -> None:
+        stats = self.manager.stats
+        stats.downstream_rq_total += 1
+        stats.downstream_rq_http1_total += 1
+        stats.downstream_rq_active += 1
+        stats.downstream_rq_rx_reset += 1
+        stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", self._message_start)
+        stream.response_flags |= flags.DC
+        stream.details = "downstream_remote_disconnect"
+        self._end_stream(stream)
+
     def sync_bytes(self) -> None:
         """Add to the statistics what was received and sent since the last time."""
         connection = self.connection
@@ -971,8 +1014,9 @@ class HttpConnection:
         stream = self.stream
         self.sync_bytes()
         stats.downstream_cx_active -= 1
-        stats.downstream_cx_http1_active -= 1
-        if manager.settings.scheme == b"https":
+        if self._speaks_http1:
+            stats.downstream_cx_http1_active -= 1
+        if manager.tls:
             stats.downstream_cx_ssl_active -= 1
         stats.downstream_cx_destroy += 1
         if remote:
@@ -981,7 +1025,7 @@ class HttpConnection:
             stats.downstream_cx_destroy_local += 1
         stats.downstream_cx_length_ms[int((manager.loop.now - self.started) * 1000)] += 1
         manager.connections.discard(self)
-        self._timer.disarm()
+        self._timer.cancel()
         if stream is not None:
             stats.downstream_cx_destroy_active_rq += 1
             if remote:
@@ -994,8 +1038,8 @@ class HttpConnection:
             self.reset_upstream(stream)
             self.close_after = False
             self._end_stream(stream)
-        elif not self.codec.idle and remote:
-            stats.downstream_rq_rx_reset += 1  # it left inside a head
+        elif not self.codec.idle and remote and not self.close_after:
+            self._left_inside_a_head()
         self._drop_queue()
         self.codec.close()
 

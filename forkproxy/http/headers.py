@@ -53,3 +53,8 @@ def has_token(value: bytes, token: bytes) -> bool:
     """Is ``token`` (lower-case) in the comma-separated list ``value``, case-insensitively? (RFC 9110 section 5.6.1)"""
     value = value.lower()
     return value == token or token in [part.strip(b" \t") for part in value.split(b",")]
+
+
+def proper_case(name: bytes) -> bytes:
+    """``x-request-id`` → ``X-Request-Id`` (Envoy: HeaderKeyFormat.proper_case_words)."""
+    return b"-".join([word[:1].upper() + word[1:] for word in name.split(b"-")])

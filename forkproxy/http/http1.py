@@ -35,6 +35,7 @@ _EXPECT = 8
 _FLAGGED = 9  # kept, but the connection manager wants to know that it is there
 _UNDERSCORE = 10
 _HTTP2_SETTINGS = 11
+_CANARY = 12
 
 # Bits of ServerCodec.flags.
 HAS_FORWARDED_FOR: Final = 1
@@ -77,6 +78,7 @@ _RESPONSE_CODES: dict[bytes, int] = {
     b"proxy-connection": _DROP,
     b"upgrade": _DROP,
     b"x-envoy-upstream-service-time": _FLAGGED,
+    b"x-envoy-upstream-canary": _CANARY,
 }
 
 MAX_KNOWN_NAMES = 4096
@@ -123,12 +125,18 @@ def is_authority(value: bytes) -> bool:
     return True
 
 
-def _parser_failure(error: httptools.HttpParserError, details: str) -> Exception:
-    # What a callback raised comes wrapped; anything else is llhttp's own verdict.
+def _parser_failure(error: httptools.HttpParserError) -> Exception | None:
+    # What a callback raised comes wrapped; None: it is llhttp's own verdict.
     cause = error.__context__
     if isinstance(error, httptools.HttpParserCallbackError) and isinstance(cause, Exception):
         return cause
-    return CodecError(details)
+    return None
+
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LOW_VERSION = re.compile(rb"[ \t]HTTP/\d\.\d[ \t]*\r?\n")
+_HAS_LENGTH = re.compile(rb"(?im)^content-length[ \t]*:")
+_TRANSFER_ENCODING_LINE = re.compile(rb"(?im)^transfer-encoding[ \t]*:[ \t]*([^\r\n]*)")
 
 
 class ServerSettings:
@@ -141,6 +149,7 @@ class ServerSettings:
         "default_host_for_http_10",
         "drop_underscores",
         "enable_trailers",
+        "keep_expect",
         "max_headers_bytes",
         "max_headers_count",
         "reject_underscores",
@@ -158,6 +167,7 @@ class ServerSettings:
         enable_trailers: bool = False,
         reject_underscores: bool = False,
         drop_underscores: bool = False,
+        keep_expect: bool = False,
     ) -> None:
         self.max_headers_bytes = max_headers_bytes
         self.max_headers_count = max_headers_count
@@ -168,6 +178,7 @@ class ServerSettings:
         self.enable_trailers = enable_trailers
         self.reject_underscores = reject_underscores
         self.drop_underscores = drop_underscores
+        self.keep_expect = keep_expect
 
 
 _OTHER_PROTOCOL = re.compile(rb"^(?:[A-Z]+[ \t]+/[^\r\n]*|[^:\r\n]*)[ \t](?:RTSP|ICE)/\d", re.MULTILINE)
@@ -292,12 +303,26 @@ class ServerCodec:
         except httptools.HttpParserUpgrade as upgrade:
             self._after_upgrade(data, upgrade.args[0])
         except httptools.HttpParserError as error:
-            details = "http1.codec_error"
-            if self._content_length and self._transfer_encodings:
-                details = "http1.content_length_and_chunked_not_allowed"
-            raise _parser_failure(error, details) from None
+            raise _parser_failure(error) or self._explain(data) from None
         if self._in_head and self._head_bytes > self._settings.max_headers_bytes and not self._fresh:
             raise CodecError("http1.headers_too_large", 431)
+
+    def _explain(self, data: bytes) -> CodecError:
+        # llhttp says that it failed; Envoy's words for why are found by looking again. Off the path: the connection ends.
+        if not self._in_head:
+            return CodecError("http1.codec_error")
+        head = data.partition(b"\r\n\r\n")[0]
+        first_line = head.partition(b"\n")[0] + b"\n"
+        encodings = _TRANSFER_ENCODING_LINE.findall(head)
+        if head[:1].isalpha() and _CONTROL.search(head):
+            return CodecError("http1.invalid_characters")
+        if encodings and _HAS_LENGTH.search(head):
+            return CodecError("http1.content_length_and_chunked_not_allowed")
+        if encodings and [value.strip().lower() for value in encodings] != [b"chunked"]:
+            return CodecError("http1.invalid_transfer_encoding", 501)
+        if _LOW_VERSION.search(first_line) and b" HTTP/1.1" not in first_line:
+            return CodecError("low_version", 426)
+        return CodecError("http1.codec_error")
 
     def _after_upgrade(self, data: bytes, offset: int) -> None:
         # llhttp stops at the end of a head that asks for another protocol. The connection manager has refused by now, or it
@@ -370,6 +395,8 @@ class ServerCodec:
         elif code == _EXPECT:
             if value.lower() == b"100-continue":
                 self.expect_continue = True
+                if self._settings.keep_expect:
+                    self.headers.append((name, value))
             else:
                 self.headers.append((name, value))
         elif code == _UNDERSCORE:
@@ -477,7 +504,7 @@ class ServerCodec:
             return
         if target == b"*":
             if self.method != b"OPTIONS":
-                raise CodecError("http1.codec_error")
+                raise CodecError("http1.invalid_url")
         elif self._settings.allow_absolute_url:
             self._absolute_form(target)
             return
@@ -550,12 +577,13 @@ class ClientCodec:
         "enable_trailers",
         "expecting",
         "has_service_time",
+        "is_canary",
         "reusable",
         "status",
         "unsolicited",
     )
 
-    def __init__(self, sink: ClientSink, max_headers_bytes: int = 60 * 1024, max_headers_count: int = 100) -> None:
+    def __init__(self, sink: ClientSink, max_headers_bytes: int = 256 * 1024, max_headers_count: int = 100) -> None:
         self._sink = sink
         self._max_headers_bytes = max_headers_bytes
         self._max_headers_count = max_headers_count
@@ -579,6 +607,7 @@ class ClientCodec:
         self.chunked = False
         self.content_length = -1
         self.has_service_time = False
+        self.is_canary = False
 
     def expect(self, head_request: bool) -> None:
         """A request was sent; ``head_request``: it was a HEAD, so that no body follows whatever the head says."""
@@ -610,7 +639,7 @@ class ClientCodec:
             if self.complete and not isinstance(error, httptools.HttpParserCallbackError):
                 self.unsolicited = True  # the response is whole; what follows it was never asked for
                 return
-            raise _parser_failure(error, "protocol_error") from None
+            raise _parser_failure(error) or CodecError("protocol_error", 502) from None
         if self.complete and self._head_request:
             self._parser = httptools.HttpResponseParser(self)
             self._begin()
@@ -661,6 +690,9 @@ class ClientCodec:
             self._headers.append((name, value))
         elif code == _FLAGGED:
             self.has_service_time = True
+            self._headers.append((name, value))
+        elif code == _CANARY:
+            self.is_canary = value == b"true"
             self._headers.append((name, value))
         elif code == _CONNECTION:
             if has_token(value, b"close"):

@@ -47,7 +47,7 @@ def normalise_path(path: bytes, normalize: bool, merge: bool, escaped_slashes: s
         unescaped = _ESCAPED_SLASH.sub(lambda match: b"/" if match[0][1:2] == b"2" else b"\\", raw)
         if unescaped != raw:
             if escaped_slashes == "REJECT_REQUEST":
-                return "reject", path
+                return "reject", unescaped + mark + query
             redirect = escaped_slashes == "UNESCAPE_AND_REDIRECT"
             raw = unescaped
     if normalize:

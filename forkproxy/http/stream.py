@@ -448,10 +448,10 @@ class Stream:
         if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
             self._send_grpc_reply(status, body)
             return
-        self.status = status
         reply: Headers = list(headers) if headers else []
         if headers_first:
             self._finalize_response(reply)
+        self.status = status
         if body:
             reply.append((b"content-length", b"%d" % len(body)))
             if get_header(reply, b"content-type") is None:

@@ -301,6 +301,7 @@ class ClusterStats(StatGroup):
     upstream_rq_per_cx: Histogram
     external__upstream_rq: StatusCodes
     internal__upstream_rq: StatusCodes
+    canary__upstream_rq: StatusCodes
     external__upstream_rq_time: Histogram
     internal__upstream_rq_time: Histogram
 

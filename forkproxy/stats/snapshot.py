@@ -106,4 +106,6 @@ def _status_names(name: str, codes: Mapping[int, int]) -> Iterator[tuple[str, in
             classes[position // 100 + 1] = classes.get(position // 100 + 1, 0) + count
     for number, count in classes.items():
         yield f"{name}_{number}xx", count
+    if OTHER_STATUS in codes:
+        yield f"{name}_unknown", codes[OTHER_STATUS]
     yield f"{name}_completed", sum(codes.values())

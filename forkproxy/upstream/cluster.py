@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 
 from forkproxy.config.build.cluster import ClusterConfig
+from forkproxy.http.headers import proper_case
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
 from forkproxy.net.loop import Loop
@@ -55,6 +56,7 @@ class Cluster:
         "connections",
         "draining",
         "endpoints",
+        "header_key_format",
         "loop",
         "name",
         "on_upstream_failure",
@@ -82,6 +84,7 @@ class Cluster:
         self.draining = False
         self.on_upstream_failure: Callable[[Cluster, Endpoint, str, float], None] | None = None
         """Told of every connection that could not be made: (cluster, endpoint, reason, seconds it took)."""
+        self.header_key_format = proper_case if config.header_key_format == "proper_case_words" else None
         self._transport = transport
         self._slots = StatSlots(endpoint_stats)
         keepalive = config.tcp_keepalive

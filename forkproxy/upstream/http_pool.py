@@ -86,6 +86,7 @@ class Http1Client:
         self.pool = pool
         self.connection = connection
         self.codec = ClientCodec(self)
+        self.codec.enable_trailers = pool.cluster.config.enable_trailers
         self.request: PoolRequest | None = None
         self.request_sent = True
         """The whole request has been handed to the connection; only then may it be used again."""
@@ -222,7 +223,7 @@ class Http1Client:
         self._bytes_sent_seen = connection.bytes_sent
 
     def _on_close(self, reason: str) -> None:
-        self.idle_timer.disarm()
+        self.idle_timer.cancel()
         self.sync_bytes()
         request = self.request
         codec = self.codec

@@ -1,7 +1,7 @@
 """One configuration made live: clusters, filter chains, listeners.
 
-``build_generation`` runs in the supervisor and opens nothing, so that whatever is wrong with a configuration shows before a worker
-is forked; ``Generation.start`` runs in each worker. A worker's whole view of the configuration is one Generation.
+``build_generation`` runs in the supervisor and opens nothing, so that whatever is wrong with a configuration shows before a
+worker is forked; ``Generation.start`` runs in each worker. A worker's whole view of the configuration is one Generation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from forkproxy.net.filter import NetworkFilter, NetworkFilterChain, WriteFiltere
 from forkproxy.net.loop import Loop
 from forkproxy.router.matcher import compile_header_matcher
 from forkproxy.stats.counters import Registry
-from forkproxy.stats.groups import ClusterStats, EndpointStats, ListenerStats, ListenerWorkerStats
+from forkproxy.stats.groups import ClusterStats, EndpointStats, ListenerStats, ListenerWorkerStats, TlsStats
 from forkproxy.upstream.cluster import Cluster, Transport, static_endpoints
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.listener import ChainMatch, Listener, LiveFilterChain, MakeConnection
@@ -167,11 +167,12 @@ def build_generation(
     flush_s = (options or {}).get("file_flush_interval_s")
     sinks = Sinks(flush_interval_s=float(flush_s)) if isinstance(flush_s, int | float) else Sinks()
     clusters = {config.name: _build_cluster(config, registry) for config in bootstrap.clusters}
-    listeners: list[Listener] = []
     filters: list[NetworkFilter] = []
     local_ip = local_address()
-    for config in bootstrap.listeners:
-        listeners.append(_build_listener(config, bootstrap, registry, clusters, sinks, filters, local_ip))
+    listeners = [
+        _build_listener(config, bootstrap, registry, clusters, sinks, filters, local_ip)
+        for config in bootstrap.listeners
+    ]
     generation = Generation(number, clusters, listeners, sinks)
     generation.add_filters(filters)
     return generation
@@ -194,15 +195,15 @@ def _build_cluster(config: ClusterConfig, registry: Registry) -> Cluster:
     else:
         names = [f"slot_{slot}" for slot in range(DNS_ENDPOINT_SLOTS)]
     groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
-    return Cluster(config, stats, groups, _upstream_transport(config))
+    return Cluster(config, stats, groups, _upstream_transport(config, registry))
 
 
-def _upstream_transport(config: ClusterConfig) -> Transport:
+def _upstream_transport(config: ClusterConfig, registry: Registry) -> Transport:
     if config.tls is None:
         return Connection
     from forkproxy.net.tls_context import upstream_transport
 
-    return upstream_transport(config.tls)
+    return upstream_transport(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
 
 
 def _build_listener(
@@ -244,8 +245,16 @@ def _build_listener(
         filters.extend(chain_filters)
         network_chain = NetworkFilterChain(chain_filters)
         match = ChainMatch(chain.match) if chain.match != _ANY else None
-        return LiveFilterChain(match, network_chain, _downstream_transport(chain, network_chain.has_write_filters))
+        return LiveFilterChain(
+            match, network_chain, _downstream_transport(chain, tls_stats, network_chain.has_write_filters)
+        )
 
+    all_chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain else [])]
+    tls_stats = (
+        registry.group(TlsStats, f"listener.{config.stat_prefix}.ssl")
+        if any(chain.tls for chain in all_chains)
+        else None
+    )
     chains = [live(chain) for chain in config.filter_chains]
     default = live(config.default_filter_chain) if config.default_filter_chain is not None else None
     prefix = f"listener.{config.stat_prefix}"
@@ -257,12 +266,12 @@ def _build_listener(
     return Listener(config, chains, default, registry.group(ListenerStats, prefix), worker_stats)
 
 
-def _downstream_transport(chain: FilterChain, write_filters: bool) -> MakeConnection:
+def _downstream_transport(chain: FilterChain, stats: TlsStats | None, write_filters: bool) -> MakeConnection:
     if chain.tls is None:
         return WriteFilteredConnection if write_filters else Connection
     from forkproxy.net.tls_context import downstream_transport
 
-    return downstream_transport(chain.tls, write_filters=write_filters)
+    return downstream_transport(chain.tls, stats, write_filters=write_filters)
 
 
 def report_filter_exception(filter_name: str, error: Exception) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from forkproxy import log
 from forkproxy.config.problems import ConfigError
+from forkproxy.net.connection import Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
 from forkproxy.stats import slab as cells
@@ -231,6 +232,10 @@ class Worker:
         self._start.stats.flush(self._slab)
 
     def _on_exception(self, exception: Exception, callback: object) -> None:
+        owner = getattr(callback, "__self__", callback)
+        if isinstance(owner, Connection):
+            # A network filter's bug, or ours: nobody knows what state that connection is in.
+            owner.abort()
         _log.exception("an exception left a callback; the worker goes on", exception, callback=callback)
 
 

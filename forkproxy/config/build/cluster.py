@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from forkproxy.config import registry
 from forkproxy.config.build.context import BuildContext
-from forkproxy.config.build.core import AddressConfig, Where, build_address, build_socket_address, build_where
+from forkproxy.config.build.core import (
+    AddressConfig,
+    Where,
+    build_address,
+    build_header_key_format,
+    build_socket_address,
+    build_where,
+)
 from forkproxy.config.build.tls import UpstreamTlsConfig
 from forkproxy.config.view import View
 
@@ -91,6 +98,10 @@ class ClusterConfig:
     circuit_breakers: CircuitBreakerThresholds
     max_requests_per_connection: int
     idle_timeout_s: float | None
+    enable_trailers: bool
+    """HTTP/1 trailers pass, both ways."""
+    header_key_format: str
+    """ "" (lower-case) or "proper_case_words"; of requests."""
     tcp_keepalive: TcpKeepalive | None
     upstream_bind_address: AddressConfig | None
     where: Where
@@ -323,21 +334,38 @@ def _connection_options(view: View | None) -> tuple[float | None, int]:
     return idle_timeout_s or None, view.uint("max_requests_per_connection")
 
 
-def _http1_options(view: View | None) -> None:
-    """``Http1ProtocolOptions`` of the upstream side: nothing but HTTP/1 itself is honoured, so the rest stays unread."""
+@dataclass(frozen=True, slots=True)
+class _Http1:
+    """``Http1ProtocolOptions`` of the upstream side."""
+
+    enable_trailers: bool = False
+    header_key_format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _UpstreamHttp:
+    """What the HttpProtocolOptions extension, or the cluster's old fields, say of HTTP upstream."""
+
+    idle_timeout_s: float | None
+    max_requests: int
+    http1: _Http1
+
+
+def _http1_options(view: View | None) -> _Http1:
     if view is not None:
         view.ignore("allow_absolute_url", why="it concerns requests from downstream")
         view.ignore("accept_http_10", why="it concerns requests from downstream")
         view.ignore("default_host_for_http_10", why="it concerns requests from downstream")
         view.ignore("use_balsa_parser", why="it chooses between Envoy's own parsers")
+        return _Http1(view.bool("enable_trailers"), build_header_key_format(view))
+    return _Http1()
 
 
-def build_http_protocol_options(view: View, context: BuildContext) -> tuple[float | None, int]:
+def build_http_protocol_options(view: View, context: BuildContext) -> _UpstreamHttp:
     """``extensions.upstreams.http.v3.HttpProtocolOptions`` with an explicit HTTP/1 configuration; HTTP/2 and 3 stay unread."""
     explicit = view.message("explicit_http_config")
-    if explicit is not None:
-        _http1_options(explicit.message("http_protocol_options"))
-    return _connection_options(view.message("common_http_protocol_options"))
+    http1 = _http1_options(explicit.message("http_protocol_options")) if explicit is not None else _Http1()
+    return _UpstreamHttp(*_connection_options(view.message("common_http_protocol_options")), http1)
 
 
 def _tcp_keepalive(view: View) -> TcpKeepalive | None:
@@ -379,7 +407,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
     view.ignore("ignore_health_on_host_removal", why="there are no health checks")
     name = view.str("name")
     cluster_type, dns = _type_and_dns(view, context)
-    _http1_options(view.message("http_protocol_options"))
+    http1 = _http1_options(view.message("http_protocol_options"))
     idle_timeout_s, max_requests = _connection_options(view.message("common_http_protocol_options"))
     max_requests = view.uint("max_requests_per_connection") or max_requests
     for name_of_options, typed in view.map_("typed_extension_protocol_options").items():
@@ -387,8 +415,10 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
             typed.report(f'no extension "{name_of_options}" takes protocol options')
         made = context.typed(typed, f'protocol options "{name_of_options}"')
         if made is not None:
-            idle_timeout_s, more_requests = made.value
-            max_requests = more_requests or max_requests
+            http: _UpstreamHttp = made.value
+            idle_timeout_s = http.idle_timeout_s
+            max_requests = http.max_requests or max_requests
+            http1 = http.http1
     tls: UpstreamTlsConfig | None = None
     socket = view.message("transport_socket")
     if socket is not None:
@@ -419,6 +449,8 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         circuit_breakers=_circuit_breakers(view.message("circuit_breakers"), context),
         max_requests_per_connection=max_requests,
         idle_timeout_s=idle_timeout_s,
+        enable_trailers=http1.enable_trailers,
+        header_key_format=http1.header_key_format,
         tcp_keepalive=_tcp_keepalive(view),
         upstream_bind_address=_bind_address(view, context),
         where=build_where(view),

@@ -277,3 +277,10 @@ def build_cidr_range(view: View, context: BuildContext) -> str:
         return "0.0.0.0/0"
     # Envoy, too, cuts a length that is too large for the address.
     return str(ipaddress.ip_network((address, min(length, address.max_prefixlen)), strict=False))
+
+
+def build_header_key_format(view: View) -> str:
+    """``Http1ProtocolOptions.header_key_format``: "" (lower-case) or "proper_case_words"."""
+    key_format = view.message("header_key_format")
+    is_proper_case = key_format is not None and key_format.message("proper_case_words") is not None
+    return "proper_case_words" if is_proper_case else ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
 from forkproxy.config.build.context import BuildContext
-from forkproxy.config.build.core import HeaderMutations, Where, build_where
+from forkproxy.config.build.core import HeaderMutations, Where, build_header_key_format, build_where
 from forkproxy.config.build.listener import FilterEntry, build_filter_entry
 from forkproxy.config.build.route import RouteTableConfig, build_route_table
 from forkproxy.config.view import View
@@ -176,8 +176,6 @@ def _http1_options(view: View | None) -> _Http1Options:
     if view is None:
         return _Http1Options()
     view.ignore("use_balsa_parser", why="it chooses between Envoy's own parsers")
-    key_format = view.message("header_key_format")
-    proper_case = key_format is not None and key_format.message("proper_case_words") is not None
     override = "override_stream_error_on_invalid_http_message"
     return _Http1Options(
         accept_http_10=view.bool("accept_http_10"),
@@ -185,7 +183,7 @@ def _http1_options(view: View | None) -> _Http1Options:
         allow_absolute_url=view.bool("allow_absolute_url", True),
         enable_trailers=view.bool("enable_trailers"),
         allow_chunked_length=view.bool("allow_chunked_length"),
-        header_key_format="proper_case_words" if proper_case else "",
+        header_key_format=build_header_key_format(view),
         stream_error_on_invalid_http_message=view.bool(override) if view.has(override) else None,
     )
 

@@ -163,7 +163,7 @@ class Router(HttpFilter):
 
     def _answer(self, stream: Stream, route: Any) -> None:
         if route.redirect is not None:
-            self.stats.rq_redirect += 1
+            self.stats.rq_direct_response += 1
             status, location = route.redirect(stream)
             stream.send_local_reply(status, headers=[(b"location", location)], details="direct_response")
             return
@@ -187,7 +187,8 @@ class Router(HttpFilter):
             stream.upstream_transport_failure_reason = transport
             spelled = f"{spelled}|{transport.replace(' ', '_')}"
         if stream.response_started:
-            self.stats.rq_reset_after_downstream_response_started += 1
+            if reason is not RESET_PROTOCOL_ERROR:
+                self.stats.rq_reset_after_downstream_response_started += 1
             stream.send_local_reply(status, details=f"upstream_reset_after_response_started{{{spelled}}}", flags=flag)
             return
         if self.dynamic_stats:
@@ -218,6 +219,7 @@ class UpstreamRequest:
         "_held",
         "_held_bytes",
         "_holding_downstream",
+        "_interim",
         "_paused",
         "_send_chunked",
         "cluster",
@@ -237,6 +239,7 @@ class UpstreamRequest:
         self._held_bytes = 0
         self._holding_downstream = False
         self._paused = False
+        self._interim = False
         self._send_chunked = False
         self._ended_at = 0.0
 
@@ -271,7 +274,7 @@ class UpstreamRequest:
             tail = b"\r\ntransfer-encoding: chunked\r\n\r\n"
         else:
             tail = b"\r\n\r\n"
-        key_format = stream.http.manager.settings.header_key_format
+        key_format = self.cluster.header_key_format
         if key_format is None:
             lines = _join_lines(map(_join_header, headers))
             host = b"host"
@@ -316,6 +319,8 @@ class UpstreamRequest:
             client.request_sent = True
             self._end_stream = True
             if self._send_chunked:
+                if not self.cluster.config.enable_trailers:
+                    trailers = None
                 lines = [_join_header(trailer) + b"\r\n" for trailer in trailers or ()]
                 connection.write(b"0\r\n" + b"".join(lines) + b"\r\n")
 
@@ -351,7 +356,8 @@ class UpstreamRequest:
 
     def on_response_interim(self, status: int, headers: Headers) -> None:
         """PoolRequest: a 1xx response."""
-        if self.router.dynamic_stats:
+        if self.router.dynamic_stats and not self._interim and status in (100, 102, 103):
+            self._interim = True
             self.cluster.stats.external__upstream_rq[status] += 1
         self.stream.http.encode_interim(self.stream, status, headers)
 
@@ -364,6 +370,8 @@ class UpstreamRequest:
         stream.last_activity = now
         if router.dynamic_stats:
             self.cluster.stats.external__upstream_rq[status] += 1
+            if self._client is not None and self._client.codec.is_canary:
+                self.cluster.stats.canary__upstream_rq[status] += 1
         if status >= 500:
             self.endpoint.stats.rq_error += 1
         else:
@@ -428,8 +436,6 @@ class UpstreamRequest:
         if client is None:
             self.endpoint.pool.cancel_pending(self)
         elif client.request is self:
-            if self.stream.response_flags & flags.DC:
-                self.cluster.stats.upstream_rq_tx_reset += 1
             client.cancel()
 
     def on_response_timeout(self) -> None:

@@ -20,6 +20,7 @@ from forkproxy.filters import factory
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
+from forkproxy.http.headers import proper_case
 from forkproxy.http.http1 import ServerSettings
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter
@@ -78,7 +79,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
         if connection.filter_state is None:
             connection.filter_state = {}
         connection.filter_state[self] = http
-        return http.on_data
+        return http.on_first_data
 
     def on_close(self, connection: Connection, reason: str) -> None:
         """Tell the HttpConnection."""
@@ -99,6 +100,7 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
         enable_trailers=config.enable_trailers,
         reject_underscores=config.headers_with_underscores_action == "REJECT_REQUEST",
         drop_underscores=config.headers_with_underscores_action == "DROP_HEADER",
+        keep_expect=config.proxy_100_continue,
     )
     settings = ConnectionManagerSettings(codec)
     settings.scheme = b"https" if context.tls else b"http"
@@ -108,7 +110,7 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     settings.service_node = context.node.id.encode()
     settings.server_name = config.server_name.encode()
     settings.server_header_transformation = config.server_header_transformation
-    settings.via = b"1.1 " + config.via.encode() if config.via else b""
+    settings.via = config.via.encode()
     settings.use_remote_address = config.use_remote_address
     settings.xff_num_trusted_hops = config.xff_num_trusted_hops
     settings.append_x_forwarded_for = not config.skip_xff_append
@@ -138,8 +140,3 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
 
 def _or_never(seconds: float | None) -> float:
     return NEVER if seconds is None else seconds
-
-
-def proper_case(name: bytes) -> bytes:
-    """``x-request-id`` → ``X-Request-Id`` (Envoy: HeaderKeyFormat.proper_case_words)."""
-    return b"-".join([word[:1].upper() + word[1:] for word in name.split(b"-")])
