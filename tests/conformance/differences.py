@@ -43,6 +43,18 @@ DIFFERENCES: dict[str, Difference] = {
     "1.0 with te": refused("Transfer-Encoding from an HTTP/1.0 sender (section 6.1)."),
     "tab between": refused("tabs in the request line (section 3)."),
     "trailing space after the version": refused("a space after the version (section 3)."),
+    "method QUERY": Difference(
+        "a draft's method that the parser does not know; Envoy knows it and then refuses it for want of a content type.",
+        ("downstream", "log", "stats"),
+        400,
+    ),
+    "http/0.9": Difference(
+        "a request line without a version might yet become a head: the parser waits, and request_headers_timeout ends it.",
+        ALL,
+        None,
+    ),
+    "status 1000": Difference("a status has three digits (RFC 9110 section 15).", ALL, 502),
+    "101 unasked": Difference("a switch of protocols that nobody asked for (RFC 9110 section 7.8).", ALL, 502),
     "obs-fold from upstream": refused("a folded header line (section 5.2).", 502),
     "bare lf from upstream": refused("a bare LF as line end (section 2.2).", 502),
 }

@@ -56,7 +56,9 @@ def test_wire(path):
     results = {way: transcript(file, pieces) for way, pieces in ways.items()}
     for way, (lines, refusal) in results.items():
         assert bool(refusal) == bool(file.refusal), way
-        assert refusal.startswith(file.refusal), way
+        if way == "whole":
+            # In pieces the parser may refuse before the codec can tell why: then only that it refuses counts.
+            assert refusal.startswith(file.refusal)
         if not refusal or file.expected:
             assert lines == file.expected, way
 

@@ -17,7 +17,7 @@ import time
 
 import psutil
 
-from tests.support import bootstrap, certificates, upstream
+from tests.support import bootstrap, certificates, upstream, wire
 from tests.support.proxy import ProxyProcess, free_ports
 from tests.support.wire import Downstream
 
@@ -168,7 +168,7 @@ def normalise(data: bytes, ports: dict[str, int]) -> bytes:
 # Counters that say what a request did. Gauges and histograms move with time; so do these when a connection idles.
 STATS = re.compile(r"^(http\.ingress\.|cluster\.|vhost\.|listener\.127\.0\.0\.1_\d+\.|listener\.main\.|http1\.|tcp\.)")
 STATS_LEFT_OUT = re.compile(
-    r"(_active$|\.ssl\.(ciphers|curves|sigalgs|versions|session_reused)|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
+    r"(_active$|\.total_match_count$|\.ssl\.(ciphers|curves|sigalgs|versions|session_reused)|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
     r"|max_host_weight|bind_errors|update_|upstream_cx_(rx|tx)_bytes_total|downstream_cx_(rx|tx)_bytes_total"
     r"|upstream_cx_(destroy|close_notify|http1|connect_attempts)|downstream_cx_(destroy|delayed|max)|upstream_cx_total|upstream_cx_overflow)"
 )
@@ -190,6 +190,7 @@ class ProxyUnderTest:
     """A started proxy of one configuration with its scripted upstreams."""
 
     def __init__(self, kind: type[ProxyProcess], data: bootstrap.Data, *, raw_upstream: bool = False) -> None:
+        self.raw_upstream = raw_upstream
         names = bootstrap.port_names(data)
         self.upstreams = {
             name: upstream.ScriptedUpstream(raw=raw_upstream, tls=upstream_context() if "tls" in name else None)
@@ -252,6 +253,9 @@ def play(exchange: Exchange, under_test: ProxyUnderTest) -> Observation:
         received, ending, local_port = downstream.received, downstream.ending, downstream.local_port
     log = _await_log(proxy, log_before, exchange.log_lines)
     seen = [pair for scripted in under_test.upstreams.values() for pair in scripted.settle()]
+    if not under_test.raw_upstream:
+        received = wire.join_chunks(received, request_methods=methods)
+        seen = [(wire.join_chunks(data, request_methods=None), how) for data, how in seen]
     for scripted in under_test.upstreams.values():
         seen += [(b"asked for %s" % str(name).encode(), "handshake") for name in scripted.server_names]
     stats = stats_difference(stats_before, under_test.stats()) if "stats" in exchange.compare else {}

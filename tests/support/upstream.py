@@ -139,11 +139,14 @@ class ScriptedUpstream:
         self._acceptor.start()
 
     def script(self, answers: list[Answer]) -> None:
-        """Begin an exchange: forget what was recorded and play `answers` from now on."""
+        """Begin an exchange: forget the connections that have ended and play `answers` from now on."""
         with self._lock:
             self._script = list(answers)
             self._answered = 0
-            self._peers = []
+            for peer in self._peers:
+                if peer.ended and not peer.closed_here:
+                    peer.close(reset=False)
+            self._peers = [peer for peer in self._peers if not peer.closed_here]
             self.server_names = []
 
     def settle(self) -> list[tuple[bytes, str]]:

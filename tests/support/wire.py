@@ -128,6 +128,45 @@ def cut_responses(data: bytes, methods: list[bytes]) -> list[Message]:
     return found
 
 
+def join_chunks(data: bytes, *, request_methods: list[bytes] | None) -> bytes:
+    """`data` with the chunks of each chunked body joined into one: where a sender cuts means nothing (RFC 9112 section 7.1).
+
+    `request_methods`: those that the responses in `data` answer, or None when `data` holds requests.
+    """
+    joined, position, final = b"", 0, 0
+    while position < len(data):
+        method = (
+            None if request_methods is None else (request_methods or [b"GET"])[min(final, len(request_methods) - 1)]
+        )
+        cut = cut_message(data, position, request_method=method)
+        if cut is None:
+            break
+        message, end = cut
+        final += message.status >= 200
+        chunked = b"chunked" in b",".join(message.values(b"transfer-encoding")).lower()
+        joined += data[position : end - len(message.body)]
+        joined += _one_chunk(message.body) if chunked else message.body
+        position = end
+    return joined + data[position:]
+
+
+def _one_chunk(body: bytes) -> bytes:
+    content, position = b"", 0
+    while True:
+        line_end = body.find(b"\r\n", position)
+        size_text = body[position:line_end].split(b";")[0] if line_end >= 0 else b""
+        try:
+            size = int(size_text, 16)
+        except ValueError:
+            break
+        end = line_end + 2 + size
+        if size == 0 or end + 2 > len(body):
+            break
+        content += body[line_end + 2 : end]
+        position = end + 2
+    return (b"%x\r\n%s\r\n" % (len(content), content) if content else b"") + body[position:]
+
+
 def complete_finals(data: bytes, methods: list[bytes]) -> int:
     """How many final (not 1xx) responses in `data` are complete."""
     return sum(1 for m in cut_responses(data, methods) if m.complete and (m.status >= 200 or m.status in (0, 101)))

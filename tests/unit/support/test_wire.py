@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.wire import complete_finals, cut_message, cut_responses
+from tests.support.wire import complete_finals, cut_message, cut_responses, join_chunks
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nok\r\n0\r\nx-t: 1\r\n\r\n"
@@ -43,3 +43,13 @@ def test_a_request_without_framing_has_no_body():
     message, end = cut_message(data, 0, request_method=None)
     assert message.complete
     assert data[end:] == b"GET /2"
+
+
+def test_chunks_are_joined_and_nothing_else_changes():
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    apart = head + b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nx-t: 1\r\n\r\n" + OK
+    assert join_chunks(apart, request_methods=[b"GET"]) == head + b"5\r\nabcde\r\n0\r\nx-t: 1\r\n\r\n" + OK
+    cut = head + b"3\r\nabc\r\n2\r\nd"
+    assert join_chunks(cut, request_methods=[b"GET"]) == head + b"3\r\nabc\r\n2\r\nd"
+    assert join_chunks(head + OK, request_methods=[b"HEAD", b"GET"]) == head + OK
+    assert join_chunks(b"garbage", request_methods=[b"GET"]) == b"garbage"
