@@ -94,17 +94,36 @@ def _request_code(name: bytes) -> int:
     return code
 
 
-def _learn(known: _Known, name: bytes, response: bool) -> tuple[bytes, int]:
-    # As spelled → (lower-case, code). Senders use few spellings; an attacker who uses many fills the table and no more.
-    lower = name.lower()
-    entry = (lower, _RESPONSE_CODES.get(lower, 0) if response else _request_code(lower))
-    if len(known) < MAX_KNOWN_NAMES:
-        known[name] = entry
+# As spelled → lower-case, for names that are nothing special, and as spelled → (lower-case, code) for the others. Senders use
+# few spellings; an attacker who uses many fills the tables and no more.
+_plain_request_names: dict[bytes, bytes] = {}
+_plain_response_names: dict[bytes, bytes] = {}
+_special_request_names: _Known = {}
+_special_response_names: _Known = {}
+
+
+def _learn(plain: dict[bytes, bytes], special: _Known, name: bytes, lower: bytes, code: int) -> tuple[bytes, int]:
+    entry = (lower, code)
+    if len(plain) + len(special) < MAX_KNOWN_NAMES:
+        if code:
+            special[name] = entry
+        else:
+            plain[name] = lower
     return entry
 
 
-_request_names: _Known = {}
-_response_names: _Known = {}
+def _learn_request_name(name: bytes) -> tuple[bytes, int]:
+    lower = name.lower()
+    return _learn(_plain_request_names, _special_request_names, name, lower, _request_code(lower))
+
+
+def _learn_response_name(name: bytes) -> tuple[bytes, int]:
+    lower = name.lower()
+    return _learn(_plain_response_names, _special_response_names, name, lower, _RESPONSE_CODES.get(lower, 0))
+
+
+_plain_request_name = _plain_request_names.get
+_plain_response_name = _plain_response_names.get
 
 _AUTHORITY = re.compile(rb"[!$%&'()*+,\-.0-9:;=@A-Z\[\]_a-z~]*")
 """RFC 3986 section 3.2, with the user information that Envoy lets pass: no space, slash, "?", "#", high or control bytes."""
@@ -219,6 +238,7 @@ class ServerCodec:
         "_line_checked",
         "_nominated",
         "_parser",
+        "_rare_seen",
         "_removed",
         "_settings",
         "_sink",
@@ -246,6 +266,7 @@ class ServerCodec:
         self._line_checked = False
         self.method = b""
         self.dropped_underscores = 0
+        self._rare_seen = True
         self._begin()
 
     def _new_parser(self) -> httptools.HttpRequestParser:
@@ -259,17 +280,23 @@ class ServerCodec:
         self._in_head = True
         self._end_told = False
         self._head_bytes = 0
-        self._removed = 0
-        self._chunked = False
-        self._transfer_encodings = 0
         self._content_length = b""
-        self._nominated: list[bytes] | None = None
-        self._upgrade_value = b""
         self.path = b""
         self.authority = b""
         self.headers: Headers = []
         self.flags = 0
         self.has_host = False
+        if self._rare_seen:
+            self._forget_rare()
+
+    def _forget_rare(self) -> None:
+        # What nearly no head sets.
+        self._rare_seen = False
+        self._removed = 0
+        self._chunked = False
+        self._transfer_encodings = 0
+        self._nominated: list[bytes] | None = None
+        self._upgrade_value = b""
         self.http_10 = False
         self.connection_close = False
         self.connection_keep_alive = False
@@ -351,9 +378,13 @@ class ServerCodec:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header, or one trailer."""
-        lower, code = _request_names.get(name) or _learn(_request_names, name, False)
         if value and value[-1] <= 32:
             value = value.rstrip(b" \t")
+        lower = _plain_request_name(name)
+        if lower is not None:
+            self.headers.append((lower, value))
+            return
+        lower, code = _special_request_names.get(name) or _learn_request_name(name)
         if code:
             self._special(code, lower, value)
         else:
@@ -381,6 +412,7 @@ class ServerCodec:
 
     def _rare(self, code: int, name: bytes, value: bytes) -> None:
         self._removed += 1
+        self._rare_seen = True
         if code == _CONNECTION:
             self._connection(value)
         elif code == _TRANSFER_ENCODING:
@@ -470,6 +502,7 @@ class ServerCodec:
             return
         if version in ("1.0", "0.9") and self._settings.accept_http_10:
             self.http_10 = True
+            self._rare_seen = True
             if self._transfer_encodings:
                 # RFC 9112 section 6.1: a 1.0 sender does not know it, so the framing is in doubt.
                 raise CodecError("http1.transfer_encoding_on_http_10")
@@ -555,7 +588,7 @@ class ServerCodec:
 class ClientCodec:
     """Reads responses on one upstream connection, for one request at a time: ``expect`` before each.
 
-    After a feed: ``complete`` says that the response has ended, ``reusable`` that the connection may carry another request.
+    ``sink`` is who the exchange belongs to; whoever sends a request puts himself there. After a feed: ``complete`` says that the response has ended, ``reusable`` that the connection may carry another request.
     """
 
     __slots__ = (
@@ -569,7 +602,6 @@ class ClientCodec:
         "_max_headers_bytes",
         "_max_headers_count",
         "_parser",
-        "_sink",
         "_transfer_encodings",
         "chunked",
         "complete",
@@ -579,12 +611,13 @@ class ClientCodec:
         "has_service_time",
         "is_canary",
         "reusable",
+        "sink",
         "status",
         "unsolicited",
     )
 
     def __init__(self, sink: ClientSink, max_headers_bytes: int = 256 * 1024, max_headers_count: int = 100) -> None:
-        self._sink = sink
+        self.sink = sink
         self._max_headers_bytes = max_headers_bytes
         self._max_headers_count = max_headers_count
         self._parser: Any = httptools.HttpResponseParser(self)  # None once closed
@@ -655,7 +688,7 @@ class ClientCodec:
         self.complete = True
         self.expecting = False
         self.reusable = False
-        self._sink.decode_complete(None)
+        self.sink.decode_complete(None)
         return True
 
     @property
@@ -672,9 +705,13 @@ class ClientCodec:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header, or one trailer."""
-        lower, code = _response_names.get(name) or _learn(_response_names, name, True)
         if value and value[-1] <= 32:
             value = value.rstrip(b" \t")
+        lower = _plain_response_name(name)
+        if lower is not None:
+            self._headers.append((lower, value))
+            return
+        lower, code = _special_response_names.get(name) or _learn_response_name(name)
         if code:
             self._special(code, lower, value)
         else:
@@ -695,6 +732,8 @@ class ClientCodec:
             self.is_canary = value == b"true"
             self._headers.append((name, value))
         elif code == _CONNECTION:
+            if value == b"keep-alive" and self._line_checked:
+                return
             if has_token(value, b"close"):
                 self.reusable = False
             elif not self._line_checked and has_token(value, b"keep-alive"):
@@ -715,7 +754,7 @@ class ClientCodec:
             if status < 100 or status == 101:
                 raise CodecError("protocol_error", 502)
             self._interim = True
-            self._sink.decode_interim(status, headers)
+            self.sink.decode_interim(status, headers)
             return
         if len(headers) > self._max_headers_count or self._head_bytes > self._max_headers_bytes:
             self._check_size()
@@ -732,7 +771,7 @@ class ClientCodec:
         elif not self.chunked and self.content_length < 0:
             self.reusable = False  # ends by close
         self._headers = []
-        self._sink.decode_headers(status, headers, self._end_told)
+        self.sink.decode_headers(status, headers, self._end_told)
 
     def _check_size(self) -> None:
         if len(self._headers) > self._max_headers_count:
@@ -745,7 +784,7 @@ class ClientCodec:
         if self._end_told or self.complete:
             self.unsolicited = True
         else:
-            self._sink.decode_data(data)
+            self.sink.decode_data(data)
 
     def on_message_complete(self) -> None:
         """httptools: the message is complete."""
@@ -761,4 +800,4 @@ class ClientCodec:
         self.expecting = False
         self._begin()
         if not end_told:
-            self._sink.decode_complete(trailers if self.enable_trailers and trailers else None)
+            self.sink.decode_complete(trailers if self.enable_trailers and trailers else None)

@@ -24,6 +24,8 @@ from forkproxy.net.loop import Loop
 from forkproxy.net.timers import Timer
 
 RECV_BYTES = 65536
+
+_join = b"".join
 SENDMSG_BUFFERS = 64
 DEFAULT_BUFFER_LIMIT_BYTES = 1024 * 1024
 
@@ -296,12 +298,9 @@ class Connection:
             self._flushed()
             return
         try:
-            if len(out) == 1:
-                sent = self._send(out[0])
-            elif size <= RECV_BYTES:
-                # Joining is cheaper than an iovec for small pieces.
-                out[:] = (b"".join(out),)
-                sent = self._send(out[0])
+            if size <= RECV_BYTES:
+                # Joining is cheaper than an iovec for small pieces; of a single one it makes no copy.
+                sent = self._send(_join(out))
             else:
                 sent = self.sock.sendmsg(out[:SENDMSG_BUFFERS])
         except BlockingIOError:

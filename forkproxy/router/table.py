@@ -120,12 +120,14 @@ class Route:
         "finalize_response",
         "idle_timeout_s",
         "idle_timeout_set",
+        "is_plain",
         "kind",
         "lookup",
         "name",
         "per_filter_config",
         "redirect",
         "rewrite",
+        "timeout_header",
         "timeout_s",
         "virtual_host",
         "weighted",
@@ -138,6 +140,10 @@ class Route:
         self.name = config.name if config is not None else ""
         self.per_filter_config: dict[str, object] = config.per_filter_config if config is not None else {}
         self.timeout_s: float | None = None
+        self.timeout_header: tuple[bytes, bytes] | None = None
+        """x-envoy-expected-rq-timeout-ms, ready to be added."""
+        self.is_plain = True
+        """Nothing of the route touches the head of a forwarded request beyond ``timeout_header``."""
         self.idle_timeout_s: float | None = None
         self.idle_timeout_set = False
         self.cluster_name = ""
@@ -245,6 +251,8 @@ class _RouteBuilder:
     ) -> Route:
         route = Route(entry, FORWARD, virtual_host)
         route.timeout_s = action.timeout_s
+        if action.timeout_s is not None:
+            route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (action.timeout_s * 1000))
         route.idle_timeout_s = action.idle_timeout_s
         route.idle_timeout_set = action.idle_timeout_set
         route.cluster_name = weighted.name if weighted is not None else action.cluster
@@ -258,6 +266,13 @@ class _RouteBuilder:
         levels = self._levels(entry, virtual_host, weighted)
         route.finalize_request = compile_request(levels, self.compile_format)
         route.finalize_response = compile_response(levels, self.compile_format)
+        route.is_plain = (
+            route.finalize_request is None
+            and route.rewrite is None
+            and not route.auto_host_rewrite
+            and not route.idle_timeout_set
+            and not virtual_host.include_request_attempt_count
+        )
         return route
 
     def _levels(

@@ -58,6 +58,7 @@ class Cluster:
         "endpoints",
         "header_key_format",
         "loop",
+        "max_requests",
         "name",
         "on_upstream_failure",
         "pick",
@@ -79,6 +80,7 @@ class Cluster:
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.endpoints: list[Endpoint] = []
         self.pick: Picker = pick_none
+        self.max_requests = config.circuit_breakers.max_requests
         self.connections = 0
         """Upstream connections of this worker, for max_connections."""
         self.draining = False

@@ -11,7 +11,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Protocol
 
-from forkproxy.http.codec import CodecError
+from forkproxy.http.codec import ClientSink, CodecError
 from forkproxy.http.headers import Headers
 from forkproxy.http.http1 import ClientCodec
 from forkproxy.net.connection import (
@@ -37,23 +37,11 @@ RESET_CONNECTION_TIMEOUT = "connection timeout"
 RESET_OVERFLOW = "overflow"
 
 
-class PoolRequest(Protocol):
-    """Who asks for a client and is told what becomes of it."""
+class PoolRequest(ClientSink, Protocol):
+    """Who asks for a client and is told what becomes of it. The codec calls it itself (ClientSink): no hop between."""
 
     def on_ready(self, client: Http1Client) -> None:
         """The client is yours: send the request."""
-
-    def on_response_interim(self, status: int, headers: Headers) -> None:
-        """A 1xx response."""
-
-    def on_response_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
-        """The response's head."""
-
-    def on_response_data(self, data: bytes) -> None:
-        """A piece of the response's body."""
-
-    def on_response_complete(self, trailers: Headers | None) -> None:
-        """The response has ended. Not called after on_response_headers(end_stream=True)."""
 
     def on_reset(self, reason: str, transport_failure_reason: str) -> None:
         """The exchange failed; nothing more comes."""
@@ -66,7 +54,7 @@ class PoolRequest(Protocol):
 
 
 class Http1Client:
-    """One upstream connection: a ClientSink for the exchange it carries."""
+    """One upstream connection, and the ClientSink that ignores what comes when no request is there to take it."""
 
     __slots__ = (
         "_bytes_received_seen",
@@ -143,6 +131,7 @@ class Http1Client:
     def _fail(self, reason: str) -> None:
         request = self.request
         self.request = None
+        self.codec.sink = self
         if request is not None:
             self.pool.on_request_end(self)
         self.connection.abort(LOCAL_CLOSE)
@@ -154,6 +143,7 @@ class Http1Client:
         pool = self.pool
         if self.request is not None:
             self.request = None
+            codec.sink = self
             pool.on_request_end(self)
         if self.connection.closed:
             return
@@ -166,30 +156,22 @@ class Http1Client:
             self.connection.close()
 
     def decode_interim(self, status: int, headers: Headers) -> None:
-        """ClientSink."""
-        if self.request is not None:
-            self.request.on_response_interim(status, headers)
+        """ClientSink: nobody wants it."""
 
     def decode_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
-        """ClientSink."""
-        if self.request is not None:
-            self.request.on_response_headers(status, headers, end_stream)
+        """ClientSink: nobody wants it."""
 
     def decode_data(self, data: bytes) -> None:
-        """ClientSink."""
-        if self.request is not None:
-            self.request.on_response_data(data)
+        """ClientSink: nobody wants it."""
 
     def decode_complete(self, trailers: Headers | None) -> None:
-        """ClientSink."""
-        if self.request is not None:
-            self.request.on_response_complete(trailers)
+        """ClientSink: nobody wants it."""
 
     # -- the request's side
 
     def begin(self, request: PoolRequest, head_request: bool) -> None:
         """Carry ``request`` now; ``request_sent`` must be set when its last byte has been written."""
-        self.request = request
+        self.request = self.codec.sink = request
         self.requests += 1
         self.request_sent = False
         self.codec.expect(head_request)
@@ -198,6 +180,7 @@ class Http1Client:
         """The request gives up: its connection can carry no other, for the response may still come."""
         if self.request is not None:
             self.request = None
+            self.codec.sink = self
             self.pool.on_request_end(self)
             self.connection.abort(LOCAL_CLOSE)
 
@@ -239,6 +222,7 @@ class Http1Client:
                     pool.cluster.stats.upstream_cx_protocol_error += 1
             self.request = None
             pool.on_request_end(self)
+        codec.sink = self
         codec.close()
         pool.on_client_closed(self, reason)
         if request is not None:

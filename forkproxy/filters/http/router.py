@@ -23,7 +23,9 @@ from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import Stream
 from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.loop import Loop
+from forkproxy.net.timers import NEVER
 from forkproxy.router.rewrite import rewrite_host
+from forkproxy.router.table import Route
 from forkproxy.stats.groups import RouterStats
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.endpoint import Endpoint
@@ -37,11 +39,11 @@ from forkproxy.upstream.http_pool import (
     Http1Client,
 )
 
+_join = b"".join
 _join_header = b": ".join
 _join_lines = b"\r\n".join
 
 _SMALL_NUMBERS = tuple([b"%d" % number for number in range(1024)])
-_EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
 
 # Methods whose requests get no "content-length: 0" when they have no body (RFC 9110 section 8.6).
@@ -105,18 +107,32 @@ class Router(HttpFilter):
             stream.send_local_reply(route.cluster_not_found_status, details="cluster_not_found", flags=flags.NC)
             return STOP_ITERATION
         stream.cluster = cluster
-        timeout_s: float | None = route.timeout_s
-        if timeout_s is not None and self.envoy_headers:
-            milliseconds = b"%d" % (timeout_s * 1000)
+        if route.timeout_header is not None and self.envoy_headers:
             if self.respect_expected_timeout:
-                set_header(headers, _EXPECTED_TIMEOUT, milliseconds)
+                set_header(headers, *route.timeout_header)
             else:
-                headers.append((_EXPECTED_TIMEOUT, milliseconds))
+                headers.append(route.timeout_header)
         endpoint = cluster.pick()
         if endpoint is None:
             self._no_healthy_upstream(stream, cluster)
             return STOP_ITERATION
         stream.endpoint = endpoint
+        if not route.is_plain:
+            self._finish_head(stream, route, endpoint)
+        if cluster.stats.upstream_rq_active >= cluster.max_requests:
+            cluster.stats.upstream_rq_pending_overflow += 1
+            self._fail(stream, cluster, endpoint, RESET_OVERFLOW, "")
+            return STOP_ITERATION
+        stream.attempt_count = 1
+        request = UpstreamRequest(self, stream, cluster, endpoint, end_stream)
+        stream.upstream = request
+        if end_stream:
+            request.request_ended(route.timeout_s)
+        endpoint.pool.acquire(request)
+        return None
+
+    def _finish_head(self, stream: Stream, route: Route, endpoint: Endpoint) -> None:
+        """What the route asks to be done to the request's head, and its idle timeout."""
         if route.finalize_request is not None:
             route.finalize_request(stream)
         if route.rewrite is not None:
@@ -124,22 +140,10 @@ class Router(HttpFilter):
         if route.auto_host_rewrite and endpoint.hostname:
             rewrite_host(stream, endpoint.hostname.encode(), route.append_x_forwarded_host, self.envoy_headers)
         if route.idle_timeout_set:
-            stream.idle_timeout_s = float("inf") if route.idle_timeout_s is None else route.idle_timeout_s
+            stream.idle_timeout_s = NEVER if route.idle_timeout_s is None else route.idle_timeout_s
             stream.http.watch(self.loop.now + stream.idle_timeout_s)
-        if cluster.stats.upstream_rq_active >= cluster.config.circuit_breakers.max_requests:
-            cluster.stats.upstream_rq_pending_overflow += 1
-            self._fail(stream, cluster, endpoint, RESET_OVERFLOW, "")
-            return STOP_ITERATION
-        stream.attempt_count = 1
-        virtual_host = route.virtual_host
-        if virtual_host.include_request_attempt_count:
+        if route.virtual_host.include_request_attempt_count:
             set_header(stream.request_headers, b"x-envoy-attempt-count", b"1")
-        request = UpstreamRequest(self, stream, cluster, endpoint, end_stream)
-        stream.upstream = request
-        if end_stream:
-            request.request_ended(timeout_s)
-        endpoint.pool.acquire(request)
-        return None
 
     def decode_data(self, stream: Stream, data: bytes, end_stream: bool) -> DataResult:
         """Pass a piece of the body on."""
@@ -221,6 +225,7 @@ class UpstreamRequest:
         "_holding_downstream",
         "_interim",
         "_paused",
+        "_plain",
         "_send_chunked",
         "cluster",
         "endpoint",
@@ -239,6 +244,7 @@ class UpstreamRequest:
         self._held_bytes = 0
         self._holding_downstream = False
         self._paused = False
+        self._plain = False
         self._interim = False
         self._send_chunked = False
         self._ended_at = 0.0
@@ -274,21 +280,18 @@ class UpstreamRequest:
             tail = b"\r\ntransfer-encoding: chunked\r\n\r\n"
         else:
             tail = b"\r\n\r\n"
+        lines = _join_lines(map(_join_header, headers))
+        host = b" HTTP/1.1\r\nhost: "
         key_format = self.cluster.header_key_format
-        if key_format is None:
-            lines = _join_lines(map(_join_header, headers))
-            host = b"host"
-        else:
+        if key_format is not None:
             lines = _join_lines([key_format(name) + b": " + value for name, value in headers])
-            host = key_format(b"host")
+            host = b" HTTP/1.1\r\n" + key_format(b"host") + b": "
             tail = tail.replace(b"transfer-encoding", key_format(b"transfer-encoding"))
             tail = tail.replace(b"content-length", key_format(b"content-length"))
         if not lines:
             tail = tail[2:]
-        connection.write(
-            b"%b %b HTTP/1.1\r\n%b: %b\r\n%b%b"
-            % (method, stream.path or stream.authority, host, stream.authority, lines, tail)
-        )
+        authority = stream.authority
+        connection.write(_join((method, b" ", stream.path or authority, host, authority, b"\r\n", lines, tail)))
         if self._held is not None:
             held, self._held = self._held, None
             self._held_bytes = 0
@@ -354,15 +357,15 @@ class UpstreamRequest:
 
     # -- towards downstream
 
-    def on_response_interim(self, status: int, headers: Headers) -> None:
-        """PoolRequest: a 1xx response."""
+    def decode_interim(self, status: int, headers: Headers) -> None:
+        """ClientSink: a 1xx response."""
         if self.router.dynamic_stats and not self._interim and status in (100, 102, 103):
             self._interim = True
             self.cluster.stats.external__upstream_rq[status] += 1
         self.stream.http.encode_interim(self.stream, status, headers)
 
-    def on_response_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
-        """PoolRequest: the response's head."""
+    def decode_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
+        """ClientSink: the response's head."""
         stream = self.stream
         router = self.router
         now = router.loop.now
@@ -393,17 +396,26 @@ class UpstreamRequest:
         if end_stream:
             self._finish(now)
         stream.encode_headers(status, headers, end_stream)
+        # Nobody looks at the body: its pieces go straight to the connection.
+        self._plain = not stream.ended and stream.encode_held is None and not stream.http.chain.encode_data
 
-    def on_response_data(self, data: bytes) -> None:
-        """PoolRequest: a piece of the response's body."""
-        self.stream.encode_data(data, False)
+    def decode_data(self, data: bytes) -> None:
+        """ClientSink: a piece of the response's body."""
+        stream = self.stream
+        if self._plain:
+            stream.http.encode_data(stream, data, False)
+        else:
+            stream.encode_data(data, False)
 
-    def on_response_complete(self, trailers: Headers | None) -> None:
-        """PoolRequest: the response has ended."""
+    def decode_complete(self, trailers: Headers | None) -> None:
+        """ClientSink: the response has ended."""
         stream = self.stream
         self._finish(self.router.loop.now)
         if trailers is None:
-            stream.encode_data(b"", True)
+            if self._plain:
+                stream.http.encode_data(stream, b"", True)
+            else:
+                stream.encode_data(b"", True)
         else:
             stream.encode_trailers(trailers)
 
