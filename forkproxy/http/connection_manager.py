@@ -19,7 +19,14 @@ from forkproxy.http.codec import CodecError
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
-from forkproxy.http.http1 import HAS_FORWARDED_FOR, HAS_FORWARDED_PROTO, HAS_REQUEST_ID, ServerCodec, ServerSettings
+from forkproxy.http.http1 import (
+    HAS_ENVOY,
+    HAS_FORWARDED_FOR,
+    HAS_FORWARDED_PROTO,
+    HAS_REQUEST_ID,
+    ServerCodec,
+    ServerSettings,
+)
 from forkproxy.http.path import normalise_path
 from forkproxy.http.request_id import make_request_ids
 from forkproxy.http.status import HTTP_10, HTTP_11
@@ -46,6 +53,8 @@ _ENCODE_CODES: dict[bytes, int] = {
 _header_code = _ENCODE_CODES.get
 _join_header = b": ".join
 _join_lines = b"\r\n".join
+
+_HTTP_11_TEXT = b"HTTP/1.1"
 
 _NO_HOST: Any = None
 """The authority of a request without Host, told from an empty one. Such a request is answered before anybody reads it."""
@@ -161,7 +170,15 @@ class ConnectionManager:
     """What all connections of one HttpConnectionManager entry share in a worker."""
 
     __slots__ = (
-        *("add_server", "overwrite_server", "tls"),
+        *(
+            "add_server",
+            "generate_request_id",
+            "max_requests",
+            "overwrite_server",
+            "proto_header",
+            "stream_timeout_s",
+            "tls",
+        ),
         *("_date_line", "_date_until", "access_logs", "chain", "codes", "connections", "draining", "http1_stats"),
         *("log_filter_exception", "loop", "match", "plain", "request_ids", "server_line", "settings", "stats"),
     )
@@ -190,6 +207,12 @@ class ConnectionManager:
         self.draining = False
         self.request_ids: list[bytes] = []
         self.server_line = b"server: " + settings.server_name
+        self.proto_header = (b"x-forwarded-proto", settings.scheme)
+        self.generate_request_id = settings.generate_request_id
+        self.max_requests = settings.max_requests_per_connection or -1
+        self.stream_timeout_s = min(
+            settings.stream_idle_timeout_s, settings.request_timeout_s, settings.max_stream_duration_s
+        )
         self.tls = settings.scheme == b"https"
         self.overwrite_server = settings.server_header_transformation == OVERWRITE
         self.add_server = settings.server_header_transformation != PASS_THROUGH
@@ -237,18 +260,36 @@ class ConnectionManager:
         for http in list(self.connections):
             http.close_if_idle_since(before)
 
-    def sync_bytes(self) -> None:
-        """Bring the byte counters up to date with the open connections. Before statistics are read."""
+    def sync_stats(self) -> None:
+        """Count what is not counted as it happens: bytes of open connections, streams under way. Before figures are read."""
+        stats = self.stats
+        active = 0
         for http in self.connections:
             http.sync_bytes()
+            active += len(http.queue) + (http.stream is not None)
+        stats.downstream_rq_active = active
+        stats.downstream_rq_http1_total = stats.downstream_rq_total
 
 
 class _Queued:
     """A pipelined request that waits for its turn."""
 
-    __slots__ = ("body", "complete", "end_stream", "error", "flags", "stream", "trailers", "upgrade")
+    __slots__ = (
+        *("body", "close_after", "complete", "end_stream", "error", "flags", "http_10", "stream", "trailers"),
+        *("upgrade",),
+    )
 
-    def __init__(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        end_stream: bool,
+        request_flags: int = 0,
+        upgrade: bytes = b"",
+        close_after: bool = False,
+        http_10: bool = False,
+    ) -> None:
+        self.close_after = close_after
+        self.http_10 = http_10
         self.stream = stream
         self.end_stream = end_stream
         self.flags = request_flags
@@ -263,26 +304,16 @@ class HttpConnection:
     """One downstream HTTP/1 connection: a ServerSink, and the sink of its streams' responses."""
 
     __slots__ = (
-        *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_message_start", "_queue"),
-        *(
-            "_queue_paused",
-            "_speaks_http1",
-            "_timer",
-            "chain",
-            "close_after",
-            "codec",
-            "connection",
-            "http_10",
-            "idle_since",
-            "manager",
-        ),
-        *("requests", "started", "stream"),
+        *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_message_start", "_queue_paused"),
+        *("_speaks_http1", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
+        *("manager", "queue", "requests", "started", "stream"),
     )
 
     def __init__(self, manager: ConnectionManager, connection: Connection) -> None:
         self.manager = manager
         self.connection = connection
         self.chain = manager.chain
+        self.loop = manager.loop
         self.codec = ServerCodec(self, manager.settings.codec)
         self.stream: Stream | None = None
         self.close_after = False
@@ -291,7 +322,7 @@ class HttpConnection:
         loop = manager.loop
         self.started = self.idle_since = now = loop.now
         self._message_start = 0.0
-        self._queue: list[_Queued] = []
+        self.queue: list[_Queued] = []
         self._queue_paused = False
         self._speaks_http1 = False
         self._advancing = False
@@ -314,7 +345,7 @@ class HttpConnection:
             stats.downstream_cx_ssl_active += 1
 
     def __repr__(self) -> str:
-        return f"<HttpConnection {self.connection!r} requests={self.requests} queue={len(self._queue)} {self.stream!r}>"
+        return f"<HttpConnection {self.connection!r} requests={self.requests} queue={len(self.queue)} {self.stream!r}>"
 
     # -- bytes from downstream
 
@@ -330,8 +361,8 @@ class HttpConnection:
     def on_data(self, data: bytes) -> None:
         """The connection's read callback."""
         codec = self.codec
-        if codec.idle:
-            self._message_start = self.manager.loop.now
+        if codec.fresh:
+            self._message_start = self.loop.now
         try:
             codec.feed(data)
         except CodecError as error:
@@ -339,8 +370,8 @@ class HttpConnection:
             return
         stream = self.stream
         if stream is not None:
-            stream.last_activity = self.manager.loop.now
-        elif not codec.idle:
+            stream.last_activity = self.loop.now
+        elif not codec.fresh:
             self._watch_head()
 
     def _watch_head(self) -> None:
@@ -352,61 +383,76 @@ class HttpConnection:
 
     def decode_headers(self, end_stream: bool) -> None:
         """ServerSink: a request head is complete."""
-        connection = self.connection
-        if connection.closing or connection.closed or self.close_after:
+        if self.close_after:
             return  # nothing after the last request of a connection is looked at
         codec = self.codec
         manager = self.manager
-        stats = manager.stats
-        stats.downstream_rq_total += 1
-        stats.downstream_rq_http1_total += 1
-        stats.downstream_rq_active += 1
+        manager.stats.downstream_rq_total += 1
         stream = Stream(
-            self,
-            codec.method,
-            codec.path,
-            codec.authority,
-            codec.headers,
-            b"HTTP/1.0" if codec.http_10 else b"HTTP/1.1",
-            self._message_start,
+            self, codec.method, codec.path, codec.authority, codec.headers, _HTTP_11_TEXT, self._message_start
         )
-        if not codec.has_host:
-            stream.authority = _NO_HOST  # told from an empty one; answered in _begin_stream
+        if self.stream is not None or self.queue:
+            self._enqueue(stream, end_stream)
+        elif codec.plain:
+            self._begin_stream(stream, end_stream, 0, b"", True)
+        else:
+            self._note_head(stream, end_stream)
+            self._begin_stream(stream, end_stream, codec.flags, codec.upgrade, False)
+
+    def _note_head(self, stream: Stream, end_stream: bool) -> None:
+        # What a head says beyond the usual.
+        codec = self.codec
+        if codec.http_10:
+            stream.protocol = b"HTTP/1.0"
         self.http_10 = codec.http_10
+        if not codec.has_host:
+            stream.authority = _NO_HOST
         if codec.connection_close or (codec.http_10 and not codec.connection_keep_alive):
             self.close_after = True
         if codec.dropped_underscores:
-            manager.http1_stats.dropped_headers_with_underscores += codec.dropped_underscores
+            self.manager.http1_stats.dropped_headers_with_underscores += codec.dropped_underscores
             codec.dropped_underscores = 0
         if codec.expect_continue and not end_stream:
             self._expect_continue(stream)
-        if self.stream is not None or self._queue:
-            self._queue.append(_Queued(stream, end_stream, codec.flags, codec.upgrade))
-            if not self._queue_paused:
-                self._queue_paused = True
-                connection.pause_reading()
+
+    def _enqueue(self, stream: Stream, end_stream: bool) -> None:
+        # What the head says of the connection counts when the request's turn comes.
+        queue = self.queue
+        if queue and queue[-1].close_after:
             return
-        self._begin_stream(stream, end_stream, codec.flags, codec.upgrade)
+        close_after = self.close_after
+        self._note_head(stream, True)
+        queue.append(_Queued(stream, end_stream, self.codec.flags, self.codec.upgrade, self.close_after, self.http_10))
+        self.close_after = close_after
+        self.http_10 = self.stream is not None and self.stream.protocol == b"HTTP/1.0"
+        if not self._queue_paused:
+            self._queue_paused = True
+            self.connection.pause_reading()
 
     def _expect_continue(self, stream: Stream) -> None:
-        if not self.manager.settings.proxy_100_continue and self.stream is None and not self._queue:
+        if not self.manager.settings.proxy_100_continue and self.stream is None and not self.queue:
             # RFC 9110 section 10.1.1; a pipelined request's body is here or under way anyway.
             self.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.manager.codes[100] += 1
 
     def decode_data(self, data: bytes) -> None:
         """ServerSink: a piece of the request body."""
-        if self._queue:
-            self._queue[-1].body.append(data)
-        elif self.stream is not None:
+        # A body belongs to the last message that was begun; when that one was not looked at, neither is its body.
+        queue = self.queue
+        if queue:
+            if not queue[-1].complete:
+                queue[-1].body.append(data)
+        elif self.stream is not None and not self.stream.request_ended:
             self.stream.decode_data(data, False)
 
     def decode_complete(self, trailers: Headers | None) -> None:
         """ServerSink: the request body has ended."""
-        if self._queue:
-            self._queue[-1].complete = True
-            self._queue[-1].trailers = trailers
-        elif self.stream is not None:
+        queue = self.queue
+        if queue:
+            if not queue[-1].complete:
+                queue[-1].complete = True
+                queue[-1].trailers = trailers
+        elif self.stream is not None and not self.stream.request_ended:
             self._complete_request(self.stream, trailers)
 
     def _complete_request(self, stream: Stream, trailers: Headers | None) -> None:
@@ -428,21 +474,19 @@ class HttpConnection:
         if error.details == "http1.unexpected_underscore":
             self.manager.http1_stats.requests_rejected_with_underscores_in_headers += 1
         self.connection.pause_reading()
-        if active is not None and not active.request_ended and not self._queue:
+        if active is not None and not active.request_ended and not self.queue:
             self._refuse(active, error)  # its body is broken
-        elif self._queue and not self._queue[-1].complete:
-            self._queue[-1].error = error
+        elif self.queue and not self.queue[-1].complete:
+            self.queue[-1].error = error
         else:
             # A head that is none: a stream of its own, after those before it.
             stats.downstream_rq_total += 1
-            stats.downstream_rq_http1_total += 1
-            stats.downstream_rq_active += 1
             now = self.manager.loop.now
             stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", now)
-            if active is not None or self._queue:
-                queued = _Queued(stream, False, 0, b"")
+            if active is not None or self.queue:
+                queued = _Queued(stream, False)
                 queued.error = error
-                self._queue.append(queued)
+                self.queue.append(queued)
             else:
                 self.stream = stream
                 self._refuse(stream, error)
@@ -455,47 +499,45 @@ class HttpConnection:
 
     # -- the beginning of a stream
 
-    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes) -> None:
+    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes, plain: bool) -> None:
         manager = self.manager
-        settings = manager.settings
         self.stream = stream
         self.requests += 1
-        now = manager.loop.now
-        if manager.tls:
-            stream.scheme = b"https"
+        now = self.loop.now
         if end_stream:
             stream.request_ended = True
             stream.request_complete = now
-        if stream.authority is _NO_HOST:
-            self._reject(stream, 400, "missing_host_header")
+        if not plain and not self._check_head(stream):
             return
-        path = stream.path
-        if (b"#" in path or path[:1] != b"/") and not self._check_path(stream, path):
-            return
-        headers = stream.request_headers
-        if manager.plain and not request_flags & ~32:
-            headers.append((b"x-forwarded-proto", settings.scheme))
-            if settings.generate_request_id:
+        if request_flags or not manager.plain:
+            if not self._mutate_request(stream, request_flags):
+                return
+        else:
+            headers = stream.request_headers
+            headers.append(manager.proto_header)
+            if manager.generate_request_id:
                 ids = manager.request_ids
                 if not ids:
                     ids = manager.request_ids = make_request_ids()
                 stream.request_id = request_id = ids.pop()
                 headers.append((b"x-request-id", request_id))
-        elif not self._mutate_request(stream, request_flags):
-            return
         stream.route = manager.match(stream)
         if upgrade and not self._check_upgrade(stream):
             return
-        deadline = now + settings.stream_idle_timeout_s
-        if settings.request_timeout_s != NEVER or settings.max_stream_duration_s != NEVER:
-            deadline = min(deadline, stream.start + min(settings.request_timeout_s, settings.max_stream_duration_s))
+        deadline = now + manager.stream_timeout_s
         if deadline < self._timer.deadline:
             self._timer.arm(deadline)
-        if manager.draining or (
-            settings.max_requests_per_connection and self.requests >= settings.max_requests_per_connection
-        ):
+        if manager.draining or self.requests == manager.max_requests:
             self._close_after_this()
         stream.decode_headers(end_stream)
+
+    def _check_head(self, stream: Stream) -> bool:
+        # False: refused already.
+        if stream.authority is _NO_HOST:
+            self._reject(stream, 400, "missing_host_header")
+            return False
+        path = stream.path
+        return (b"#" not in path and path[:1] == b"/") or self._check_path(stream, path)
 
     def _close_after_this(self) -> None:
         stats = self.manager.stats
@@ -538,7 +580,7 @@ class HttpConnection:
         if not self._normalise(stream):
             return False
         edge = settings.use_remote_address
-        if request_flags & ~(1 | 2 | 4 | 16 | 32):
+        if request_flags & HAS_ENVOY:
             stream.request_headers = [
                 header
                 for header in stream.request_headers
@@ -744,7 +786,7 @@ class HttpConnection:
                 connection.write(b"\r\n")
             if stream.ended:
                 return  # the write met the high watermark and its consequences
-            stream.last_activity = self.manager.loop.now
+            stream.last_activity = self.loop.now
         if end_stream:
             if self._chunked and stream.method != b"HEAD":
                 self.connection.write(b"0\r\n\r\n")
@@ -805,17 +847,13 @@ class HttpConnection:
     def _end_stream(self, stream: Stream) -> None:
         # The one place where a stream ends.
         manager = self.manager
-        now = manager.loop.now
+        now = self.loop.now
         stream.ended = True
         stream.end = now
-        stats = manager.stats
-        stats.downstream_rq_active -= 1
         if stream.status:
             manager.codes[stream.status] += 1
-        stats.downstream_rq_time[int((now - stream.start) * 1000)] += 1
-        stream.decode_held = stream.encode_held = None
-        chain = self.chain
-        if chain.on_stream_complete:
+        manager.stats.downstream_rq_time[int((now - stream.start) * 1000)] += 1
+        if self.chain.on_stream_complete:
             self._tell_filters(stream)
         for log in manager.access_logs:
             log(stream)
@@ -827,12 +865,12 @@ class HttpConnection:
         connection = self.connection
         if self.close_after:
             self._drop_queue()
-            if stream.request_ended and self.codec.idle:
+            if stream.request_ended and self.codec.fresh:
                 connection.close()
             else:
                 # Bytes may still be under way: a plain close could make the kernel reset what we have just sent.
                 connection.close_lingering(manager.settings.delayed_close_timeout_s)
-        elif self._queue:
+        elif self.queue:
             # Not at once: the upstream connection is released when the feed that ended the response has been parsed.
             manager.loop.call_soon(self._advance)
 
@@ -848,15 +886,17 @@ class HttpConnection:
         if self._advancing:
             return
         self._advancing = True
-        while self._queue and self.stream is None and not self.connection.closing and not self.connection.closed:
-            queued = self._queue.pop(0)
+        while self.queue and self.stream is None and not self.connection.closing and not self.connection.closed:
+            queued = self.queue.pop(0)
             stream = queued.stream
-            stream.last_activity = self.manager.loop.now
+            stream.last_activity = self.loop.now
             if queued.error is not None and not stream.method:
                 self.stream = stream
                 self._refuse(stream, queued.error)
                 break
-            self._begin_stream(stream, queued.end_stream, queued.flags, queued.upgrade)
+            self.close_after = queued.close_after
+            self.http_10 = queued.http_10
+            self._begin_stream(stream, queued.end_stream, queued.flags, queued.upgrade, False)
             if not queued.end_stream:
                 for data in queued.body:
                     stream.decode_data(data, False)
@@ -866,15 +906,14 @@ class HttpConnection:
                 elif queued.error is not None and not stream.ended:
                     self._refuse(stream, queued.error)
         self._advancing = False
-        if not self._queue and self._queue_paused:
+        if not self.queue and self._queue_paused:
             self._queue_paused = False
             if not self.connection.closed:
                 self.connection.resume_reading()
 
     def _drop_queue(self) -> None:
-        if self._queue:
-            self.manager.stats.downstream_rq_active -= len(self._queue)
-            self._queue.clear()
+        if self.queue:
+            self.queue.clear()
 
     # -- flow control
 
@@ -908,8 +947,8 @@ class HttpConnection:
         stream = self.stream
         if stream is not None:
             again = self._check_stream(stream, now)
-        elif not self.codec.idle:
-            again = self._check_head(now)
+        elif not self.codec.fresh:
+            again = self._check_head_time(now)
         else:
             again = self.idle_since + settings.idle_timeout_s
             if now >= again:
@@ -931,7 +970,7 @@ class HttpConnection:
         if again != NEVER:
             self._timer.arm(again)
 
-    def _check_head(self, now: float) -> float:
+    def _check_head_time(self, now: float) -> float:
         settings = self.manager.settings
         deadline = self._message_start + min(settings.request_headers_timeout_s, settings.stream_idle_timeout_s)
         if now < deadline:
@@ -939,8 +978,6 @@ class HttpConnection:
         stats = self.manager.stats
         stats.downstream_rq_header_timeout += 1
         stats.downstream_rq_total += 1
-        stats.downstream_rq_http1_total += 1
-        stats.downstream_rq_active += 1
         self.stream = stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", self._message_start)
         self.close_after = True
         stream.send_local_reply(408, b"request header timeout", details="request_header_timeout")
@@ -983,14 +1020,12 @@ class HttpConnection:
 
     def close_if_idle_since(self, before: float) -> None:
         """Close when no request has been under way since ``before`` (on the loop's clock)."""
-        if self.stream is None and not self._queue and self.codec.idle and self.idle_since <= before:
+        if self.stream is None and not self.queue and self.codec.fresh and self.idle_since <= before:
             self.connection.close()
 
     def _left_inside_a_head(self) -> None:
         stats = self.manager.stats
         stats.downstream_rq_total += 1
-        stats.downstream_rq_http1_total += 1
-        stats.downstream_rq_active += 1
         stats.downstream_rq_rx_reset += 1
         stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", self._message_start)
         stream.response_flags |= flags.DC
@@ -1036,9 +1071,9 @@ class HttpConnection:
             stream.response_flags |= flags.DC
             stream.details = "downstream_remote_disconnect" if remote else "downstream_local_disconnect"
             self.reset_upstream(stream)
-            self.close_after = False
+            self.close_after = True  # what else the read that is being parsed may hold is not looked at
             self._end_stream(stream)
-        elif not self.codec.idle and remote and not self.close_after:
+        elif not self.codec.fresh and remote and not self.close_after:
             self._left_inside_a_head()
         self._drop_queue()
         self.codec.close()

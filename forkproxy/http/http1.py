@@ -42,8 +42,6 @@ HAS_FORWARDED_FOR: Final = 1
 HAS_FORWARDED_PROTO: Final = 2
 HAS_REQUEST_ID: Final = 4
 HAS_ENVOY: Final = 8
-HAS_VIA: Final = 16
-HAS_USER_AGENT: Final = 32
 
 _REQUEST_CODES: dict[bytes, int] = {
     b"host": _HOST,
@@ -56,16 +54,12 @@ _REQUEST_CODES: dict[bytes, int] = {
     b"upgrade": _UPGRADE,
     b"http2-settings": _HTTP2_SETTINGS,
     b"expect": _EXPECT,
-    b"via": _FLAGGED,
-    b"user-agent": _FLAGGED,
     b"x-request-id": _FLAGGED,
     b"x-forwarded-for": _FLAGGED,
     b"x-forwarded-proto": _FLAGGED,
     b"x-forwarded-client-cert": _FLAGGED,
 }
 _FLAG_OF: dict[bytes, int] = {
-    b"via": HAS_VIA,
-    b"user-agent": HAS_USER_AGENT,
     b"x-request-id": HAS_REQUEST_ID,
     b"x-forwarded-for": HAS_FORWARDED_FOR,
     b"x-forwarded-proto": HAS_FORWARDED_PROTO,
@@ -225,14 +219,17 @@ _HTTP_METHODS = frozenset(
 
 
 class ServerCodec:
-    """Reads requests. After ``sink.decode_headers`` the head stands in the attributes until the next message begins."""
+    """Reads requests. After ``sink.decode_headers`` the head stands in the attributes until the next message begins.
+
+    ``fresh``: between two messages. ``plain``: HTTP/1.1, origin-form without a fragment, a Host, and no header that the
+    connection manager or the framing has to look at.
+    """
 
     __slots__ = (
         "_chunked",
         "_content_length",
         "_data",
         "_end_told",
-        "_fresh",
         "_head_bytes",
         "_in_head",
         "_line_checked",
@@ -250,11 +247,13 @@ class ServerCodec:
         "dropped_underscores",
         "expect_continue",
         "flags",
+        "fresh",
         "has_host",
         "headers",
         "http_10",
         "method",
         "path",
+        "plain",
         "upgrade",
     )
 
@@ -267,6 +266,7 @@ class ServerCodec:
         self.method = b""
         self.dropped_underscores = 0
         self._rare_seen = True
+        self.plain = False
         self._begin()
 
     def _new_parser(self) -> httptools.HttpRequestParser:
@@ -276,7 +276,7 @@ class ServerCodec:
         return parser
 
     def _begin(self) -> None:
-        self._fresh = True
+        self.fresh = True
         self._in_head = True
         self._end_told = False
         self._head_bytes = 0
@@ -303,11 +303,6 @@ class ServerCodec:
         self.expect_continue = False
         self.upgrade = b""
 
-    @property
-    def idle(self) -> bool:
-        """Between two messages."""
-        return self._fresh
-
     def close(self) -> None:
         """Break the cycle between codec and parser: reference counts then free both."""
         self._parser = None
@@ -316,12 +311,12 @@ class ServerCodec:
 
     def feed(self, data: bytes) -> None:
         """Parse; calls the sink. Raises CodecError, after which the connection can only be answered and closed."""
-        if self._fresh:
+        if self.fresh:
             # Nearly always a read begins with a request line: look at its end here, once, instead of asking the parser
             # for a version string (which cannot tell RTSP from HTTP anyway).
             end = data.find(b"\r\n")
             self._line_checked = end > 8 and data.startswith(b" HTTP/1.1", end - 9)
-            self._fresh = False
+            self.fresh = False
         self._data = data
         if self._in_head:
             self._head_bytes += len(data)
@@ -331,7 +326,7 @@ class ServerCodec:
             self._after_upgrade(data, upgrade.args[0])
         except httptools.HttpParserError as error:
             raise _parser_failure(error) or self._explain(data) from None
-        if self._in_head and self._head_bytes > self._settings.max_headers_bytes and not self._fresh:
+        if self._in_head and self._head_bytes > self._settings.max_headers_bytes and not self.fresh:
             raise CodecError("http1.headers_too_large", 431)
 
     def _explain(self, data: bytes) -> CodecError:
@@ -359,7 +354,7 @@ class ServerCodec:
             return
         self._parser = parser = self._new_parser()
         rest = data[offset:]
-        if not self._end_told and not self._fresh:
+        if not self._end_told and not self.fresh:
             framing = b"transfer-encoding: chunked" if self._chunked else b"content-length: " + self._content_length
             kept = (self.headers, self.path, self._in_head)
             self._in_head = True
@@ -473,10 +468,12 @@ class ServerCodec:
         path = self.path
         if not path.isascii():
             raise CodecError("http1.codec_error")
+        plain = self.has_host and not self._rare_seen and not self.flags and 35 not in path
         if path[0] != 47 or method == b"CONNECT":
+            plain = False
             self._other_form(path)
         elif self.has_host:
-            if not is_authority(self.authority):
+            if self.authority not in _valid_authorities and not is_authority(self.authority):
                 raise CodecError("http.invalid_authority")
         elif self.http_10 and settings.default_host_for_http_10:
             self.has_host = True
@@ -488,8 +485,11 @@ class ServerCodec:
         if self.upgrade:
             # Without an Upgrade header the word means nothing; h2c is ignored, as in Envoy (RFC 9113 section 3.1: dropped).
             self.upgrade = b"" if self._upgrade_value.lower() in (b"", b"h2c") else self._upgrade_value
+        self.plain = plain
         self._in_head = False
-        self._end_told = end_stream = not self._chunked and self._content_length.strip(b"0") == b""
+        self._end_told = end_stream = not self._chunked and (
+            not self._content_length or self._content_length.strip(b"0") == b""
+        )
         self._sink.decode_headers(end_stream)
         if not end_stream:
             self.headers = []  # from here on it collects trailers
@@ -588,7 +588,8 @@ class ServerCodec:
 class ClientCodec:
     """Reads responses on one upstream connection, for one request at a time: ``expect`` before each.
 
-    ``sink`` is who the exchange belongs to; whoever sends a request puts himself there. After a feed: ``complete`` says that the response has ended, ``reusable`` that the connection may carry another request.
+    ``sink`` is who the exchange belongs to; whoever sends a request puts himself there. After a feed: ``complete`` says
+    that the response has ended, ``reusable`` that the connection may carry another request.
     """
 
     __slots__ = (

@@ -112,7 +112,7 @@ class Generation:
     def sync_stats(self) -> None:
         """Bring up to date what is not counted as it happens. Before statistics are flushed."""
         for found in self._managers():
-            found.manager.sync_bytes()
+            found.manager.sync_stats()
         for cluster in self.clusters.values():
             if cluster.connections:
                 cluster.sync_bytes()
