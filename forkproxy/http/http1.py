@@ -76,6 +76,8 @@ _RESPONSE_CODES: dict[bytes, int] = {
 }
 
 MAX_KNOWN_NAMES = 4096
+MAX_KNOWN_LENGTH_BYTES = 128
+"""Longer names and authorities are not remembered: a head may be 60 KiB, and thousands of those would be all the memory."""
 _Known = dict[bytes, tuple[bytes, int]]
 
 
@@ -98,7 +100,7 @@ _special_response_names: _Known = {}
 
 def _learn(plain: dict[bytes, bytes], special: _Known, name: bytes, lower: bytes, code: int) -> tuple[bytes, int]:
     entry = (lower, code)
-    if len(plain) + len(special) < MAX_KNOWN_NAMES:
+    if len(name) <= MAX_KNOWN_LENGTH_BYTES and len(plain) + len(special) < MAX_KNOWN_NAMES:
         if code:
             special[name] = entry
         else:
@@ -134,7 +136,8 @@ def is_authority(value: bytes) -> bool:
         return False
     if len(_valid_authorities) >= MAX_KNOWN_AUTHORITIES:
         _valid_authorities.clear()
-    _valid_authorities.add(value)
+    if len(value) <= MAX_KNOWN_LENGTH_BYTES:
+        _valid_authorities.add(value)
     return True
 
 
@@ -228,6 +231,7 @@ class ServerCodec:
     __slots__ = (
         "_chunked",
         "_content_length",
+        "_cut_by_upgrade",
         "_data",
         "_end_told",
         "_head_bytes",
@@ -295,6 +299,7 @@ class ServerCodec:
         self._removed = 0
         self._chunked = False
         self._transfer_encodings = 0
+        self._cut_by_upgrade = False
         self._nominated: list[bytes] | None = None
         self._upgrade_value = b""
         self.http_10 = False
@@ -318,15 +323,15 @@ class ServerCodec:
             self._line_checked = end > 8 and data.startswith(b" HTTP/1.1", end - 9)
             self.fresh = False
         self._data = data
-        if self._in_head:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._after_upgrade(data, upgrade.args[0])
         except httptools.HttpParserError as error:
             raise _parser_failure(error) or self._explain(data) from None
-        if self._in_head and self._head_bytes > self._settings.max_headers_bytes and not self.fresh:
+        # Also behind the head: the bytes since the last of the body, which are trailers and chunk extensions.
+        if self._head_bytes > self._settings.max_headers_bytes and not self.fresh:
             raise CodecError("http1.headers_too_large", 431)
 
     def _explain(self, data: bytes) -> CodecError:
@@ -349,26 +354,40 @@ class ServerCodec:
     def _after_upgrade(self, data: bytes, offset: int) -> None:
         # llhttp stops at the end of a head that asks for another protocol. The connection manager has refused by now, or it
         # ignores the wish (h2c, as Envoy does): then the message goes on under a fresh parser. If a body follows, that
-        # parser is first shown a head of ours with the same framing.
-        if self._parser is None:
-            return
-        self._parser = parser = self._new_parser()
-        rest = data[offset:]
-        if not self._end_told and not self.fresh:
-            framing = b"transfer-encoding: chunked" if self._chunked else b"content-length: " + self._content_length
-            kept = (self.headers, self.path, self._in_head)
-            self._in_head = True
-            self._end_told = True  # mutes on_headers_complete
-            parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
-            self._end_told = False
-            self.headers, self.path, self._in_head = kept
-        if rest:
-            self.feed(rest)
+        # parser is first shown a head of ours with the same framing. A loop: one read may hold a thousand such heads.
+        while self._parser is not None:
+            self._parser = self._new_parser()
+            if not self._in_head:
+                self._continue_body()
+            data = data[offset:]
+            if not data:
+                return
+            if self.fresh:
+                self.fresh = self._line_checked = False
+            self._data = data
+            self._head_bytes += len(data)
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                offset = upgrade.args[0]
+            except httptools.HttpParserError as error:
+                raise _parser_failure(error) or self._explain(data) from None
+
+    def _continue_body(self) -> None:
+        framing = b"transfer-encoding: chunked" if self._chunked else b"content-length: " + self._content_length
+        kept = (self.headers, self.path)
+        self._in_head = True
+        self._end_told = True  # mutes on_headers_complete
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+        self._in_head = self._end_told = self._cut_by_upgrade = False
+        self.headers, self.path = kept
 
     # -- httptools' callbacks
 
     def on_url(self, target: bytes) -> None:
         """httptools: a piece of the request target."""
+        self.fresh = False  # it may have begun behind another message in the same read
         self.path += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -493,6 +512,9 @@ class ServerCodec:
         self._sink.decode_headers(end_stream)
         if not end_stream:
             self.headers = []  # from here on it collects trailers
+            self._head_bytes = 0
+            if self._upgrade_value and self._parser is not None:
+                self._cut_by_upgrade = self._parser.should_upgrade()
 
     def _check_version(self) -> None:
         version = self._parser.get_http_version()
@@ -568,17 +590,20 @@ class ServerCodec:
         self.headers = [
             header for header in self.headers if header[0] not in nominated or header[0] == b"content-length"
         ]
+        for name in nominated:
+            self.flags &= ~_FLAG_OF.get(name, 0)
 
     def on_body(self, data: bytes) -> None:
         """httptools: a piece of the body, chunk framing removed."""
+        self._head_bytes = 0
         self._sink.decode_data(data)
 
     def on_message_complete(self) -> None:
         """httptools: the message is complete; another may follow in the same feed."""
+        if self._cut_by_upgrade:
+            return  # the head is: its body is still to come, see _after_upgrade
         end_told = self._end_told
         trailers = self.headers
-        if self._in_head:
-            return  # our own head without a body, see _after_upgrade
         enable_trailers = self._settings.enable_trailers
         self._begin()
         if not end_told:
@@ -663,8 +688,7 @@ class ClientCodec:
         if self._fresh:
             self._line_checked = data.startswith(b"HTTP/1.1 ")
             self._fresh = False
-        if not self.status:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -679,8 +703,8 @@ class ClientCodec:
             self._begin()
         elif self.complete and not self._fresh:
             self.unsolicited = True
-        elif not self.complete and not self.status and self._head_bytes > self._max_headers_bytes:
-            raise CodecError("protocol_error", 502)
+        elif not self.complete and self._head_bytes > self._max_headers_bytes:
+            raise CodecError("protocol_error", 502)  # a head, trailers or chunk extensions without end
 
     def finish(self) -> bool:
         """The peer has closed. True when that is how this response ends (RFC 9112 section 6.3, rule 8): it is complete now."""
@@ -772,6 +796,7 @@ class ClientCodec:
         elif not self.chunked and self.content_length < 0:
             self.reusable = False  # ends by close
         self._headers = []
+        self._head_bytes = 0
         self.sink.decode_headers(status, headers, self._end_told)
 
     def _check_size(self) -> None:
@@ -785,6 +810,7 @@ class ClientCodec:
         if self._end_told or self.complete:
             self.unsolicited = True
         else:
+            self._head_bytes = 0
             self.sink.decode_data(data)
 
     def on_message_complete(self) -> None:
