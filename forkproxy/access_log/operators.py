@@ -385,8 +385,25 @@ def _time(name: str, argument: str | None, _max_length: int | None, where: Where
     local = name.endswith("_LOCAL")
     constant = names()
     render = compile_time(argument or (DEFAULT_LOCAL if local else DEFAULT), local=local)
-    moment = "s.wall_start" if name.startswith("START") else "s.connection.loop.wall()"
-    return Item(BYTES, f"{constant}({moment})", {constant: render})
+    if name.startswith("START"):
+        return Item(BYTES, f"{constant}(s)", {constant: _start_text(render)})
+    return Item(BYTES, f"{constant}(s.connection.loop.wall())", {constant: render})
+
+
+def _start_text(render: Callable[[float], bytes]) -> Callable[[Any], bytes]:
+    """The start as text. Requests that were read in one pass of the loop share one float: they share the text too."""
+    last_start: float | None = None
+    last_text = b""
+
+    def start_text(stream: Any) -> bytes:
+        nonlocal last_start, last_text
+        start: float = stream.start
+        if start is not last_start:
+            last_start = start
+            last_text = render(stream.wall_start)
+        return last_text
+
+    return start_text
 
 
 _POINTS = {

@@ -151,7 +151,7 @@ def unparsed(**changes):
         **{
             "method": b"",
             "path": b"",
-            "authority": b"",
+            "authority": None,
             "protocol": b"",
             "request_headers": [],
             "status": 400,
