@@ -241,6 +241,7 @@ class ServerCodec:
         "_parser",
         "_rare_seen",
         "_removed",
+        "_searched",
         "_settings",
         "_sink",
         "_transfer_encodings",
@@ -266,6 +267,7 @@ class ServerCodec:
         self._settings = settings
         self._parser: Any = self._new_parser()  # None once closed
         self._data = b""
+        self._searched = b""
         self._line_checked = False
         self.method = b""
         self.dropped_underscores = 0
@@ -518,8 +520,11 @@ class ServerCodec:
 
     def _check_version(self) -> None:
         version = self._parser.get_http_version()
-        if _OTHER_PROTOCOL.search(self._data):
-            raise CodecError("http1.codec_error")
+        if self._searched is not self._data:
+            # Once per read: a read may hold thousands of requests, and what is found ends the connection.
+            self._searched = self._data
+            if _OTHER_PROTOCOL.search(self._data):
+                raise CodecError("http1.codec_error")
         if version == "1.1":
             return
         if version in ("1.0", "0.9") and self._settings.accept_http_10:

@@ -78,6 +78,18 @@ def test_a_thousand_ignored_upgrades_in_one_read_are_a_thousand_requests():
     assert calls == [(b"GET", b"/", True)] * 1200
 
 
+def test_a_read_is_searched_for_other_protocols_once_not_once_per_request(monkeypatch):
+    searched = []
+
+    class Pattern:
+        def search(self, data):
+            searched.append(data)
+
+    monkeypatch.setattr(http1, "_OTHER_PROTOCOL", Pattern())
+    feed(Requests(), b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 1000, 0)
+    assert len(searched) == 1
+
+
 def test_a_version_is_that_of_its_own_request_line():
     side = Requests()
     side.codec.feed(b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.0\r\nhost: a\r\nx: ")
