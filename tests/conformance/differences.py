@@ -41,7 +41,7 @@ DIFFERENCES: dict[str, Difference] = {
     "two hosts": refused("two Host lines (section 3.2)."),
     "two equal hosts": refused("two Host lines (section 3.2)."),
     "1.0 with te": refused("Transfer-Encoding from an HTTP/1.0 sender (section 6.1)."),
-    "tab between": refused("tabs in the request line (section 3)."),
+    "tab between": refused("tabs in the request line (section 3).", 426),
     "trailing space after the version": refused("a space after the version (section 3)."),
     "method QUERY": Difference(
         "a draft's method that the parser does not know; Envoy knows it and then refuses it for want of a content type.",

