@@ -394,6 +394,7 @@ class HttpConnection:
         if self.stream is not None or self.queue:
             self._enqueue(stream, end_stream)
         elif codec.plain:
+            self.http_10 = False
             self._begin_stream(stream, end_stream, 0, b"", True)
         else:
             self._note_head(stream, end_stream)
