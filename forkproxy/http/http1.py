@@ -197,7 +197,15 @@ class ServerSettings:
         self.keep_expect = keep_expect
 
 
-_OTHER_PROTOCOL = re.compile(rb"^(?:[A-Z]+[ \t]+/[^\r\n]*|[^:\r\n]*)[ \t](?:RTSP|ICE)/\d", re.MULTILINE)
+def _rtsp_lines(data: bytes) -> frozenset[bytes]:
+    # "METHOD target" of the lines that would be RTSP requests.
+    if b" RTSP/" not in data:
+        return frozenset()
+    lines = [line.partition(b" RTSP/") for line in data.split(b"\n")]
+    candidates = [before.split() for before, found, _ in lines if found]
+    return frozenset([b" ".join(words) for words in candidates if len(words) <= 2])
+
+
 _HTTP_METHODS = frozenset(
     (
         *(b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH"),
@@ -241,6 +249,7 @@ class ServerCodec:
         "_parser",
         "_rare_seen",
         "_removed",
+        "_rtsp_lines",
         "_searched",
         "_settings",
         "_sink",
@@ -268,6 +277,7 @@ class ServerCodec:
         self._parser: Any = self._new_parser()  # None once closed
         self._data = b""
         self._searched = b""
+        self._rtsp_lines: frozenset[bytes] = frozenset()
         self._line_checked = False
         self.method = b""
         self.dropped_underscores = 0
@@ -324,7 +334,9 @@ class ServerCodec:
             end = data.find(b"\r\n")
             self._line_checked = end > 8 and data.startswith(b" HTTP/1.1", end - 9)
             self.fresh = False
-        self._data = data
+            self._data = data
+        else:
+            self._data = self._data + data if self._in_head else data
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -332,8 +344,10 @@ class ServerCodec:
             self._after_upgrade(data, upgrade.args[0])
         except httptools.HttpParserError as error:
             raise _parser_failure(error) or self._explain(data) from None
+        if self.fresh:
+            self._data = b""  # an idle connection keeps nothing
         # Also behind the head: the bytes since the last of the body, which are trailers and chunk extensions.
-        if self._head_bytes > self._settings.max_headers_bytes and not self.fresh:
+        elif self._head_bytes > self._settings.max_headers_bytes:
             raise CodecError("http1.headers_too_large", 431)
 
     def _explain(self, data: bytes) -> CodecError:
@@ -521,10 +535,13 @@ class ServerCodec:
     def _check_version(self) -> None:
         version = self._parser.get_http_version()
         if self._searched is not self._data:
-            # Once per read: a read may hold thousands of requests, and what is found ends the connection.
+            # Once per read: a read may hold thousands of requests.
             self._searched = self._data
-            if _OTHER_PROTOCOL.search(self._data):
-                raise CodecError("http1.codec_error")
+            self._rtsp_lines = _rtsp_lines(self._data)
+        if self._rtsp_lines:
+            self._check_rtsp()
+        if self.method not in _HTTP_METHODS:
+            raise CodecError("http1.codec_error")  # not HTTP at all: the version means nothing
         if version == "1.1":
             return
         if version in ("1.0", "0.9") and self._settings.accept_http_10:
@@ -535,6 +552,14 @@ class ServerCodec:
                 raise CodecError("http1.transfer_encoding_on_http_10")
             return
         raise CodecError("low_version", 426)
+
+    def _check_rtsp(self) -> None:
+        # llhttp takes RTSP for HTTP, and its version too. Some line of what was read says RTSP: is it this request's? A body
+        # may speak of it; and the method, or a part of it, may have come in an earlier read.
+        method, path = self.method, self.path
+        for start in range(len(method) + 1):
+            if (method[start:] + b" " + path).lstrip() in self._rtsp_lines:
+                raise CodecError("http1.codec_error")
 
     def _check_size(self) -> None:
         size = len(self.path) + sum([len(name) + len(value) for name, value in self.headers])
