@@ -79,7 +79,7 @@ class Stream:
     __slots__ = (
         *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
         *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "downstream_last_tx"),
-        *("dynamic_metadata", "encode_held", "end", "ended", "endpoint", "filter_state", "head_response", "http"),
+        *("dynamic_metadata", "encode_held", "end", "ended", "endpoint", "failed", "filter_state", "head_response", "http"),
         *(
             "idle_timeout_s",
             "last_activity",
@@ -167,6 +167,8 @@ class Stream:
         """The whole response was written."""
         self.ended = False
         """Nothing more happens to this stream."""
+        self.failed = False
+        """A filter raised: its answer passes no filter, which might raise again."""
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for a slot that was never set.
@@ -258,7 +260,7 @@ class Stream:
         self.status = status
         self.response_headers = headers
         hooks = self.http.chain.encode_headers
-        if hooks:
+        if hooks and not self.failed:
             hook: object = None
             try:
                 for position, hook in hooks:
@@ -482,4 +484,5 @@ class Stream:
         """A filter raised: this stream ends with 500, everything else goes on (ARCHITECTURE.md, "Errors")."""
         self.http.manager.on_filter_exception(self.http.chain.name_of(hook), error)
         self.decode_held = self.encode_held = None
+        self.failed = True
         self.send_local_reply(500, b"", details="filter_exception", flags=0)
