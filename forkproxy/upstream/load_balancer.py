@@ -19,6 +19,10 @@ PANIC_THRESHOLD = 0.5
 """Below this share of healthy endpoints health is ignored (Envoy's default healthy_panic_threshold of 50 %)."""
 
 
+MAX_HEAD_START = 256
+"""How many turns of a weighted schedule a worker may be ahead when it starts."""
+
+
 def pick_none() -> None:
     """The picker of a cluster without endpoints."""
     return
@@ -70,21 +74,7 @@ def _random(endpoints: list[Endpoint]) -> Picker:
 
 
 def _weighted_round_robin(endpoints: list[Endpoint]) -> Picker:
-    """Earliest deadline first: each endpoint's next turn is 1/weight after its last; ties in the order of the list."""
-    queue = [(1.0 / endpoint.weight, order, endpoint) for order, endpoint in enumerate(endpoints)]
-    heapify(queue)
-    order = len(endpoints)
-
-    def pick() -> Endpoint:
-        nonlocal order
-        deadline, _, endpoint = queue[0]
-        order += 1
-        heapreplace(queue, (deadline + 1.0 / endpoint.weight, order, endpoint))
-        return endpoint
-
-    for _ in range(random.randrange(sum(endpoint.weight for endpoint in endpoints)) if endpoints else 0):
-        pick()
-    return pick
+    return _earliest_deadline(endpoints, lambda endpoint: 1.0 / endpoint.weight)
 
 
 def _least_request(endpoints: list[Endpoint], choice_count: int) -> Picker:
@@ -103,8 +93,13 @@ def _least_request(endpoints: list[Endpoint], choice_count: int) -> Picker:
 
 
 def _weighted_least_request(endpoints: list[Endpoint]) -> Picker:
-    """The weighted schedule, with weight / (active requests + 1) at each turn (Envoy: active_request_bias 1)."""
-    queue = [(1.0 / endpoint.weight, order, endpoint) for order, endpoint in enumerate(endpoints)]
+    # Weight / (active requests + 1) at each turn (Envoy: active_request_bias 1).
+    return _earliest_deadline(endpoints, lambda endpoint: (endpoint.stats.rq_active + 1.0) / endpoint.weight)
+
+
+def _earliest_deadline(endpoints: list[Endpoint], interval: Callable[[Endpoint], float]) -> Picker:
+    """Whose turn is due first; the next one comes ``interval(endpoint)`` later. Ties go by the order of the turns before."""
+    queue = [(interval(endpoint), order, endpoint) for order, endpoint in enumerate(endpoints)]
     heapify(queue)
     order = len(endpoints)
 
@@ -112,7 +107,10 @@ def _weighted_least_request(endpoints: list[Endpoint]) -> Picker:
         nonlocal order
         deadline, _, endpoint = queue[0]
         order += 1
-        heapreplace(queue, (deadline + (endpoint.stats.rq_active + 1.0) / endpoint.weight, order, endpoint))
+        heapreplace(queue, (deadline + interval(endpoint), order, endpoint))
         return endpoint
 
+    # Workers start at different places of the schedule; weights may be millions, so not just anywhere in it.
+    for _ in range(random.randrange(min(sum(endpoint.weight for endpoint in endpoints), MAX_HEAD_START))):
+        pick()
     return pick
