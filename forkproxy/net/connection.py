@@ -62,7 +62,9 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "_above_high_watermark",
+        "_close_timeout_s",
         "_detached",
+        "_lingering",
         "_mask",
         "_recv",
         "_send",
@@ -142,6 +144,8 @@ class Connection:
         self._sending = False  # already in loop.pending
         self._write_shut = False  # the peer has been sent our end of data
         self._above_high_watermark = False
+        self._close_timeout_s = 0.0
+        self._lingering = False  # closing, but not before the peer has ended too
         self._detached = True  # not known to the poller
         self._mask = 0
         self._recv: Callable[[int], bytes] = sock.recv
@@ -316,6 +320,8 @@ class Connection:
             self._drop_sent(sent)
             if not self._mask & WRITE:
                 self._set_mask(self._mask | WRITE)
+            if self.closing:
+                self._arm_close_timer(sent)
         if self._above_high_watermark and self.out_bytes <= self.high_watermark // 2:
             self._above_high_watermark = False
             self.on_below_low_watermark()
@@ -341,7 +347,7 @@ class Connection:
     def _flushed(self) -> None:
         # Everything written is with the kernel.
         if self.closing:
-            if self.close_timer is None or self.end_received:
+            if not self._lingering or self.end_received:
                 self._destroy(LOCAL_CLOSE)
             else:
                 self._shutdown_write()
@@ -369,23 +375,38 @@ class Connection:
         self.end_sent = True
         self._flush_soon()
 
-    def close(self) -> None:
-        """Send what was written, then close. What the peer still sends is not read."""
+    def close(self, timeout_s: float = 0.0) -> None:
+        """Send what was written, then close. What the peer still sends is not read.
+
+        A peer that takes nothing for ``timeout_s`` loses the rest; with 0 it may take for ever.
+        """
         if self.closing or self.closed:
             return
         self.closing = True
+        self._close_timeout_s = timeout_s
         self.pause_reading()
         self._flush_soon()
+
+    def _arm_close_timer(self, progress: int) -> None:
+        # Not all is sent. A peer that takes a little has the whole time again, as in Envoy ("delayed_close_timeout").
+        if self.close_timer is not None:
+            if progress:
+                self.close_timer.arm(self.loop.now + self._close_timeout_s)
+        elif self._close_timeout_s:
+            self.close_timer = self.loop.call_later(self._close_timeout_s, self._on_close_timeout)
 
     def close_lingering(self, timeout_s: float) -> None:
         """Send what was written and an end of data, throw away what comes, close at the peer's end or after ``timeout_s``.
 
         For a peer that is perhaps still sending: closing a socket with unread bytes makes the kernel send a reset, which can
-        overtake our last answer (RFC 9112 section 9.6).
+        overtake our last answer (RFC 9112 section 9.6). With a ``timeout_s`` of 0 it is a plain ``close``.
         """
+        if not timeout_s:
+            self.close()
         if self.closing or self.closed:
             return
-        self.closing = True
+        self.closing = self._lingering = True
+        self._close_timeout_s = timeout_s
         self.on_data = _ignore_data
         self.close_timer = self.loop.call_later(timeout_s, self._on_close_timeout)
         if not self.end_received:

@@ -307,7 +307,7 @@ class TlsConnection(Connection):
             self._flush_handshake()
 
     def _flushed(self) -> None:
-        ending = self.end_sent or (self.closing and self.close_timer is not None)
+        ending = self.end_sent or (self.closing and self._lingering)
         if ending and not self._notified:
             # Ends our direction (RFC 8446 section 6.1); the peer's goes on. What OpenSSL could read is empty here, so that it
             # meets no application data while it looks for the peer's answer.
