@@ -34,8 +34,10 @@ def held() -> set[tuple[str, str]]:
 def shared() -> Iterator[None]:
     """What is opened inside belongs to a fixture wider than one test."""
     before = held()
-    yield
-    _shared.update(held() - before)
+    try:
+        yield
+    finally:
+        _shared.update(held() - before)
 
 
 def leaked(before: set[tuple[str, str]]) -> list[str]:
