@@ -20,6 +20,7 @@ from forkproxy import __version__, log
 if TYPE_CHECKING:
     from forkproxy.config.build.bootstrap import BootstrapConfig
     from forkproxy.config.load import LoadResult
+    from forkproxy.config.problems import ConfigError
     from forkproxy.supervisor.options import Options
     from forkproxy.worker.control import Message
 
@@ -337,15 +338,17 @@ def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None]
     for flag, _kind in HARMLESS_FLAGS:
         if given[flag[2:].replace("-", "_")] is not None:
             log.get_logger("cli").warning("this flag of Envoy has no meaning here", flag=flag)
+    configuration = _Configuration(given, config_path)
     supervisor = Supervisor(
         _options(given, config_path),
-        load=lambda: _load(given, config_path),
+        load=configuration.load,
         build_generation=lambda bootstrap, registry, number: build_generation(
             bootstrap,
             registry,
             number=number,
             options={"file_flush_interval_s": given["file_flush_interval_msec"] / 1000.0},
         ),
+        explain=configuration.explain,
         on_ready=on_ready,
     )
     try:
@@ -431,24 +434,41 @@ _SHOWN_OPTIONS = (
 """What /server_info shows of the command line."""
 
 
-def _load(given: dict[str, Any], config_path: str) -> BootstrapConfig:
-    from dataclasses import replace
+class _Configuration:
+    """What a supervisor loads, at start and on every reload."""
 
-    from forkproxy.supervisor.reload import ConfigurationRefused
+    def __init__(self, given: dict[str, Any], path: str) -> None:
+        self._given = given
+        self._path = path
+        self._lines: tuple[str, ...] = ()
 
-    result = _read(config_path, given)
-    if result.bootstrap is None:
-        raise ConfigurationRefused(_problems_text(result, config_path, colour=_is_coloured(sys.stderr)))
-    for problem in result.warnings:
-        log.get_logger("config").warning(problem.text(config_path))
-    node = result.bootstrap.node
-    node = replace(
-        node,
-        id=given["service_node"] or node.id,
-        cluster=given["service_cluster"] or node.cluster,
-        zone=given["service_zone"] or node.zone,
-    )
-    return replace(result.bootstrap, node=node)
+    def load(self) -> BootstrapConfig:
+        """The file as it is now, with what the command line overrides. ConfigurationRefused when it cannot be used."""
+        from dataclasses import replace
+
+        from forkproxy.supervisor.reload import ConfigurationRefused
+
+        given = self._given
+        result = _read(self._path, given)
+        self._lines = result.lines
+        if result.bootstrap is None:
+            raise ConfigurationRefused(_problems_text(result, self._path, colour=_is_coloured(sys.stderr)))
+        for problem in result.warnings:
+            log.get_logger("config").warning(problem.text(self._path))
+        node = result.bootstrap.node
+        node = replace(
+            node,
+            id=given["service_node"] or node.id,
+            cluster=given["service_cluster"] or node.cluster,
+            zone=given["service_zone"] or node.zone,
+        )
+        return replace(result.bootstrap, node=node)
+
+    def explain(self, error: ConfigError) -> str:
+        """What only showed when a generation was built of the file last loaded."""
+        from forkproxy.config.problems import by_place, render_all
+
+        return render_all(by_place(error.problems), self._path, self._lines, colour=_is_coloured(sys.stderr))
 
 
 # -- checking
@@ -460,7 +480,11 @@ def _check_and_exit(given: dict[str, Any]) -> NoReturn:
 
 
 def _check(path: str, given: dict[str, Any], *, as_json: bool, strict: bool, quiet: bool) -> NoReturn:
+    from forkproxy.supervisor.trial import problems_of
+
     result = _read(path, given)
+    if result.bootstrap is not None:
+        result = result.with_problems(problems_of(result.bootstrap))
     if as_json:
         click.echo(json.dumps(result.as_json()))
     elif not quiet:
@@ -481,6 +505,10 @@ _VERDICTS = {
 def _read(path: str, given: dict[str, Any]) -> LoadResult:
     from forkproxy.config.load import load_file
 
+    # Where a configuration lies, its own filters may lie too (filters/factory.py): last, so that they hide no module of ours.
+    directory = str(Path(path).resolve().parent)
+    if directory not in sys.path:
+        sys.path.append(directory)
     return load_file(path, overlay_yaml=given["config_yaml"], allow_unsupported=given["allow_unsupported"])
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from forkproxy.config import semantics, tree
@@ -58,6 +59,17 @@ class LoadResult:
     def warnings(self) -> tuple[Problem, ...]:
         """The problems that do not stand in the way; ``check --strict`` fails on them."""
         return tuple(problem for problem in self.problems if problem.kind == "warning")
+
+    def with_problems(self, found: Sequence[Problem]) -> LoadResult:
+        """This result once a later step has found more, such as building what workers run. Nothing of it can be waived:
+        what could be left out was left out already."""
+        if not found:
+            return self
+        problems = tuple(by_place([*self.problems, *found]))
+        verdict = _verdict(problems)
+        return replace(
+            self, problems=problems, verdict=verdict, bootstrap=self.bootstrap if verdict == "runs" else None
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``forkproxy check --json`` prints."""
@@ -190,8 +202,7 @@ def _result(
 ) -> LoadResult:
     if allow_unsupported:
         problems = [_waived(problem) for problem in problems]
-    kinds = {problem.kind for problem in problems}
-    verdict: Verdict = "invalid" if "error" in kinds else "unsupported" if "unsupported" in kinds else "runs"
+    verdict = _verdict(problems)
     return LoadResult(
         filename=document.filename,
         verdict=verdict,
@@ -200,6 +211,11 @@ def _result(
         root=document.root,
         lines=tuple(document.lines),
     )
+
+
+def _verdict(problems: Iterable[Problem]) -> Verdict:
+    kinds = {problem.kind for problem in problems}
+    return "invalid" if "error" in kinds else "unsupported" if "unsupported" in kinds else "runs"
 
 
 def _waived(problem: Problem) -> Problem:

@@ -1,12 +1,16 @@
 """The one table that names all filters, and the only place that imports them: lazily, when a configuration names one.
 
 Envoy's filters are found by the type URL of their configuration (the configuration's builders have mapped Envoy's old and new
-names to it). A third party's class is named in the configuration as ``module:Class``.
+names to it). A third party's class is named in the configuration as ``module:Class``. Its module is imported in the
+supervisor, from where Python finds modules: what is installed beside forkproxy, ``PYTHONPATH``, and last the directory of the
+configuration file (``cli``), so that a service's filters lie in /etc/forkproxy beside its file. The working directory is not
+asked. A reload reads the file again, not the modules: new code needs a restart.
 """
 
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -46,8 +50,10 @@ def _load(spec: str, entry: FilterEntry, base: type[F]) -> type[F]:
             where.line,
             where.column,
             f'filter "{entry.name}" cannot be loaded: {error}',
-            "is it installed here?",
+            "is it installed here, on PYTHONPATH, or beside the configuration file?",
         ) from None
+    except Exception as error:
+        raise _bug(entry, "cannot be loaded", error) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(
             where.path,
@@ -59,12 +65,39 @@ def _load(spec: str, entry: FilterEntry, base: type[F]) -> type[F]:
     return found
 
 
+def _bug(entry: FilterEntry, what: str, error: Exception) -> ConfigError:
+    # The place in the file and the place in the code: there is no traceback at load.
+    frames = traceback.extract_tb(error.__traceback__)
+    hint = f"at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    reason = f"{type(error).__name__}: {error}".rstrip(": ")
+    where = entry.where
+    return ConfigError(where.path, where.line, where.column, f'filter "{entry.name}" {what}: {reason}', hint)
+
+
+def _make(cls: type[F], entry: FilterEntry, context: FilterContext) -> F:
+    if entry.type_url:
+        return cls.from_config(entry.config, context)
+    where = entry.where
+    try:
+        made = cls.from_config(entry.config, context)
+    except ConfigError as error:
+        if error.line:
+            raise
+        raise ConfigError(where.path, where.line, where.column, error.message, error.hint) from None
+    except Exception as error:
+        raise _bug(entry, "cannot be made of its configuration", error) from error
+    if not isinstance(made, cls):
+        message = f'filter "{entry.name}": from_config returned {type(made).__name__}, not a {cls.__name__}'
+        raise ConfigError(where.path, where.line, where.column, message)
+    return made
+
+
 def _build(entries: Sequence[FilterEntry], table: dict[str, str], base: type[F], context: FilterContext) -> list[F]:
     filters: list[F] = []
     for entry in entries:
         cls = _load(table[entry.type_url] if entry.type_url else entry.name, entry, base)
         context.where = entry.where
-        filters.append(cls.from_config(entry.config, context))
+        filters.append(_make(cls, entry, context))
     return filters
 
 

@@ -2,7 +2,8 @@
 
 A filter object is made once per configuration entry and worker and shared by all its connections; what belongs to one
 connection lives in ``connection.filter_state[self]``. Hooks are plain calls and never block. A chain is compiled from the
-hooks that a subclass really overrides: what nobody overrides is not called.
+hooks that a subclass really overrides: what nobody overrides is not called. An exception in a hook is reported with the
+filter's name and ends that one connection.
 """
 
 from __future__ import annotations
@@ -124,12 +125,14 @@ def check_direction(filter_class: type[NetworkFilter]) -> str:
 class NetworkFilterChain:
     """The compiled chain of one filter chain entry. ``attach`` wires a new connection to it."""
 
-    __slots__ = ("_closers", "_only_reader", "_writes", "filters")
+    __slots__ = ("_closers", "_only_reader", "_report", "_writes", "filters")
 
-    def __init__(self, filters: Sequence[NetworkFilter]) -> None:
+    def __init__(self, filters: Sequence[NetworkFilter], report: ReportException | None = None) -> None:
+        """``report`` is told of exceptions in hooks; without it they leave the callback that met them."""
         self.filters = tuple(filters)
+        self._report = report
         self._writes = tuple(f for f in reversed(filters) if overrides(f, NetworkFilter, "on_write"))
-        self._closers = tuple(f.on_close for f in filters if overrides(f, NetworkFilter, "on_close"))
+        self._closers = tuple(f for f in filters if overrides(f, NetworkFilter, "on_close"))
         only = self.filters[0] if len(self.filters) == 1 else None
         self._only_reader = only if only is not None and overrides(only, NetworkFilter, "reader") else None
 
@@ -157,19 +160,43 @@ class NetworkFilterChain:
                 return
         pipeline = ReadPipeline(self.filters, connection)
         connection.filter_state[READ] = pipeline
+        connection.filter_state[_REPORT] = self._report
         pipeline.start()
+
+
+ReportException = Callable[[str, Exception], None]
+"""(the filter's class name, what it raised)."""
+_REPORT: Final = "report"
+
+
+def _fail(connection: Connection, filter_object: NetworkFilter, error: Exception) -> None:
+    """A hook raised: nobody knows what state that connection is in."""
+    _tell(connection, filter_object, error)
+    connection.abort()
+
+
+def _tell(connection: Connection, filter_object: NetworkFilter, error: Exception) -> None:
+    report: ReportException | None = (connection.filter_state or {}).get(_REPORT)
+    if report is None:
+        raise error
+    report(type(filter_object).__qualname__, error)
 
 
 class _Closer:
     __slots__ = ("_closers", "_connection")
 
-    def __init__(self, closers: tuple[Callable[[Connection, str], None], ...], connection: Connection) -> None:
+    def __init__(self, closers: tuple[NetworkFilter, ...], connection: Connection) -> None:
         self._closers = closers
         self._connection = connection
 
     def __call__(self, reason: str) -> None:
-        for on_close in self._closers:
-            on_close(self._connection, reason)
+        connection = self._connection
+        for filter_object in self._closers:
+            # The others must hear of it: what they hold for this connection is released there.
+            try:
+                filter_object.on_close(connection, reason)
+            except Exception as error:
+                _tell(connection, filter_object, error)
 
 
 class ReadPipeline:
@@ -213,7 +240,13 @@ class ReadPipeline:
         connection = self._connection
         for index in range(first, len(self._filters)):
             self._started = index + 1
-            if self._filters[index].on_new_connection(connection) is STOP_ITERATION and not connection.closed:
+            filter_object = self._filters[index]
+            try:
+                result = filter_object.on_new_connection(connection)
+            except Exception as error:
+                _fail(connection, filter_object, error)
+                return False
+            if result is STOP_ITERATION and not connection.closed:
                 self._stopped_at = index
                 return False
             if connection.closed:
@@ -263,7 +296,11 @@ class ReadPipeline:
             hook = self._hooks[index]
             if hook is None:
                 continue
-            result = hook(connection, data, end_stream)
+            try:
+                result = hook(connection, data, end_stream)
+            except Exception as error:
+                _fail(connection, self._filters[index], error)
+                return
             if connection.closed:
                 return
             if result is None:
@@ -339,7 +376,11 @@ class _WriteFilters(Connection):
     def write_from(self, first: int, data: bytes, end_stream: bool) -> None:
         """Run the write filters from the ``first`` on. The end of data passes even where a filter keeps the data."""
         for filter_object in self.write_filters[first:]:
-            result = filter_object.on_write(self, data, end_stream)
+            try:
+                result = filter_object.on_write(self, data, end_stream)
+            except Exception as error:
+                _fail(self, filter_object, error)
+                return
             if self.closed:
                 return
             if isinstance(result, bytes):

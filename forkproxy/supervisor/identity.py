@@ -6,7 +6,23 @@ import grp
 import os
 import pwd
 
+from forkproxy.config.build.bootstrap import BootstrapConfig
+from forkproxy.config.problems import ConfigError
 from forkproxy.worker.after_fork import Identity
+
+
+def identity_for(bootstrap: BootstrapConfig) -> Identity | None:
+    """Who the workers of this configuration are to be; None: who the supervisor is, which only root can change.
+
+    ConfigError when there is no such user.
+    """
+    user = bootstrap.forkproxy.user
+    if not user or os.geteuid() != 0:
+        return None
+    try:
+        return identity_of(user)
+    except ValueError as error:
+        raise ConfigError("forkproxy.user", 0, 0, str(error)) from None
 
 
 def identity_of(text: str) -> Identity:

@@ -33,7 +33,7 @@ from forkproxy.supervisor.admin_log import AdminLog
 from forkproxy.supervisor.control_socket import ControlSocket, Reply
 from forkproxy.supervisor.figures import OwnFigures
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
-from forkproxy.supervisor.identity import identity_of
+from forkproxy.supervisor.identity import identity_for
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
 from forkproxy.supervisor.pid_file import AlreadyRunning, PidFile, control_socket_of
@@ -51,7 +51,6 @@ from forkproxy.supervisor.slot_sockets import SlotSockets
 from forkproxy.supervisor.systemd import Notifier
 from forkproxy.upstream.dns import targets_of
 from forkproxy.worker import after_fork
-from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.control import Channel, Message
 from forkproxy.worker.worker import EXIT_CANNOT_BIND, EXIT_CANNOT_BUILD, WorkerStart, run_worker
 
@@ -85,7 +84,8 @@ class Supervisor:
     """One per program.
 
     ``load()`` reads and validates the configuration, or raises ConfigurationRefused. ``build_generation`` makes of it what
-    workers run. ``on_ready()`` is called once, when all workers of the first generation serve.
+    workers run, or raises ConfigError, of which ``explain`` makes what the operator reads. ``on_ready()`` is called once,
+    when all workers of the first generation serve.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Supervisor:
         *,
         load: Callable[[], BootstrapConfig],
         build_generation: BuildGeneration,
+        explain: Callable[[ConfigError], str] = str,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         self.options = options
@@ -113,6 +114,7 @@ class Supervisor:
         self._admin = AdminService(self.loop, self._context)
         self._load = load
         self._build_generation = build_generation
+        self._explain = explain
         self._on_ready = on_ready
         self._signals = SignalPipe()
         self._notifier = Notifier()
@@ -407,10 +409,13 @@ class Supervisor:
         try:
             generation = self._build_generation(bootstrap, self.registry, number)
             bindings = listening.plan(generation.listen_addresses)
-            identity = _identity_of(bootstrap)
+            identity = identity_for(bootstrap)
         except ConfigError as error:
             self.registry.abandon_generation()
-            raise ConfigurationRefused("\n".join(p.text(self.options.config_path) for p in error.problems)) from None
+            raise ConfigurationRefused(self._explain(error)) from None
+        if bootstrap.forkproxy.user and identity is None:
+            user = bootstrap.forkproxy.user
+            _log.warning("the workers run as this user: only root can run them as another", user=user)
         self._generations = number
         run = GenerationRun(
             number, bootstrap, generation, bindings, identity, dns_targets=targets_of(bootstrap.clusters)
@@ -538,6 +543,7 @@ class Supervisor:
             self._exit_code = 0
 
     def _spawn(self, slot: Slot, run: GenerationRun) -> WorkerHandle:
+        run.generation.prepare_slot(slot.number)
         ours, theirs = socket.socketpair()
         slab = Slab.create(self.registry.cells)
         start = WorkerStart(
@@ -749,19 +755,6 @@ def _ranges(numbers: list[int]) -> str:
         else:
             parts.append([number])
     return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
-
-
-def _identity_of(bootstrap: BootstrapConfig) -> Identity | None:
-    user = bootstrap.forkproxy.user
-    if not user:
-        return None
-    if os.geteuid() != 0:
-        _log.warning("the workers run as this user: only root can run them as another", user=user)
-        return None
-    try:
-        return identity_of(user)
-    except ValueError as error:
-        raise ConfigError("forkproxy.user", 0, 0, str(error)) from None
 
 
 def _exit_of(error: CannotBind) -> int:

@@ -7,7 +7,6 @@ worker is forked; ``Generation.start`` runs in each worker. A worker's whole vie
 from __future__ import annotations
 
 import socket
-import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -21,6 +20,7 @@ from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.config.build.listener import FilterChain, FilterChainMatch, ListenerConfig
+from forkproxy.config.problems import ConfigError, Problem
 from forkproxy.filters import factory
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.filters.network.http_connection_manager import HttpConnectionManagerFilter
@@ -32,6 +32,7 @@ from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import ClusterStats, EndpointStats, ListenerStats, ListenerWorkerStats, TlsStats
 from forkproxy.upstream.cluster import Cluster, Transport, static_endpoints
 from forkproxy.worker.failure_log import FailureLog
+from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.listener import ChainMatch, Listener, LiveFilterChain, MakeConnection
 
 DNS_ENDPOINT_SLOTS = 64
@@ -47,11 +48,14 @@ _ANY = FilterChainMatch()
 class Generation:
     """What one worker runs. Everything before ``start`` happens in the supervisor."""
 
-    def __init__(self, number: int, clusters: dict[str, Cluster], listeners: list[Listener], sinks: Sinks) -> None:
+    def __init__(
+        self, number: int, clusters: dict[str, Cluster], listeners: list[Listener], sinks: Sinks, built: _Building
+    ) -> None:
         self.number = number
         self.clusters = clusters
         self.listeners = listeners
-        self._filters: list[NetworkFilter] = []
+        self._built = built
+        self._filters = built.filters
         self._sinks = sinks
         self._loop: Loop | None = None
         self._failures = FailureLog()
@@ -74,6 +78,10 @@ class Generation:
         live = self.clusters.get(cluster)
         if live is not None:
             live.set_resolved(endpoints)
+
+    def prepare_slot(self, slot: int) -> None:
+        """A worker of this number is about to be forked: lay out what is counted per worker."""
+        self._built.prepare_slot(slot)
 
     # -- the worker's life
 
@@ -122,7 +130,10 @@ class Generation:
         for listener in self.listeners:
             listener.stop_accepting()
         for network_filter in self._filters:
-            network_filter.stop()
+            try:
+                network_filter.stop()
+            except Exception as error:
+                self._built.failures.on_stop(type(network_filter).__qualname__, error)
         self._close_idle()
 
     def _close_idle(self) -> None:
@@ -148,10 +159,6 @@ class Generation:
         """Write out what the access logs hold."""
         self._sinks.flush()
 
-    def add_filters(self, filters: Sequence[NetworkFilter]) -> None:
-        """Filters to start and stop with this generation."""
-        self._filters.extend(filters)
-
 
 def build_generation(
     bootstrap: BootstrapConfig,
@@ -160,22 +167,21 @@ def build_generation(
     number: int,
     options: Mapping[str, object] | None = None,
 ) -> Generation:
-    """Make a configuration live, short of opening anything. ConfigError when a filter, a format or a certificate is wrong.
+    """Make a configuration live, short of opening anything.
+
+    ConfigError when a filter, a format or a certificate is wrong: with one problem for each cluster and filter chain in which
+    something is.
 
     ``options``: ``file_flush_interval_s``, how long access logs may hold lines back.
     """
     flush_s = (options or {}).get("file_flush_interval_s")
     sinks = Sinks(flush_interval_s=float(flush_s)) if isinstance(flush_s, int | float) else Sinks()
-    clusters = {config.name: _build_cluster(config, registry) for config in bootstrap.clusters}
-    filters: list[NetworkFilter] = []
-    local_ip = local_address()
-    listeners = [
-        _build_listener(config, bootstrap, registry, clusters, sinks, filters, local_ip)
-        for config in bootstrap.listeners
-    ]
-    generation = Generation(number, clusters, listeners, sinks)
-    generation.add_filters(filters)
-    return generation
+    building = _Building(bootstrap, registry, sinks, FilterFailures(registry.counter("forkproxy.filter_exception")))
+    building.clusters.update({config.name: building.cluster(config) for config in bootstrap.clusters})
+    listeners = [building.listener(config) for config in bootstrap.listeners]
+    if building.problems:
+        raise ConfigError.of(building.problems)
+    return Generation(number, building.clusters, listeners, sinks, building)
 
 
 def local_address() -> str:
@@ -187,15 +193,94 @@ def local_address() -> str:
     return ""
 
 
-def _build_cluster(config: ClusterConfig, registry: Registry) -> Cluster:
-    stats = registry.group(ClusterStats, f"cluster.{config.stat_name}")
-    if config.type == "STATIC":
-        names = [str(endpoint.address) for locality in config.localities for endpoint in locality.endpoints]
-        assert len(names) == len(static_endpoints(config))
-    else:
-        names = [f"slot_{slot}" for slot in range(DNS_ENDPOINT_SLOTS)]
-    groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
-    return Cluster(config, stats, groups, _upstream_transport(config, registry))
+class _Building:
+    """A generation under construction. ``problems`` collects what is wrong; the parts that are not are built all the same."""
+
+    def __init__(self, bootstrap: BootstrapConfig, registry: Registry, sinks: Sinks, failures: FilterFailures) -> None:
+        self.bootstrap = bootstrap
+        self.registry = registry
+        self.sinks = sinks
+        self.failures = failures
+        self.local_ip = local_address()
+        self.clusters: dict[str, Cluster] = {}
+        self.filters: list[NetworkFilter] = []
+        self.problems: list[Problem] = []
+        self.worker_stats: dict[str, dict[int, ListenerWorkerStats]] = {}
+        """By the listener's prefix, then by slot."""
+
+    def cluster(self, config: ClusterConfig) -> Cluster:
+        registry = self.registry
+        stats = registry.group(ClusterStats, f"cluster.{config.stat_name}")
+        if config.type == "STATIC":
+            names = [str(endpoint.address) for locality in config.localities for endpoint in locality.endpoints]
+            assert len(names) == len(static_endpoints(config))
+        else:
+            names = [f"slot_{slot}" for slot in range(DNS_ENDPOINT_SLOTS)]
+        groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
+        transport: Transport = Connection
+        try:
+            transport = _upstream_transport(config, registry)
+        except ConfigError as error:
+            # Listeners that use the cluster are looked at all the same, and do not miss it.
+            self.problems += error.problems
+        return Cluster(config, stats, groups, transport)
+
+    def listener(self, config: ListenerConfig) -> Listener:
+        prefix = f"listener.{config.stat_prefix}"
+        all_chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain else [])]
+        has_tls = any(chain.tls for chain in all_chains)
+        tls_stats = self.registry.group(TlsStats, f"{prefix}.ssl") if has_tls else None
+        chains: list[LiveFilterChain] = []
+        default: LiveFilterChain | None = None
+        for chain in all_chains:
+            try:
+                live = self._chain(config, chain, tls_stats)
+            except ConfigError as error:
+                self.problems += error.problems
+                continue
+            if chain is config.default_filter_chain:
+                default = live
+            else:
+                chains.append(live)
+        worker_stats = self.worker_stats.setdefault(prefix, {})
+        return Listener(config, chains, default, self.registry.group(ListenerStats, prefix), worker_stats.get)
+
+    def _chain(self, config: ListenerConfig, chain: FilterChain, tls_stats: TlsStats | None) -> LiveFilterChain:
+        static = {"FILTER_CHAIN_NAME": chain.name, "LISTENER_NAME": config.name}
+        context = FilterContext(
+            registry=self.registry,
+            cluster=self.clusters.get,
+            access_logs=partial(self._access_logs, static),
+            listener_name=config.name,
+            listener_stat_prefix=config.stat_prefix,
+            node=self.bootstrap.node,
+            stat_prefix=f"listener.{config.stat_prefix}",
+            where=chain.where,
+            report_exception=self.failures.in_stream,
+            tls=chain.tls is not None,
+            local_ip=self.local_ip,
+        )
+        filters = factory.network_filters(chain.filters, context)
+        self.filters += filters
+        network_chain = NetworkFilterChain(filters, self.failures.in_connection)
+        transport = _downstream_transport(chain, tls_stats, network_chain.has_write_filters)
+        return LiveFilterChain(ChainMatch(chain.match) if chain.match != _ANY else None, network_chain, transport)
+
+    def _access_logs(self, static: dict[str, str], configs: Sequence[AccessLogConfig]) -> list[AccessLog]:
+        return [
+            AccessLog(
+                config,
+                self.sinks.get(config.path, config.where),
+                compile_header_matcher=compile_header_matcher,
+                static=static,
+            )
+            for config in configs
+        ]
+
+    def prepare_slot(self, slot: int) -> None:
+        for prefix, by_slot in self.worker_stats.items():
+            if slot not in by_slot:
+                by_slot[slot] = self.registry.group(ListenerWorkerStats, f"{prefix}.worker_{slot}")
 
 
 def _upstream_transport(config: ClusterConfig, registry: Registry) -> Transport:
@@ -206,76 +291,9 @@ def _upstream_transport(config: ClusterConfig, registry: Registry) -> Transport:
     return upstream_transport(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
 
 
-def _build_listener(
-    config: ListenerConfig,
-    bootstrap: BootstrapConfig,
-    registry: Registry,
-    clusters: dict[str, Cluster],
-    sinks: Sinks,
-    filters: list[NetworkFilter],
-    local_ip: str,
-) -> Listener:
-    def access_logs(static: dict[str, str], configs: Sequence[AccessLogConfig]) -> list[AccessLog]:
-        return [
-            AccessLog(
-                log_config,
-                sinks.get(log_config.path, log_config.where),
-                compile_header_matcher=compile_header_matcher,
-                static=static,
-            )
-            for log_config in configs
-        ]
-
-    def live(chain: FilterChain) -> LiveFilterChain:
-        static = {"FILTER_CHAIN_NAME": chain.name, "LISTENER_NAME": config.name}
-        context = FilterContext(
-            registry=registry,
-            cluster=clusters.get,
-            access_logs=partial(access_logs, static),
-            listener_name=config.name,
-            listener_stat_prefix=config.stat_prefix,
-            node=bootstrap.node,
-            stat_prefix=f"listener.{config.stat_prefix}",
-            where=chain.where,
-            report_exception=report_filter_exception,
-            tls=chain.tls is not None,
-            local_ip=local_ip,
-        )
-        chain_filters = factory.network_filters(chain.filters, context)
-        filters.extend(chain_filters)
-        network_chain = NetworkFilterChain(chain_filters)
-        match = ChainMatch(chain.match) if chain.match != _ANY else None
-        return LiveFilterChain(
-            match, network_chain, _downstream_transport(chain, tls_stats, network_chain.has_write_filters)
-        )
-
-    all_chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain else [])]
-    tls_stats = (
-        registry.group(TlsStats, f"listener.{config.stat_prefix}.ssl")
-        if any(chain.tls for chain in all_chains)
-        else None
-    )
-    chains = [live(chain) for chain in config.filter_chains]
-    default = live(config.default_filter_chain) if config.default_filter_chain is not None else None
-    prefix = f"listener.{config.stat_prefix}"
-    worker_groups: dict[int, ListenerWorkerStats] = {}
-
-    def worker_stats(slot: int) -> ListenerWorkerStats | None:
-        return worker_groups.get(slot)
-
-    return Listener(config, chains, default, registry.group(ListenerStats, prefix), worker_stats)
-
-
 def _downstream_transport(chain: FilterChain, stats: TlsStats | None, write_filters: bool) -> MakeConnection:
     if chain.tls is None:
         return WriteFilteredConnection if write_filters else Connection
     from forkproxy.net.tls_context import downstream_transport
 
     return downstream_transport(chain.tls, stats, write_filters=write_filters)
-
-
-def report_filter_exception(filter_name: str, error: Exception) -> None:
-    """A filter raised: its stream got 500 and the worker goes on; the traceback is for its author."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    _log.exception("a filter raised an exception: its stream ends with 500", error, filter=filter_name, place=place)

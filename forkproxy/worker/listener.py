@@ -184,7 +184,12 @@ class Listener:
         if self._worker_stats is not None:
             self._worker_stats.downstream_cx_total += 1
             self._worker_stats.downstream_cx_active += 1
-        live.chain.attach(connection)
+        try:
+            live.chain.attach(connection)
+        except Exception:
+            self.on_connection_closed(connection, self._loop.now)
+            connection.abort()
+            raise
         on_close = _OnClose(self, connection, self._loop.now, connection.on_close)
         if connection.closed:
             on_close.tell()

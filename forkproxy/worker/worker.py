@@ -55,6 +55,9 @@ class RunnableGeneration(Protocol):
     def requests(self) -> int:
         """Requests so far."""
 
+    def prepare_slot(self, slot: int) -> None:
+        """In the supervisor: a worker of this number is about to be forked."""
+
     def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]], slot: int) -> None:
         """Serve ``sockets``, by listener name and address index. ConfigError or OSError when it cannot."""
 

@@ -62,6 +62,9 @@ class EchoGeneration:
     def connections(self):
         return len(self.open)
 
+    def prepare_slot(self, slot):
+        pass
+
     def start(self, loop, sockets, slot):
         fault = self.settings.get("fault")
         if fault == "start":

@@ -71,7 +71,10 @@ class HttpConnectionManagerFilter(NetworkFilter):
         """Answer with ``connection: close`` from now on."""
         self.manager.drain()
         for http_filter in self.manager.chain.filters:
-            http_filter.stop()
+            try:
+                http_filter.stop()
+            except Exception as error:
+                self.manager.on_filter_exception(type(http_filter).__qualname__, error)
 
     def reader(self, connection: Connection) -> Callable[[bytes], None]:
         """An HttpConnection reads the connection."""
