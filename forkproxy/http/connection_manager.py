@@ -275,8 +275,8 @@ class _Queued:
     """A pipelined request that waits for its turn."""
 
     __slots__ = (
-        *("body", "close_after", "complete", "end_stream", "error", "flags", "http_10", "stream", "trailers"),
-        *("upgrade",),
+        *("body", "close_after", "complete", "end_stream", "error", "expects_continue", "flags", "http_10", "stream"),
+        *("trailers", "upgrade"),
     )
 
     def __init__(
@@ -296,6 +296,7 @@ class _Queued:
         self.upgrade = upgrade
         self.body: list[bytes] = []
         self.complete = end_stream
+        self.expects_continue = False
         self.trailers: Headers | None = None
         self.error: CodecError | None = None
 
@@ -306,7 +307,7 @@ class HttpConnection:
     __slots__ = (
         *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_message_start", "_queue_paused"),
         *("_speaks_http1", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
-        *("manager", "queue", "requests", "started", "stream"),
+        *("_full", "manager", "queue", "requests", "started", "stream"),
     )
 
     def __init__(self, manager: ConnectionManager, connection: Connection) -> None:
@@ -324,6 +325,7 @@ class HttpConnection:
         self._message_start = 0.0
         self.queue: list[_Queued] = []
         self._queue_paused = False
+        self._full = False
         self._speaks_http1 = False
         self._advancing = False
         self._chunked = False
@@ -391,7 +393,7 @@ class HttpConnection:
         stream = Stream(
             self, codec.method, codec.path, codec.authority, codec.headers, _HTTP_11_TEXT, self._message_start
         )
-        if self.stream is not None or self.queue:
+        if self.stream is not None or self.queue or self._full:
             self._enqueue(stream, end_stream)
         elif codec.plain:
             self.http_10 = False
@@ -413,7 +415,7 @@ class HttpConnection:
         if codec.dropped_underscores:
             self.manager.http1_stats.dropped_headers_with_underscores += codec.dropped_underscores
             codec.dropped_underscores = 0
-        if codec.expect_continue and not end_stream:
+        if codec.expect_continue and not end_stream and not codec.http_10:
             self._expect_continue(stream)
 
     def _enqueue(self, stream: Stream, end_stream: bool) -> None:
@@ -424,6 +426,7 @@ class HttpConnection:
         close_after = self.close_after
         self._note_head(stream, True)
         queue.append(_Queued(stream, end_stream, self.codec.flags, self.codec.upgrade, self.close_after, self.http_10))
+        queue[-1].expects_continue = self.codec.expect_continue and not self.http_10
         self.close_after = close_after
         self.http_10 = self.stream is not None and self.stream.protocol == b"HTTP/1.0"
         if not self._queue_paused:
@@ -828,6 +831,8 @@ class HttpConnection:
         stats.downstream_rq_rx_reset += 1
         self.close_after = True
         self._end_stream(stream)
+        if self.http_10 and not self._chunked and get_header(stream.response_headers or [], b"content-length") is None:
+            self.connection.reset()  # nothing but the end of the connection says that this message is complete
 
     def response_too_large(self, stream: Stream) -> None:
         """A filter holds more of the response than the buffer limit allows."""
@@ -867,7 +872,7 @@ class HttpConnection:
         if self.close_after:
             self._drop_queue()
             if stream.request_ended and self.codec.fresh:
-                connection.close()
+                connection.close(manager.settings.delayed_close_timeout_s)
             else:
                 # Bytes may still be under way: a plain close could make the kernel reset what we have just sent.
                 connection.close_lingering(manager.settings.delayed_close_timeout_s)
@@ -887,7 +892,8 @@ class HttpConnection:
         if self._advancing:
             return
         self._advancing = True
-        while self.queue and self.stream is None and not self.connection.closing and not self.connection.closed:
+        connection = self.connection
+        while self.queue and self.stream is None and not (self._full or connection.closing or connection.closed):
             queued = self.queue.pop(0)
             stream = queued.stream
             stream.last_activity = self.loop.now
@@ -897,6 +903,8 @@ class HttpConnection:
                 break
             self.close_after = queued.close_after
             self.http_10 = queued.http_10
+            if queued.expects_continue and not queued.body and not queued.complete:
+                self._expect_continue(stream)
             self._begin_stream(stream, queued.end_stream, queued.flags, queued.upgrade, False)
             if not queued.end_stream:
                 for data in queued.body:
@@ -909,8 +917,8 @@ class HttpConnection:
         self._advancing = False
         if not self.queue and self._queue_paused:
             self._queue_paused = False
-            if not self.connection.closed:
-                self.connection.resume_reading()
+            if not connection.closing and not connection.closed:
+                connection.resume_reading()
 
     def _drop_queue(self) -> None:
         if self.queue:
@@ -919,13 +927,17 @@ class HttpConnection:
     # -- flow control
 
     def _on_above_high_watermark(self) -> None:
+        self._full = True  # pipelined requests wait until their answers would be read
         stream = self.stream
         self.manager.stats.downstream_flow_control_paused_reading_total += 1
         if stream is not None and stream.upstream is not None:
             stream.upstream.pause()
 
     def _on_below_low_watermark(self) -> None:
+        self._full = False
         stream = self.stream
+        if stream is None and self.queue:
+            self.loop.call_soon(self._advance)
         self.manager.stats.downstream_flow_control_resumed_reading_total += 1
         if stream is not None and stream.upstream is not None:
             stream.upstream.resume()
@@ -954,7 +966,7 @@ class HttpConnection:
             again = self.idle_since + settings.idle_timeout_s
             if now >= again:
                 manager.stats.downstream_cx_idle_timeout += 1
-                connection.close()
+                connection.close(settings.delayed_close_timeout_s)
                 return
         if connection.closing or connection.closed:
             return
@@ -962,7 +974,7 @@ class HttpConnection:
         if now >= limit and not self.close_after:
             manager.stats.downstream_cx_max_duration_reached += 1
             if stream is None:
-                connection.close()
+                connection.close(settings.delayed_close_timeout_s)
                 return
             self.close_after = True
             limit = NEVER
@@ -1022,7 +1034,7 @@ class HttpConnection:
     def close_if_idle_since(self, before: float) -> None:
         """Close when no request has been under way since ``before`` (on the loop's clock)."""
         if self.stream is None and not self.queue and self.codec.fresh and self.idle_since <= before:
-            self.connection.close()
+            self.connection.close(self.manager.settings.delayed_close_timeout_s)
 
     def _left_inside_a_head(self) -> None:
         stats = self.manager.stats

@@ -292,6 +292,8 @@ class Connection:
         if self.closed:
             return
         if self._mask & WRITE and (self.out_bytes or not self.closing):
+            if self.closing:
+                self._arm_close_timer(0)
             return  # connecting, or waiting for the kernel's buffer: _connected or _on_writable goes on
         self._flush()
 

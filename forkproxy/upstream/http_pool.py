@@ -150,6 +150,8 @@ class Http1Client:
         if codec.unsolicited:
             pool.cluster.stats.upstream_cx_protocol_error += 1
             self.connection.abort(LOCAL_CLOSE)
+        elif self.connection.out_bytes:
+            self.connection.abort()  # it has answered without reading the request, and may never read it
         elif codec.reusable and self.request_sent and not pool.draining:
             pool.release(self)
         else:
@@ -213,15 +215,16 @@ class Http1Client:
         pool = self.pool
         failure = ""
         if request is not None:
-            if codec.finish():  # the close is how this response ends
+            # First, because the end of an early response cancels the request.
+            self.request = None
+            pool.on_request_end(self)
+            if reason == REMOTE_CLOSE and codec.finish():  # the close is how this response ends
                 request = None
             else:
                 # Between head and body, or inside either, the message was cut: that is the peer breaking the protocol.
                 failure = RESET_CONNECTION_TERMINATION if codec.between_messages else RESET_PROTOCOL_ERROR
                 if failure is RESET_PROTOCOL_ERROR:
                     pool.cluster.stats.upstream_cx_protocol_error += 1
-            self.request = None
-            pool.on_request_end(self)
         codec.sink = self
         codec.close()
         pool.on_client_closed(self, reason)
