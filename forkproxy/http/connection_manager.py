@@ -837,10 +837,6 @@ class HttpConnection:
     def response_too_large(self, stream: Stream) -> None:
         """A filter holds more of the response than the buffer limit allows."""
         self.manager.stats.rs_too_large += 1
-        stream.encode_held = None
-        if self.connection.bytes_sent or stream.response_ended:
-            pass
-        stream.response_started = False
         stream.send_local_reply(500, b"Internal Server Error", details="response_payload_too_large")
 
     def reset_upstream(self, stream: Stream) -> None:
@@ -999,10 +995,11 @@ class HttpConnection:
     def _check_stream(self, stream: Stream, now: float) -> float:
         settings = self.manager.settings
         stats = self.manager.stats
-        if now >= stream.response_deadline and stream.upstream is not None:
+        if now >= stream.response_deadline:
             stream.response_deadline = NEVER
-            stream.upstream.on_response_timeout()
-            return now
+            if stream.upstream is not None:  # else the whole response is here, and a filter holds it
+                stream.upstream.on_response_timeout()
+                return now
         again = stream.response_deadline
         if not stream.request_ended and settings.request_timeout_s != NEVER:
             deadline = stream.start + settings.request_timeout_s

@@ -168,7 +168,7 @@ class Stream:
         self.ended = False
         """Nothing more happens to this stream."""
         self.failed = False
-        """A filter raised: its answer passes no filter, which might raise again."""
+        """The answer passes no filter: one has raised, or holds the answer that this one replaces."""
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for a slot that was never set.
@@ -280,7 +280,7 @@ class Stream:
         """A piece of the response body."""
         if self.ended:
             return
-        if self.encode_held is None and not self.http.chain.encode_data:
+        if self.failed or (self.encode_held is None and not self.http.chain.encode_data):
             self.http.encode_data(self, data, end_stream)
         else:
             self._run_data(ENCODING, -(1 << 30), data, end_stream)
@@ -320,6 +320,8 @@ class Stream:
                 if self.ended or (not direction and self.response_started and self.upstream is None):
                     return False
         except Exception as error:
+            if direction:
+                self.response_started = False  # nothing has left
             self.fail(hook, error)
             return False
         if direction:
@@ -366,22 +368,36 @@ class Stream:
     def _run_trailers(self, direction: int, after: int, trailers: Headers) -> None:
         chain = self.http.chain
         held = self.encode_held if direction else self.decode_held
-        if held is not None:
-            held.trailers = trailers
-            held.end_stream = True
-            return
         hook: object = None
         try:
             for position, hook in chain.encode_trailers if direction else chain.decode_trailers:
-                if position > after and hook(self, trailers) is not None:
-                    held = self._hold(direction, position, False)
+                if position <= after:
+                    continue
+                if held is not None and position > held.position:
+                    break
+                result = hook(self, trailers)
+                if self.ended:
+                    return
+                if result is not None:
+                    if held is None:
+                        held = self._hold(direction, position, False)
+                    break
+                if held is not None and position == held.position:
+                    # The holder lets go, as with data.
                     held.trailers = trailers
                     held.end_stream = True
+                    if direction:
+                        self.continue_encoding()
+                    else:
+                        self.continue_decoding()
                     return
         except Exception as error:
             self.fail(hook, error)
             return
-        if direction:
+        if held is not None:
+            held.trailers = trailers
+            held.end_stream = True
+        elif direction:
             self.http.encode_trailers(self, trailers)
 
     def _hold(self, direction: int, position: int, headers_due: bool) -> Held:
@@ -402,6 +418,7 @@ class Stream:
             if direction:
                 self.http.response_too_large(self)
             else:
+                self.http.manager.stats.downstream_rq_too_large += 1
                 self.send_local_reply(413, b"Payload Too Large", details="request_payload_too_large")
 
     def _continue(self, direction: int, held: Held) -> None:
@@ -409,12 +426,9 @@ class Stream:
         last = held.end_stream and not data and held.trailers is None
         if held.headers_due and not self._run_headers(direction, held.position, last):
             again = self.encode_held if direction else self.decode_held
-            if again is not None:
-                again.buffer = held.buffer
-                again.buffered_bytes = held.buffered_bytes
-                again.trailers = held.trailers
-                again.end_stream = held.end_stream
-            return
+            if again is None or last:
+                return
+            # Held again: the filters up to that one are shown what was held here.
         if data or (held.end_stream and not held.headers_due and held.trailers is None):
             self._run_data(direction, held.position, data, held.end_stream and held.trailers is None)
         if held.trailers is not None and not self.ended:
@@ -444,8 +458,14 @@ class Stream:
         self.response_flags |= flags
         self.http.reset_upstream(self)
         if self.response_started:
-            self.http.break_off(self)
-            return
+            held = self.encode_held
+            if held is None or not held.headers_due:
+                self.http.break_off(self)
+                return
+            # A filter holds the head, so nothing has left: this answer takes its place. Filters might hold it again.
+            self.response_started = False
+            self.encode_held = None
+            self.failed = True
         self.decode_held = None
         if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
             self._send_grpc_reply(status, body)
@@ -483,6 +503,5 @@ class Stream:
     def fail(self, hook: object, error: Exception) -> None:
         """A filter raised: this stream ends with 500, everything else goes on (ARCHITECTURE.md, "Errors")."""
         self.http.manager.on_filter_exception(self.http.chain.name_of(hook), error)
-        self.decode_held = self.encode_held = None
         self.failed = True
         self.send_local_reply(500, b"", details="filter_exception", flags=0)

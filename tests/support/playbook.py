@@ -451,13 +451,24 @@ class Play:
 
     def _expect(self, peer, data, raw):
         sent = peer.read()
-        assert (sent if raw else NOISE.sub(b"", sent)) == data
+        if not raw:
+            sent = NOISE.sub(b"", sent)
+        assert sent == data, f"{peer}\nsent:     {sent!r}\nexpected: {data!r}"
         return self
 
     def advance(self, seconds):
-        """The clock moves."""
-        self.loop.advance(seconds)
+        """The clock moves, stopping at every deadline on the way."""
         self.run()
+        loop = self.loop
+        end = loop.now + seconds
+        passes = 0
+        while (deadline := loop.next_deadline()) <= end:
+            passes = 0 if deadline > loop.now else passes + 1
+            assert passes < 100, "a timer keeps the loop busy"
+            loop.now = max(loop.now, deadline)
+            loop._timers.run_due(loop.now)
+            self.run()
+        loop.now = end
         return self
 
     def run(self):
@@ -488,6 +499,7 @@ class Play:
 
     def expect_quiet(self):
         """Nothing is under way: no gauge is left standing, nobody is paused."""
+        self.manager.sync_stats()
         assert self.stats.downstream_rq_active == 0
         cluster = self.cluster.stats
         assert (cluster.upstream_rq_active, cluster.upstream_rq_pending_active) == (0, 0)
