@@ -1,6 +1,7 @@
 """check and migrate: one object or readable lines, whatever the file holds."""
 
 import json
+import os
 
 import pytest
 
@@ -123,3 +124,107 @@ def test_migrate_of_what_it_cannot_is_told(tmp_path, content):
     assert done.returncode in (0, 1)
     assert (done.returncode == 0) == bool(done.stdout)
     assert forkproxy("migrate", tmp_path / "missing").returncode == 1
+
+
+HCM = """\
+static_resources:
+  listeners:
+  - name: a
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: a
+          access_log: [ACCESS_LOG]
+          route_config: {virtual_hosts: [{name: a, domains: ["*"], routes: [ROUTE]}]}
+          http_filters: [FILTERS]
+"""
+PARTS = {
+    "ACCESS_LOG": "",
+    "ROUTE": "{match: {prefix: /}, direct_response: {status: 200}}",
+    "FILTERS": "{name: envoy.filters.http.router}",
+}
+STDOUT = (
+    '{name: a, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, '
+    'log_format: {text_format_source: {inline_string: "FORMAT"}}}}'
+)
+
+
+def hcm(**parts):
+    text = HCM
+    for name, part in {**PARTS, **parts}.items():
+        text = text.replace(name, part)
+    return text
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "line", "message"),
+    [
+        ({"ACCESS_LOG": STDOUT.replace("FORMAT", "%NONSENSE%")}, "error", 11, "NONSENSE"),
+        ({"ACCESS_LOG": STDOUT.replace("FORMAT", "%CEL(1)%")}, "unsupported", 11, "CEL"),
+        ({"FILTERS": '{name: "no.such.module:Filter"}, {name: envoy.filters.http.router}'}, "error", 13, "No module"),
+        ({"FILTERS": '{name: "json:dumps"}, {name: envoy.filters.http.router}'}, "error", 13, "not a HttpFilter"),
+        ({"FILTERS": '{name: "mine:Broken"}, {name: envoy.filters.http.router}'}, "error", 13, "KeyError: 'a'"),
+        ({"FILTERS": '{name: "mine:Refuses"}, {name: envoy.filters.http.router}'}, "error", 13, "no colour"),
+        ({"FILTERS": '{name: "mine:Nothing"}, {name: envoy.filters.http.router}'}, "error", 13, "returned NoneType"),
+        ({"FILTERS": '{name: "syntax:Filter"}, {name: envoy.filters.http.router}'}, "error", 13, "SyntaxError"),
+        ({"FILTERS": '{name: "mine:Good"}'}, "error", 13, "last"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_only_shows_when_it_is_built(tmp_path, parts, kind, line, message):
+    (tmp_path / "mine.py").write_text(
+        "from forkproxy.config.problems import ConfigError\n"
+        "from forkproxy.http.filter import HttpFilter\n"
+        "class Good(HttpFilter): pass\n"
+        "class Broken(HttpFilter):\n"
+        "    from_config = classmethod(lambda cls, config, context: {}['a'])\n"
+        "class Nothing(HttpFilter):\n"
+        "    from_config = classmethod(lambda cls, config, context: None)\n"
+        "class Refuses(HttpFilter):\n"
+        "    @classmethod\n"
+        "    def from_config(cls, config, context):\n"
+        "        raise ConfigError('', 0, 0, 'no colour')\n"
+    )
+    (tmp_path / "syntax.py").write_text("def (:\n")
+    path = tmp_path / "f.yaml"
+    path.write_text(hcm(**parts))
+    answer = check_json(path)
+    (problem,) = [problem for problem in answer["problems"] if problem["kind"] != "warning"]
+    assert answer["verdict"] == ("invalid" if kind == "error" else kind)
+    assert (problem["kind"], problem["line"]) == (kind, line)
+    assert message in problem["message"]
+    assert problem["path"].startswith("static_resources.listeners[0]")
+    assert problem["column"] > 0
+    # run says the same, with the source line and a caret, and ends.
+    refused = forkproxy("run", "-c", path, "--pid-file", tmp_path / "x.pid")
+    assert refused.returncode == 78
+    assert f"{path}:{line}:{problem['column']}: {problem['path']}: {problem['message']}" in refused.stderr
+    assert refused.stderr.rstrip().endswith("^")
+    assert "Traceback" not in refused.stderr
+
+
+def test_every_chain_s_problem_is_told(tmp_path):
+    path = tmp_path / "f.yaml"
+    one = hcm(FILTERS='{name: "no.such:One"}, {name: envoy.filters.http.router}')
+    two = hcm(FILTERS='{name: "no.such:Two"}, {name: envoy.filters.http.router}').partition("  listeners:\n")[2]
+    path.write_text(one + two.replace("- name: a\n", "- name: b\n", 1))
+    problems = check_json(path)["problems"]
+    assert [p["line"] for p in problems if "No module" in p["message"]] == [13, 24]
+
+
+def test_a_filter_beside_the_file_runs(tmp_path):
+    (tmp_path / "mine.py").write_text("from forkproxy.http.filter import HttpFilter\nclass Good(HttpFilter): pass\n")
+    path = tmp_path / "f.yaml"
+    path.write_text(hcm(FILTERS='{name: "mine:Good"}, {name: envoy.filters.http.router}'))
+    assert check_json(path)["verdict"] == "runs"
+
+
+def test_a_user_that_is_not_there(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text(bootstrap(0, user="no-such-user-anywhere"))
+    problems = check_json(path)["problems"]
+    expected = ["forkproxy.user"] if os.geteuid() == 0 else []
+    assert [problem["path"] for problem in problems] == expected
