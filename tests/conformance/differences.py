@@ -55,6 +55,11 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "status 1000": Difference("a status has three digits (RFC 9110 section 15).", ALL, 502),
     "101 unasked": Difference("a switch of protocols that nobody asked for (RFC 9110 section 7.8).", ALL, 502),
+    "close-delimited, reset": Difference(
+        "a body that ends by close ends with a FIN: after a RST it may be cut short, and must not look whole (section 8).",
+        ("downstream", "ending", "log", "stats"),
+        200,
+    ),
     "obs-fold from upstream": refused("a folded header line (section 5.2).", 502),
     "bare lf from upstream": refused("a bare LF as line end (section 2.2).", 502),
 }
