@@ -7,7 +7,7 @@ a ``ClientSink`` (the pool's upstream connection). What is wrong with the peer's
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from forkproxy.http.headers import Headers
 
@@ -48,3 +48,17 @@ class ClientSink(Protocol):
 
     def decode_complete(self, trailers: Headers | None) -> None:
         """The response's body has ended. Not called after decode_headers(end_stream=True)."""
+
+
+class _NoSink:
+    # A connection may end inside a callback: what the rest of that feed still says, nobody hears.
+    __slots__ = ()
+
+    def decode_interim(self, *_args: object) -> None:
+        pass
+
+    decode_headers = decode_data = decode_complete = decode_interim
+
+
+NO_SINK: Any = _NoSink()
+"""The sink of a closed codec."""

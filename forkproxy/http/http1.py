@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import httptools
 
-from forkproxy.http.codec import ClientSink, CodecError, ServerSink
+from forkproxy.http.codec import NO_SINK, ClientSink, CodecError, ServerSink
 from forkproxy.http.headers import Headers, has_token
 
 # What a header is to the codec. 0: nothing special, it goes into the list as it is.
@@ -321,8 +321,9 @@ class ServerCodec:
         self.upgrade = b""
 
     def close(self) -> None:
-        """Break the cycle between codec and parser: reference counts then free both."""
+        """Break the cycles sink → codec → sink and codec → parser → codec: reference counts then free all of them."""
         self._parser = None
+        self._sink = NO_SINK
 
     # -- bytes in
 
@@ -707,8 +708,9 @@ class ClientCodec:
         self.status = 0
 
     def close(self) -> None:
-        """Break the cycle between codec and parser."""
+        """Break the cycles, as above."""
         self._parser = None
+        self.sink = NO_SINK
 
     def feed(self, data: bytes) -> None:
         """Parse; calls the sink. Raises CodecError."""
