@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -54,6 +55,9 @@ class Labels(dict[str, int]):
 OTHER_STATUS = 500
 
 
+_COMPANION = re.compile("_(active|buffered)$")
+
+
 class Layout:
     """What a group class consists of: computed once per class from its annotations.
 
@@ -63,7 +67,7 @@ class Layout:
 
     __slots__ = (
         *("additive", "blocks", "cells", "classes", "counters", "figures", "gauges", "getter", "histograms", "labels"),
-        *("pack", "shared_gauges", "status_codes"),
+        *("companions", "pack", "shared_gauges", "status_codes"),
     )
 
     def __init__(self, fields: Mapping[str, str], labels: Mapping[str, tuple[str, ...]]) -> None:
@@ -77,6 +81,13 @@ class Layout:
         self.status_codes = of("StatusCodes")
         self.figures = self.counters + self.gauges + self.shared_gauges
         self.blocks = self.histograms + self.status_codes
+        # Gauge → position of the counter that shows whether the gauge ever moved: upstream_rq_active → upstream_rq_total.
+        self.companions = {
+            gauge: self.counters.index(counter)
+            for gauge in self.gauges
+            for counter in (_COMPANION.sub("_total", gauge),)
+            if counter in self.counters
+        }
         position = len(self.figures) + len(self.blocks)
         self.classes: dict[str, int] = {}
         for name in of("StatusClasses"):

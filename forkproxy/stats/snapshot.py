@@ -50,12 +50,15 @@ def enter(
         counters = gauges = snapshot.hidden
     counts = len(layout.counters)
     used = snapshot.used
-    is_active = any(written[:counts])
     suffixes = cls.suffixes
     for position, attribute in enumerate(layout.figures):
         figures = counters if position < counts else gauges
         value = row[position]
-        is_used = written[position] or (is_active and position >= counts)
+        is_used = written[position]
+        if not is_used and position >= counts:
+            # A gauge that went up and down again was used too; the counter of the same thing remembers.
+            companion = layout.companions.get(attribute)
+            is_used = companion is not None and written[companion]
         for suffix in suffixes[attribute]:
             name = dotted + suffix if suffix else prefix
             figures[name] = figures.get(name, 0) + value

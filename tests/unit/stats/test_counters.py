@@ -20,6 +20,12 @@ from forkproxy.stats.counters import (
 from forkproxy.stats.slab import HEADER_CELLS, Slab
 
 
+class Connections(StatGroup):
+    cx_total: Counter
+    cx_active: Gauge
+    rx_active: Gauge
+
+
 class Things(StatGroup):
     made: Counter
     circuit_breakers__default__cx_open: Gauge
@@ -137,6 +143,7 @@ def test_status_codes_expand_only_when_counted(registry):
         "cluster.c.external.rq_204": 1,
         "cluster.c.external.rq_2xx": 3,
         "cluster.c.external.rq_completed": 4,
+        "cluster.c.external.rq_unknown": 1,
         "cluster.c.internal.rq_503": 1,
         "cluster.c.internal.rq_5xx": 1,
         "cluster.c.internal.rq_completed": 1,
@@ -146,6 +153,7 @@ def test_status_codes_expand_only_when_counted(registry):
         "cluster.c.rq_503": 1,
         "cluster.c.rq_5xx": 1,
         "cluster.c.rq_completed": 5,
+        "cluster.c.rq_unknown": 1,
     }
     assert set(snapshot.histograms) == {"cluster.c.external.rq_time", "cluster.c.rq_time"}
 
@@ -353,13 +361,14 @@ def test_an_interval_is_what_came_in_between_two_ticks(registry):
     assert interval() == []
 
 
-def test_used_are_counted_ones_and_the_gauges_beside_them(registry):
+def test_used_are_counted_ones_and_the_gauges_of_the_same_things(registry):
     registry.group(Things, "idle")
     registry.group(Things, "member").members = 1
     registry.group(Things, "busy").made = 1
     registry.group(Classes, "h").downstream_rq[200] += 1
+    registry.group(Connections, "c").cx_total = 1
     assert registry.read([Worker(registry).flush().slab]).used == {
-        *("member.members", "busy.made", "busy.members", "busy.circuit_breakers.default.cx_open"),
+        *("member.members", "busy.made", "c.cx_total", "c.cx_active"),
         *("h.downstream_rq_2xx", "h.downstream_rq_completed"),
     }
 

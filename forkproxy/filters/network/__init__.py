@@ -1,0 +1,1 @@
+"""Network (L4) filters."""
