@@ -518,7 +518,8 @@ def test_a_response_and_another():
 
 @pytest.mark.parametrize(("enabled", "shown"), [(False, []), (True, ["trailer sum: 1"])])
 def test_a_chunked_response(enabled, shown):
-    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nok\r\n0\r\nSum: 1\r\nKeep-Alive: 3\r\nX-Envoy-Upstream-Canary: true\r\n\r\n"
+    trailers = b"Sum: 1\r\nKeep-Alive: 3\r\nX-Envoy-Upstream-Canary: true\r\n"
+    data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nok\r\n0\r\n" + trailers + b"\r\n"
     assert responses(data, trailers=enabled) == (["head 200", "body ok", *shown, "end"], DONE)
 
 
@@ -669,7 +670,8 @@ def test_service_time_and_canary_are_seen():
 
 
 def test_hop_by_hop_response_headers_go():
-    data = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: h2\r\nContent-Length: 0\r\nA: b\r\n\r\n"
+    hops = b"Connection: keep-alive\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: h2\r\n"
+    data = b"HTTP/1.1 200 OK\r\n" + hops + b"Content-Length: 0\r\nA: b\r\n\r\n"
     exchange = Exchange()
     seen = []
     exchange.sink.head = lambda line, headers, end: seen.append(headers)
