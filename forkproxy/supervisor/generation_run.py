@@ -59,6 +59,9 @@ class GenerationRun:
         if before is None:
             return
         for target in self.dns_targets:
+            old, new = before.generation.clusters.get(target.cluster), self.generation.clusters.get(target.cluster)
+            if old is not None and new is not None and old.config.type != "STATIC":
+                new.adopt_slots(old)
             known = before.endpoints.get(target.cluster)
             if known and target in before.dns_targets:
                 self.unresolved.discard(target.cluster)

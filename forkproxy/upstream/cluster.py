@@ -145,6 +145,10 @@ class Cluster:
             del resolved[1:]
         self.set_endpoints(resolved)
 
+    def adopt_slots(self, before: Cluster) -> None:
+        """Take over which address counts where from this cluster in the generation before. Before ``set_resolved``."""
+        self._slots.adopt(before._slots)
+
     def endpoint_slots(self) -> list[tuple[Endpoint, int]]:
         """Each endpoint with the slot of its figures, for /clusters."""
         assigned = self._slots.assign([endpoint.socket_address for endpoint in self.endpoints])

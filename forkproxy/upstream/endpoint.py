@@ -56,24 +56,33 @@ class StatSlots:
     """Gives every address of a cluster a place among the cells that the supervisor laid out before the fork.
 
     DNS brings addresses that nobody knew then. Every process assigns by the same rule on the same messages, so all agree.
-    An address keeps its slot while it is listed; beyond the capacity, addresses share the last one.
+    An address keeps its slot while it is listed; beyond the capacity, addresses share the last one. A new address gets the
+    slot that has been free for longest: cells go on counting, so that a slot of its own means figures from 0.
     """
 
-    __slots__ = ("_groups", "_slot_of")
+    __slots__ = ("_free", "_groups", "_slot_of")
 
     def __init__(self, groups: Sequence[EndpointStats]) -> None:
         self._groups = groups
         self._slot_of: dict[SocketAddress, int] = {}
+        self._free = list(range(len(groups)))
+
+    def adopt(self, before: StatSlots) -> None:
+        """Go on from the slots of the same cluster in the generation before: its cells are the same."""
+        self._slot_of = dict(before._slot_of)
+        self._free = list(before._free)
 
     def assign(self, listed: Sequence[SocketAddress]) -> list[tuple[int, EndpointStats]]:
         """(slot, figures) of each address, in order."""
-        keep = set(listed)
-        self._slot_of = {address: slot for address, slot in self._slot_of.items() if address in keep}
-        free = sorted(set(range(len(self._groups))) - set(self._slot_of.values()), reverse=True)
+        slot_of, free = self._slot_of, self._free
+        for address in slot_of.keys() - set(listed):
+            slot_of.pop(address)
+        taken = set(slot_of.values()) | set(free)
+        free += [slot for slot in range(len(self._groups)) if slot not in taken]
         for address in listed:
-            if address not in self._slot_of:
-                self._slot_of[address] = free.pop() if free else len(self._groups) - 1
-        return [(self._slot_of[address], self._groups[self._slot_of[address]]) for address in listed]
+            if address not in slot_of:
+                slot_of[address] = free.pop(0) if free else len(self._groups) - 1
+        return [(slot_of[address], self._groups[slot_of[address]]) for address in listed]
 
 
 def stat_prefix(cluster_stat_name: str, slot: int) -> str:

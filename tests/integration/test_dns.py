@@ -1,14 +1,20 @@
 """Names are resolved by a process of their own, before the first worker, and kept over its death and over reloads."""
 
 import http.client
+import json
 import os
+import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.support import bootstrap as b
 from tests.support.forkproxy import Forkproxy
+from tests.support.live_loop import LiveLoop
+from tests.support.name_server import NameServer
 from tests.support.proxy import free_ports
 from tests.support.supervised import is_alive, until
 
@@ -120,5 +126,72 @@ def test_a_name_that_is_not_there_holds_up_nobody_for_ever(ports):
     proxy.start()
     try:
         assert get(ports)[0] == 503
+    finally:
+        proxy.close()
+
+
+@pytest.fixture
+def names():
+    """A name server in a thread of the test's own."""
+    loop = LiveLoop()
+    server = NameServer(loop)
+    done = threading.Event()
+
+    def serve():
+        while not done.is_set():
+            loop.run_once(0.02)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield server
+    done.set()
+    thread.join()
+    server.close()
+    loop.close()
+    assert loop.errors == []
+
+
+def endpoints(proxy):
+    """{address: rq_total} as /clusters tells it in text; the JSON form must say the same."""
+    text = proxy.admin("/clusters")[1].decode()
+    found = {ip: int(count) for ip, count in re.findall(r"^up::([\d.]+):\d+::rq_total::(\d+)$", text, re.MULTILINE)}
+    (cluster,) = [
+        c for c in json.loads(proxy.admin("/clusters?format=json")[1])["cluster_statuses"] if c["name"] == "up"
+    ]
+    as_json = {}
+    for host in cluster.get("host_statuses", ()):
+        counters = {entry["name"]: int(entry.get("value", 0)) for entry in host["stats"]}
+        as_json[host["address"]["socket_address"]["address"]] = counters["rq_total"]
+    assert as_json == found
+    return found
+
+
+def test_figures_follow_the_addresses(ports, names):
+    names.records["up.test.", "A"] = (1, ["127.0.0.1"])
+    data = yaml.safe_load(config(ports, host="up.test"))
+    (up,) = data["static_resources"]["clusters"]
+    up["dns_resolvers"][0]["socket_address"]["port_value"] = names.address[1]
+    up["respect_dns_ttl"] = True
+    answers = data["static_resources"]["listeners"][1]
+    answers["address"]["socket_address"]["address"] = "0.0.0.0"
+    proxy = Forkproxy(yaml.safe_dump(data), admin_port=ports["admin"])
+    proxy.start()
+    try:
+        for _ in range(3):
+            assert get(ports) == (200, b"resolved")
+        assert endpoints(proxy) == {"127.0.0.1": 3}
+        names.records["up.test.", "A"] = (1, ["127.0.0.2", "127.0.0.3"])
+        until(lambda: set(endpoints(proxy)) == {"127.0.0.2", "127.0.0.3"})
+        # Nothing of the address that has gone is theirs.
+        assert sum(endpoints(proxy).values()) == 0
+        for _ in range(4):
+            get(ports)
+        assert endpoints(proxy) == {"127.0.0.2": 2, "127.0.0.3": 2}
+        # Over a reload, in another order and with a third, each keeps its own.
+        names.records["up.test.", "A"] = (1, ["127.0.0.4", "127.0.0.3", "127.0.0.2"])
+        reload(proxy)
+        until(lambda: generation(proxy))
+        until(lambda: len(endpoints(proxy)) == 3)
+        assert endpoints(proxy) == {"127.0.0.2": 2, "127.0.0.3": 2, "127.0.0.4": 0}
     finally:
         proxy.close()

@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import socket
 import threading
 
 import pytest
@@ -118,3 +119,23 @@ def test_a_stop_under_load_exits_0(proxy, ports):
     with Requests(ports["main"]) as load:
         until(lambda: load.done >= 50)
         assert proxy.stop() == 0
+
+
+def test_every_worker_s_connections_are_told_apart(proxy, ports):
+    with Requests(ports["main"]) as load:
+        until(lambda: load.done >= 10)
+    prefix = f"listener.127.0.0.1_{ports['main']}"
+    for slots in (2, 3):
+        until(lambda slots=slots: len(workers(proxy)) == slots)
+        socks = [socket.create_connection(("127.0.0.1", ports["main"])) for _ in range(6)]
+        until(lambda: proxy.counters()[f"{prefix}.downstream_cx_active"] == 6)
+        counters = proxy.counters()
+        for name in ("downstream_cx_total", "downstream_cx_active"):
+            by_worker = [counters[f"{prefix}.worker_{slot}.{name}"] for slot in range(slots)]
+            assert sum(by_worker) == counters[f"{prefix}.{name}"]
+        assert f"{prefix}.worker_{slots}.downstream_cx_total" not in counters
+        for sock in socks:
+            sock.close()
+        until(lambda: proxy.counters()[f"{prefix}.downstream_cx_active"] == 0)
+        # One more slot, which the configuration did not know of.
+        os.kill(proxy.pids()[0], signal.SIGTTIN)

@@ -1,5 +1,7 @@
 """Which DNS clusters a generation must wait for."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from forkproxy.supervisor.generation_run import GenerationRun
@@ -13,6 +15,7 @@ FOUND = [{"ip": "127.0.0.1", "port": 80, "index": 0}]
 class FakeGeneration:
     def __init__(self):
         self.told = []
+        self.clusters = {}
 
     def set_endpoints(self, cluster, endpoints):
         self.told.append((cluster, endpoints))
@@ -58,3 +61,22 @@ def test_a_changed_cluster_is_resolved_anew(changed):
     after = run(changed, before=before)
     assert after.unresolved == {"a"}
     assert after.generation.told == []
+
+
+class FakeCluster:
+    def __init__(self, kind):
+        self.config = SimpleNamespace(type=kind)
+        self.adopted = None
+
+    def adopt_slots(self, before):
+        self.adopted = before
+
+
+@pytest.mark.parametrize(("kind", "adopts"), [("STRICT_DNS", True), ("STATIC", False)])
+def test_figures_stay_with_their_addresses(kind, adopts):
+    before = run(A)
+    before.generation.clusters["a"] = old = FakeCluster(kind)
+    after = GenerationRun(2, None, FakeGeneration(), {}, dns_targets=[A])
+    after.generation.clusters["a"] = new = FakeCluster("STRICT_DNS")
+    after.begin_warming(before, 10.0)
+    assert new.adopted is (old if adopts else None)
