@@ -875,6 +875,14 @@ class HttpConnection:
         elif self.queue:
             # Not at once: the upstream connection is released when the feed that ended the response has been parsed.
             manager.loop.call_soon(self._advance)
+        else:
+            deadline = now + manager.settings.idle_timeout_s
+            if not self.codec.fresh:
+                # Perhaps a head has begun behind this request: its time begins now.
+                self._message_start = now
+                deadline = min(deadline, now + manager.settings.request_headers_timeout_s)
+            if deadline < self._timer.deadline:
+                self._timer.arm(deadline)
 
     def _tell_filters(self, stream: Stream) -> None:
         for on_stream_complete in self.chain.on_stream_complete:

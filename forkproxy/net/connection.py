@@ -239,7 +239,7 @@ class Connection:
             self.on_end()
 
     def _fail(self, error: OSError) -> None:
-        self.error = error
+        self.error = error.with_traceback(None)  # its frames hold this connection
         self._destroy(LOCAL_CLOSE if self.closing else REMOTE_RESET)
 
     def pause_reading(self) -> None:

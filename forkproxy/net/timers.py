@@ -39,8 +39,11 @@ class Timer:
         """Fire at ``deadline``, whatever was asked before."""
         self.deadline = deadline
         if deadline < self.entry_at:
+            stale = self.entry_at != NEVER
             self.entry_at = deadline
             heappush(self._heap, (deadline, _next_entry(), self))
+            if stale:  # the entry at the later time is of no use any more
+                self._timers.count_cancelled()
 
     def disarm(self) -> None:
         """Do not fire, until it is armed again."""
