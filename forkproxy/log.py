@@ -194,6 +194,11 @@ def get_logger(component: str) -> Logger:
     return Logger(component)
 
 
+def prepare() -> None:
+    """Import what writing a line takes. Before a fork: a process that is out of descriptors cannot import anything."""
+    _set_up()
+
+
 def _set_up() -> Callable[[str], Any]:
     global _bind
     import structlog

@@ -13,9 +13,10 @@ import resource
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -140,6 +141,7 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until told to stop; returns the exit code. StartFailed when it cannot start."""
         try:
+            log.prepare()
             self._start()
             while self._exit_code is None:
                 self._reap()
@@ -348,9 +350,8 @@ class Supervisor:
             if is_fast:
                 worker.stop(now)
             else:
-                worker.drain(now, self.drain_time_s)
-        for slot in self.slots:
-            slot.close_sockets()
+                worker.drain(now, self.drain_time_s, worker.run.bindings)
+        self._close_slots(self.slots)
         _answer_to(intention, {"ok": True, "pid": os.getpid()})
 
     def _reload(self, intention: Intention) -> None:
@@ -393,10 +394,7 @@ class Supervisor:
 
     def _drain_listeners(self) -> None:
         self.is_drained = True
-        for worker in self.workers():
-            worker.channel.send({"op": "drain_listeners"})
-        for slot in self.slots:
-            slot.close_sockets()
+        self._close_slots(self.slots)
         _log.info("listeners drained: nothing is accepted until a reload")
 
     # -- generations
@@ -433,7 +431,7 @@ class Supervisor:
         if roll_out is None or not roll_out.target.is_warm(monotonic()):
             return
         try:
-            is_done = roll_out.advance(self.lasting_slots(), self._spawn, self._drain)
+            is_done = roll_out.advance(self.lasting_slots(), self._spawn, partial(self._drain_for, roll_out.target))
         except OSError as error:
             self._fail_roll_out(f"no worker could be forked: {error.strerror}", EXIT_FAILURE)
             return
@@ -585,8 +583,18 @@ class Supervisor:
             self.registry.abandon_generation()
         return run_worker(start)
 
-    def _drain(self, worker: WorkerHandle) -> None:
-        worker.drain(monotonic(), self.drain_time_s)
+    def _drain_for(self, target: GenerationRun, worker: WorkerHandle) -> None:
+        # Listeners that the next generation does not have are served to the end of the roll-out.
+        kept = set(target.bindings.values())
+        going = [key for key, binding in worker.run.bindings.items() if binding not in kept]
+        worker.drain(monotonic(), self.drain_time_s, going)
+
+    def _close_slots(self, slots: Iterable[Slot]) -> None:
+        # What waits in a queue is served by the worker that has the last copy: the kernel would reset it.
+        for slot in slots:
+            slot.close_sockets()
+            for worker in slot.workers():
+                worker.close_listeners()
 
     def lasting_slots(self) -> list[Slot]:
         """The slots that are to have a worker."""
@@ -626,14 +634,18 @@ class Supervisor:
 
     def _retire(self, slot: Slot) -> None:
         slot.retiring = True
+        now = monotonic()
         for worker in slot.workers():
-            self._drain(worker)
-        # The kernel must not hand new connections to a socket nobody will look at: the worker closes its copy as it drains.
-        slot.close_sockets()
+            worker.drain(now, self.drain_time_s, worker.run.bindings)
+        # The kernel must not hand new connections to a socket nobody will look at.
+        self._close_slots([slot])
 
     def _close_what_is_gone(self) -> None:
         for binding in self.sockets.keep_only(self.running.bindings.values(), self.slots):
             _log.info("no longer listening", listener=binding.listener, address=str(binding.address))
+        for slot in self.slots:
+            for worker in slot.draining:
+                worker.close_listeners()
 
     # -- sleep, and what ends it
 

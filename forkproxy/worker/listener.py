@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from forkproxy import log
 from forkproxy.config.build.listener import FilterChainMatch, ListenerConfig
@@ -15,11 +15,14 @@ from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilterChain
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
+from forkproxy.net.sockets import DEFAULT_BACKLOG
 from forkproxy.stats.groups import ListenerStats, ListenerWorkerStats
 
 ACCEPTS_PER_PASS = 16
 """Fairness: a connection flood must not starve the connections that are there."""
 OUT_OF_DESCRIPTORS_PAUSE_S = 0.1
+OUT_OF_DESCRIPTORS_LOG_S = 10.0
+"""A flood must not fill the disk: one line in this time."""
 
 _OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
@@ -121,6 +124,7 @@ class Listener:
         self._limit = config.per_connection_buffer_limit_bytes
         self._per_event = config.max_connections_to_accept_per_socket_event or ACCEPTS_PER_PASS
         self._paused = False
+        self._quiet_until = 0.0
 
     def start(self, loop: Loop, sockets: Sequence[socket.socket], slot: int) -> None:
         """Accept from ``sockets``."""
@@ -133,16 +137,21 @@ class Listener:
     def accept(self, sock: socket.socket) -> None:
         """The socket has connections waiting."""
         for _ in range(self._per_event):
-            try:
-                accepted, raw_peer = sock.accept()
-            except BlockingIOError:
+            if not self._accept_one(sock):
                 return
-            except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._pause(error)
-                # Anything else happened to that one connection while it waited (ECONNABORTED and the like).
-                return
-            self._take(accepted, addresses.normalise(raw_peer) if raw_peer else "")
+
+    def _accept_one(self, sock: socket.socket) -> bool:
+        try:
+            accepted, raw_peer = sock.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _OUT_OF_RESOURCES:
+                self._pause(error)
+            # Anything else happened to that one connection while it waited (ECONNABORTED and the like).
+            return False
+        self._take(accepted, addresses.normalise(raw_peer) if raw_peer else "")
+        return True
 
     def _pause(self, error: OSError) -> None:
         # Level-triggered: the waiting connection would wake the loop for ever.
@@ -150,13 +159,15 @@ class Listener:
         if self._paused:
             return
         self._paused = True
-        _log.warning(
-            "cannot accept connections for a moment",
-            listener=self.config.name,
-            reason=error.strerror,
-            connections=len(self.connections),
-            hint="raise LimitNOFILE / ulimit -n" if error.errno == errno.EMFILE else "",
-        )
+        if self._loop.now >= self._quiet_until:
+            self._quiet_until = self._loop.now + OUT_OF_DESCRIPTORS_LOG_S
+            _log.warning(
+                "cannot accept connections for a moment",
+                listener=self.config.name,
+                reason=error.strerror,
+                connections=len(self.connections),
+                hint="raise LimitNOFILE / ulimit -n" if error.errno == errno.EMFILE else "",
+            )
         for sock in self._sockets:
             self._loop.unregister(sock.fileno())
         self._loop.call_later(OUT_OF_DESCRIPTORS_PAUSE_S, self._resume)
@@ -217,11 +228,29 @@ class Listener:
         if self._worker_stats is not None:
             self._worker_stats.downstream_cx_active -= 1
 
-    def stop_accepting(self) -> None:
-        """Leave the sockets to others. What waits in their queues is theirs: the sockets belong to the slot."""
+    @property
+    def is_listening(self) -> bool:
+        """Whether there is a socket to accept from."""
+        return bool(self._sockets)
+
+    def stop_accepting(self, going: Collection[socket.socket] = ()) -> None:
+        """Leave the sockets to others, to whom belongs what waits in their queues; go on with those that are ``going``."""
+        for sock in self._sockets:
+            if sock not in going:
+                self._loop.close_later(sock)
+        self._sockets = [sock for sock in self._sockets if sock in going]
+
+    def close_listening(self) -> None:
+        """Serve what waits and close: nobody else has these sockets, and the kernel resets what a closed queue held.
+
+        A connection that completes between the last accept and the close is lost; that is microseconds.
+        """
         for sock in self._sockets:
             self._loop.unregister(sock.fileno())
-            self._loop.close_later(sock)
+            for _ in range(self.config.tcp_backlog_size or DEFAULT_BACKLOG):
+                if not self._accept_one(sock):
+                    break
+            sock.close()
         self._sockets.clear()
 
     def stop(self) -> None:
