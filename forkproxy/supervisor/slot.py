@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import TYPE_CHECKING
@@ -65,12 +66,19 @@ class WorkerHandle:
         beat = int(self.slab.cells[cells.HEARTBEAT_NS])
         return (monotonic_ns() - beat) / 1e9 if beat else 0.0
 
-    def drain(self, now: float, time_s: float) -> None:
-        """Ask it to finish within ``time_s`` seconds; it has two more to end itself."""
+    def drain(self, now: float, time_s: float, going: Iterable[tuple[str, int]] = ()) -> None:
+        """Ask it to finish within ``time_s`` seconds; it has two more to end itself.
+
+        ``going``: sockets that nobody serves after it. It accepts from them until ``close_listeners``.
+        """
         if not self.draining:
             self.draining = True
             self.deadline = now + time_s + KILL_AFTER_ABORT_S
-            self.channel.send({"op": "drain", "time_s": time_s})
+            self.channel.send({"op": "drain", "time_s": time_s, "going": list(going)})
+
+    def close_listeners(self) -> None:
+        """Have it serve what waits in its listening sockets' queues, and close them. Our copies must be closed before."""
+        self.channel.send({"op": "close_listeners"})
 
     def stop(self, now: float) -> None:
         """Ask it to end at once."""

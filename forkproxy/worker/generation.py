@@ -7,7 +7,7 @@ worker is forked; ``Generation.start`` runs in each worker. A worker's whole vie
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import psutil
@@ -58,6 +58,7 @@ class Generation:
         self._filters = built.filters
         self._sinks = sinks
         self._loop: Loop | None = None
+        self._sockets: dict[tuple[str, int], list[socket.socket]] = {}
         self._failures = FailureLog()
         for cluster in clusters.values():
             cluster.on_upstream_failure = self._failures.on_upstream_failure
@@ -88,6 +89,7 @@ class Generation:
     def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]], slot: int = 0) -> None:
         """Serve ``sockets``. OSError or ConfigError when that cannot be."""
         self._loop = loop
+        self._sockets = sockets
         self._sinks.start(loop)
         for cluster in self.clusters.values():
             cluster.start(loop)
@@ -125,16 +127,30 @@ class Generation:
             if cluster.connections:
                 cluster.sync_bytes()
 
-    def drain(self) -> None:
-        """Stop accepting; every connection is asked to go and may finish what it does."""
+    def drain(self, going: Collection[tuple[str, int]] = ()) -> None:
+        """Stop accepting; every connection is asked to go and may finish what it does.
+
+        The sockets that are ``going``, by listener name and address index, are served until ``close_listeners``.
+        """
+        kept = [sock for key in going for sock in self._sockets.get(key, ())]
         for listener in self.listeners:
-            listener.stop_accepting()
+            listener.stop_accepting(kept)
         for network_filter in self._filters:
             try:
                 network_filter.stop()
             except Exception as error:
                 self._built.failures.on_stop(type(network_filter).__qualname__, error)
         self._close_idle()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether connections may still come."""
+        return any(listener.is_listening for listener in self.listeners)
+
+    def close_listeners(self) -> None:
+        """The sockets that are left go with this worker: take what waits in their queues, then close them."""
+        for listener in self.listeners:
+            listener.close_listening()
 
     def _close_idle(self) -> None:
         for found in self._managers():

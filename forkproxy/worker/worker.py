@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Protocol
@@ -67,8 +67,15 @@ class RunnableGeneration(Protocol):
     def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
         """A cluster's endpoints as DNS has them now. Also called in the supervisor, so that workers born later know them."""
 
-    def drain(self) -> None:
-        """Stop accepting; let connections finish, asking their peers to go."""
+    @property
+    def is_listening(self) -> bool:
+        """Whether connections may still come."""
+
+    def drain(self, going: Collection[tuple[str, int]] = ()) -> None:
+        """Stop accepting but from the sockets that are ``going``; let connections finish, asking their peers to go."""
+
+    def close_listeners(self) -> None:
+        """Take what waits in the queues of the sockets that are left, and close them."""
 
     def stop(self) -> None:
         """Close everything now."""
@@ -173,16 +180,18 @@ class Worker:
         self._drain(self._start.drain_time_s)
 
     def _on_supervisor_gone(self, _reason: str) -> None:
-        self._drain(self._start.drain_time_s)
+        # Nobody follows on these sockets.
+        self._drain(self._start.drain_time_s, tuple(self._start.sockets))
+        self._close_listeners()
 
     def _on_message(self, message: Message) -> None:
         match message.get("op"):
             case "endpoints":
                 self._generation.set_endpoints(message["cluster"], message["endpoints"])
             case "drain":
-                self._drain(message["time_s"])
-            case "drain_listeners":
-                self._stop_accepting()
+                self._drain(message["time_s"], [(name, index) for name, index in message["going"]])
+            case "close_listeners":
+                self._close_listeners()
             case "stop":
                 self._loop.stop()
             case "flush":
@@ -202,22 +211,27 @@ class Worker:
         except OSError as error:
             _log.error("a log cannot be opened again; the old file stays in use", reason=str(error))
 
-    def _drain(self, time_s: float) -> None:
+    def _drain(self, time_s: float, going: Collection[tuple[str, int]] = ()) -> None:
         if self._draining:
             return
         self._draining = True
         self._slab.cells[cells.STATE] = cells.DRAINING
-        self._stop_accepting()
+        self._stop_accepting(going)
         self._loop.on_pass = self._stop_when_idle
         self._loop.call_later(time_s, self._loop.stop)
 
-    def _stop_accepting(self) -> None:
+    def _stop_accepting(self, going: Collection[tuple[str, int]]) -> None:
         if self._accepting:
             self._accepting = False
-            self._generation.drain()
+            self._generation.drain(going)
+
+    def _close_listeners(self) -> None:
+        self._stop_accepting(tuple(self._start.sockets))
+        self._generation.close_listeners()
 
     def _stop_when_idle(self, _now: float) -> None:
-        if not self._generation.connections:
+        generation = self._generation
+        if not generation.connections and not generation.is_listening:
             self._loop.stop()
 
     def _flush(self) -> None:

@@ -51,7 +51,7 @@ class EchoGeneration:
         self.settings = settings
         self.number = number
         self.open = {}
-        self.listening = []
+        self.listening = {}
         self.clusters = {}
         self.accepted = self.requests = 0
         self.listen_addresses = [
@@ -78,20 +78,21 @@ class EchoGeneration:
         if fault == "slow":
             time.sleep(1)
         self.loop = loop
-        for socks in sockets.values():
+        for key, socks in sockets.items():
             for sock in socks:
-                self.listening.append(sock)
+                self.listening[key] = sock
                 loop.register(sock.fileno(), READ, lambda _mask, sock=sock: self.accept(sock))
 
     def accept(self, sock):
         try:
             connection, _ = sock.accept()
         except BlockingIOError:
-            return
+            return False
         self.accepted += 1
         connection.setblocking(False)
         self.open[connection.fileno()] = connection
         self.loop.register(connection.fileno(), READ, lambda _mask: self.answer(connection))
+        return True
 
     def answer(self, connection):
         data = connection.recv(65536)
@@ -113,10 +114,21 @@ class EchoGeneration:
     def set_endpoints(self, cluster, endpoints):
         raise AssertionError("no clusters here")
 
-    def drain(self):
-        for sock in self.listening:
-            self.accept(sock)
-            self.loop.close_later(sock)
+    @property
+    def is_listening(self):
+        return bool(self.listening)
+
+    def drain(self, going=()):
+        for key in self.listening.keys() - set(going):
+            self.loop.close_later(self.listening.pop(key))
+
+    def close_listeners(self):
+        while self.listening:
+            _, sock = self.listening.popitem()
+            while self.accept(sock):
+                pass
+            self.loop.unregister(sock.fileno())
+            sock.close()
 
     def stop(self):
         for connection in self.open.values():

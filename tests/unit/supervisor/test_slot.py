@@ -62,7 +62,7 @@ def test_states(slot):
     one.drain(now=5.0, time_s=3.0)
     one.drain(now=6.0, time_s=3.0)
     assert one.state == "draining"
-    assert one.channel.sent == [{"op": "drain", "time_s": 3.0}]
+    assert one.channel.sent == [{"op": "drain", "time_s": 3.0, "going": []}]
     assert one.deadline == 10.0
     one.stop(now=6.0)
     assert one.deadline == 8.0
