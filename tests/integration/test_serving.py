@@ -1,13 +1,16 @@
 """The whole program under HTTP load: reloads and crashes, and what the figures say afterwards."""
 
 import http.client
+import json
 import os
 import signal
 import socket
 import threading
 
 import pytest
+import yaml
 
+from tests.integration.test_cli import forkproxy
 from tests.support import bootstrap as b
 from tests.support.forkproxy import Forkproxy
 from tests.support.proxy import free_ports
@@ -139,3 +142,65 @@ def test_every_worker_s_connections_are_told_apart(proxy, ports):
         until(lambda: proxy.counters()[f"{prefix}.downstream_cx_active"] == 0)
         # One more slot, which the configuration did not know of.
         os.kill(proxy.pids()[0], signal.SIGTTIN)
+
+
+class Queued:
+    """Connections with a request each, made while every worker is stopped: all wait in the listening sockets' queues."""
+
+    def __init__(self, proxy, port, count=12):
+        self.pids = workers(proxy)
+        for pid in self.pids:
+            os.kill(pid, signal.SIGSTOP)
+        self.socks = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(count)]
+        for sock in self.socks:
+            sock.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+
+    def go_on(self):
+        for pid in self.pids:
+            os.kill(pid, signal.SIGCONT)
+
+    def answers(self):
+        """The status lines and bodies that came."""
+        answered = []
+        for sock in self.socks:
+            with sock:
+                answer = http.client.HTTPResponse(sock)
+                answer.begin()
+                answered.append((answer.status, answer.read()))
+        return answered
+
+
+def test_a_retired_slot_s_queue_is_served(proxy, ports):
+    queued = Queued(proxy, ports["main"])
+    os.kill(proxy.pids()[0], signal.SIGTTOU)
+    until(lambda: [entry["state"] for entry in shown_workers(proxy)].count("draining") == 1)
+    queued.go_on()
+    assert queued.answers() == [(200, b"answer")] * 12
+    until(lambda: len(workers(proxy)) == 1)
+
+
+def test_the_queues_are_served_when_the_program_stops(proxy, ports):
+    queued = Queued(proxy, ports["answers"])
+    proxy.process.send_signal(signal.SIGTERM)
+    until(lambda: all(entry["state"] == "draining" for entry in shown_workers(proxy)))
+    queued.go_on()
+    assert queued.answers() == [(200, b"answer")] * 12
+    assert proxy.stop() == 0
+
+
+def test_a_removed_listener_s_queue_is_served(proxy, ports):
+    data = yaml.safe_load(proxy.config_path.read_text())
+    del data["static_resources"]["listeners"][1]
+    proxy.config_path.write_text(yaml.safe_dump(data))
+    queued = Queued(proxy, ports["answers"])
+    os.kill(proxy.pids()[0], signal.SIGHUP)
+    until(lambda: [entry["generation"] for entry in shown_workers(proxy) if entry["state"] == "ready"] == [2, 2])
+    queued.go_on()
+    assert queued.answers() == [(200, b"answer")] * 12
+    with pytest.raises(ConnectionRefusedError):
+        until(lambda: socket.create_connection(("127.0.0.1", ports["answers"])).close())
+
+
+def shown_workers(proxy):
+    """What /workers tells of the processes, as far as it can while they are stopped."""
+    return json.loads(forkproxy("status", "--json", "--pid-file", proxy.directory / "forkproxy.pid").stdout)["workers"]
