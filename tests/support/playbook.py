@@ -431,7 +431,7 @@ class Play:
             if not unread and not data:
                 return self
             assert unread, f"nothing arrived upstream; downstream: {self.down.sock.outbox!r}"
-            self.up = unread[0]
+            self.up = min(unread, key=lambda peer: peer.closed)  # the first open one
         else:
             self.up = self.upstreams[on]
         return self._expect(self.up, data, raw)

@@ -1,0 +1,185 @@
+"""A cluster's endpoints as they change, and how it connects."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from forkproxy.config.build.cluster import LocalityEndpoints, TcpKeepalive
+from forkproxy.config.build.core import AddressConfig
+from forkproxy.upstream import cluster as module
+from forkproxy.upstream.cluster import static_endpoints
+from forkproxy.upstream.endpoint import ResolvedEndpoint
+from forkproxy.upstream.load_balancer import pick_none
+from tests.support.fakes import FakeLoop
+from tests.support.playbook import WHERE, EndpointConfig, cluster_config, endpoint, make_cluster
+
+
+def resolved(*hosts, **fields):
+    return [ResolvedEndpoint((host, 80), **fields) for host in hosts]
+
+
+def hosts(cluster):
+    return [each.socket_address[0] for each in cluster.endpoints]
+
+
+def dns_cluster(kind="STRICT_DNS", localities=None):
+    localities = localities or (LocalityEndpoints((_named("one"), _named("two", weight=5))),)
+    return make_cluster(cluster_config(type=kind, localities=localities), slots=8)
+
+
+def _named(name, weight=1, hostname=""):
+    return EndpointConfig(AddressConfig(name, 80), weight, hostname, "UNKNOWN", WHERE)
+
+
+def test_a_static_cluster_has_its_endpoints_at_once():
+    localities = (
+        LocalityEndpoints((endpoint(1, weight=2, hostname="h"), endpoint(2)), region="r", zone="z", sub_zone="s"),
+        LocalityEndpoints((endpoint(3, health_status="UNHEALTHY"),), priority=1),
+    )
+    cluster = make_cluster(cluster_config(localities=localities))
+    assert hosts(cluster) == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    first, _, last = (each.config for each in cluster.endpoints)
+    assert (first.weight, first.hostname, first.region, first.zone, first.sub_zone) == (2, "h", "r", "z", "s")
+    assert (last.priority, last.health_status) == (1, "UNHEALTHY")
+    assert (cluster.stats.membership_total, cluster.stats.membership_healthy) == (3, 2)
+    assert repr(cluster) == "<Cluster up 3 endpoints>"
+
+
+@pytest.mark.parametrize(("path", "address"), [("/run/x", "/run/x"), ("@x", "\0x")])
+def test_pipes(path, address):
+    pipe = EndpointConfig(AddressConfig(pipe_path=path), 1, "", "UNKNOWN", WHERE)
+    assert [each.address for each in static_endpoints(cluster_config(endpoints=[pipe]))] == [address]
+
+
+def test_a_dns_cluster_has_none_before_it_is_resolved():
+    cluster = dns_cluster()
+    assert cluster.endpoints == []
+    assert cluster.pick is pick_none
+
+
+def test_known_endpoints_stay_and_others_drain():
+    cluster = make_cluster(cluster_config(endpoints=2), slots=4)
+    kept, gone = cluster.endpoints
+    cluster.set_endpoints([kept.config, *resolved("192.0.2.50")])
+    assert cluster.endpoints[0] is kept
+    assert hosts(cluster) == ["192.0.2.10", "192.0.2.50"]
+    assert (gone.pool.draining, kept.pool.draining) == (True, False)
+    assert {cluster.pick() for _ in range(4)} == set(cluster.endpoints)
+
+
+def test_an_endpoint_whose_weight_changes_is_a_new_one():
+    cluster = make_cluster(cluster_config(endpoints=1))
+    before = cluster.endpoints[0]
+    cluster.set_endpoints(resolved("192.0.2.10", weight=7))
+    assert cluster.endpoints[0] is not before
+    assert cluster.endpoints[0].stats is before.stats
+    assert before.pool.draining
+
+
+def test_no_endpoints_left():
+    cluster = make_cluster(cluster_config(endpoints=2))
+    cluster.set_endpoints([])
+    assert (cluster.pick(), cluster.stats.membership_total) == (None, 0)
+
+
+def test_what_dns_found():
+    cluster = dns_cluster()
+    cluster.set_resolved(
+        [
+            {"ip": "192.0.2.1", "port": 80, "index": 0},
+            {"ip": "192.0.2.2", "port": "81", "index": 1},
+            {"ip": "192.0.2.3", "port": 80, "index": 0, "host": "alias"},
+        ]
+    )
+    assert [each.socket_address for each in cluster.endpoints] == [
+        ("192.0.2.1", 80),
+        ("192.0.2.2", 81),
+        ("192.0.2.3", 80),
+    ]
+    assert [each.hostname for each in cluster.endpoints] == ["one", "two", "alias"]
+    assert [each.weight for each in cluster.endpoints] == [1, 5, 1]
+
+
+def test_the_index_counts_over_all_localities():
+    cluster = dns_cluster(
+        localities=(
+            LocalityEndpoints((_named("one"),)),
+            LocalityEndpoints((_named("two", hostname="given"),), priority=1),
+        )
+    )
+    cluster.set_resolved([{"ip": "192.0.2.1", "port": 80, "index": 1}])
+    assert (cluster.endpoints[0].config.priority, cluster.endpoints[0].hostname) == (1, "given")
+
+
+def test_logical_dns_uses_the_first_address():
+    cluster = dns_cluster("LOGICAL_DNS")
+    cluster.set_resolved([{"ip": "192.0.2.1", "port": 80}, {"ip": "192.0.2.2", "port": 80}])
+    assert hosts(cluster) == ["192.0.2.1"]
+    before = cluster.endpoints[0]
+    cluster.set_resolved([{"ip": "192.0.2.1", "port": 80}])
+    assert cluster.endpoints[0] is before
+
+
+def test_slots_stay_with_their_addresses():
+    cluster = dns_cluster()
+    cluster.set_endpoints(resolved("a", "b", "c"))
+    before = {each.socket_address: slot for each, slot in cluster.endpoint_slots()}
+    cluster.set_endpoints(resolved("c", "d", "b"))
+    after = {each.socket_address: slot for each, slot in cluster.endpoint_slots()}
+    assert (after[("b", 80)], after[("c", 80)]) == (before[("b", 80)], before[("c", 80)])
+    for each, slot in cluster.endpoint_slots():
+        assert each.stats is cluster._slots._groups[slot]
+
+
+def test_starting_makes_a_new_round():
+    cluster = make_cluster(cluster_config(endpoints=5))
+    firsts = set()
+    for _ in range(60):
+        cluster.start(FakeLoop())
+        firsts.add(cluster.pick())
+    assert len(firsts) > 1
+
+
+def test_draining():
+    cluster = make_cluster(cluster_config(endpoints=2))
+    cluster.drain()
+    assert cluster.draining
+    assert [each.pool.draining for each in cluster.endpoints] == [True, True]
+
+
+def test_connecting(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        module, "connecting_socket", lambda address, **options: asked.append((address, options)) or "socket"
+    )
+    made = []
+
+    def transport(loop, sock, address, limit):
+        made.append((loop, sock, address, limit))
+        return SimpleNamespace(start_connecting=lambda: made.append("started"))
+
+    config = cluster_config(
+        tcp_keepalive=TcpKeepalive(3, 20, 5),
+        upstream_bind_address=AddressConfig("192.0.2.200", 0),
+        per_connection_buffer_limit_bytes=77,
+    )
+    cluster = module.Cluster(config, SimpleNamespace(), [SimpleNamespace()], transport)
+    loop = FakeLoop()
+    cluster.start(loop)
+    cluster.connect(cluster.endpoints[0])
+    address = ("192.0.2.10", 80)
+    assert asked == [(address, {"bind_address": ("192.0.2.200", 0), "keepalive": (3, 20, 5)})]
+    assert made == [(loop, "socket", address, 77), "started"]
+
+
+def test_connecting_without_options(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "connecting_socket", lambda address, **options: asked.append(options))
+    cluster = module.Cluster(
+        cluster_config(),
+        SimpleNamespace(),
+        [SimpleNamespace()],
+        lambda *_: SimpleNamespace(start_connecting=lambda: None),
+    )
+    cluster.connect(cluster.endpoints[0])
+    assert asked == [{"bind_address": None, "keepalive": None}]

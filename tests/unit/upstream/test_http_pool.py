@@ -1,0 +1,346 @@
+"""Connections to an endpoint: who gets which, and when one may be used again. Played as conversations."""
+
+import errno
+
+import pytest
+
+from forkproxy.config.build.cluster import CircuitBreakerThresholds
+from forkproxy.upstream.endpoint import ResolvedEndpoint
+from tests.support.playbook import play, route
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
+EVIL = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"
+
+
+def get(path, *headers):
+    lines = b"".join([header + b"\r\n" for header in headers])
+    return b"GET %b HTTP/1.1\r\nhost: a\r\n%b\r\n" % (path, lines)
+
+
+def refused(reason):
+    body = b"upstream connect error or disconnect/reset before headers. reset reason: " + reason
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: %d\r\ncontent-type: text/plain\r\n\r\n" % len(body) + body
+    )
+
+
+def three_requests(p):
+    """Three clients ask /0, /1, /2 at once."""
+    downs = []
+    for number in range(3):
+        downs.append(p.connect())
+        p.downstream(get(b"/%d" % number))
+    return downs
+
+
+# -- reuse
+
+
+def test_a_free_connection_is_used_again():
+    p = play().exchange().exchange()
+    assert len(p.upstreams) == 1
+    stats = p.cluster.stats
+    assert (stats.upstream_cx_total, stats.upstream_rq_total, stats.upstream_rq_pending_total) == (1, 2, 1)
+    assert (p.cluster.endpoints[0].stats.rq_total, p.cluster.endpoints[0].stats.rq_success) == (2, 2)
+
+
+def test_the_one_that_was_used_last_is_used_first():
+    p = play()
+    three_requests(p)
+    for number in (0, 2, 1):
+        p.upstream(OK, on=number)
+        p.upstreams[number].read()
+    p.downstream(GET).expect_upstream(GET, on=1)
+    p.connect()
+    p.downstream(GET).expect_upstream(GET, on=2)
+
+
+def test_every_waiting_request_gets_a_connection():
+    p = play()
+    p.auto_accept = False
+    three_requests(p)
+    assert len(p.upstreams) == 3
+    assert p.cluster.stats.upstream_rq_pending_active == 3
+    p.upstreams[2].accept()
+    p.expect_upstream(get(b"/0"), on=2)  # the oldest takes the first that stands
+    p.upstreams[0].accept()
+    p.expect_upstream(get(b"/1"), on=0)
+    assert p.cluster.stats.upstream_rq_pending_active == 1
+    p.upstream(OK, on=0).expect_upstream(get(b"/2"), on=0)
+
+
+def test_a_connection_nobody_waits_for_any_more_serves_the_next():
+    p = play()
+    p.auto_accept = False
+    p.downstream(GET).downstream_resets()
+    assert p.cluster.stats.upstream_rq_cancelled == 1
+    p.expect_quiet()
+    p.upstreams[0].accept()
+    p.connect()
+    p.exchange()
+    assert len(p.upstreams) == 1
+
+
+def test_no_reuse_after_connection_close():
+    p = play().downstream(GET).upstream(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
+    p.expect_downstream(OK).expect_upstream_closed(0)
+    p.upstreams[0].read()
+    p.exchange()
+    assert len(p.upstreams) == 2
+
+
+def test_max_requests_per_connection():
+    p = play(cluster={"max_requests_per_connection": 2}).exchange().exchange().expect_upstream_closed(0).exchange()
+    assert len(p.upstreams) == 2
+    assert p.cluster.stats.upstream_cx_max_requests == 1
+    assert p.cluster.stats.upstream_rq_per_cx == {2: 1}
+
+
+def test_an_idle_connection_ages():
+    p = play(cluster={"idle_timeout_s": 10}).exchange().advance(9).exchange().advance(9.9)
+    assert not p.upstreams[0].closed
+    p.advance(0.2).expect_upstream_closed(0)
+    assert p.cluster.stats.upstream_cx_idle_timeout == 1
+    p.exchange().expect_quiet()
+    assert len(p.upstreams) == 2
+
+
+def test_a_busy_connection_does_not():
+    p = play(cluster={"idle_timeout_s": 10}, routes=[route(timeout_s=None)]).exchange().downstream(GET)
+    p.expect_upstream(GET).advance(60).upstream(OK).expect_downstream(OK).advance(9.9)
+    assert not p.upstreams[0].closed
+    p.advance(0.2).expect_upstream_closed(0)
+
+
+def test_without_an_idle_timeout_it_stays():
+    p = play(cluster={"idle_timeout_s": None}).exchange().advance(100_000)
+    assert not p.upstreams[0].closed
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_an_idle_connection_that_the_upstream_closes_is_not_used(how):
+    p = play().exchange()
+    getattr(p.upstreams[0], how)()
+    p.expect_upstream_closed(0).exchange()
+    assert len(p.upstreams) == 2
+    stats = p.cluster.stats
+    assert (stats.upstream_cx_destroy_remote, stats.upstream_cx_active, p.cluster.connections) == (1, 1, 1)
+
+
+# -- response desynchronisation
+
+
+def test_bytes_of_an_idle_connection_reach_nobody():
+    p = play().exchange().upstream(EVIL).expect_upstream_closed(0).exchange()
+    assert p.cluster.stats.upstream_cx_protocol_error == 1
+    assert len(p.upstreams) == 2
+
+
+def test_a_second_response_in_the_same_read_reaches_nobody():
+    p = play().downstream(GET + get(b"/2")).expect_upstream(GET).upstream(OK + EVIL).expect_downstream(OK)
+    p.expect_upstream_closed(0).expect_upstream(get(b"/2"), on=1).upstream(OK).expect_downstream(OK)
+    assert p.cluster.stats.upstream_cx_protocol_error == 1
+
+
+@pytest.mark.parametrize("more", [b"x", b"HTTP/1.1 100 Continue\r\n\r\n", b"\0", EVIL])
+def test_whatever_follows_a_head_answer_reaches_nobody(more):
+    p = (
+        play()
+        .downstream(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .upstream(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n" + more)
+    )
+    p.expect_downstream(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").expect_upstream_closed(0)
+    p.connect()
+    p.exchange().expect_quiet()
+
+
+def test_a_response_before_the_whole_request_ends_the_connection():
+    p = play().downstream(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc").upstream(OK)
+    p.expect_upstream_closed(0)
+
+
+def test_a_cancelled_exchange_ends_its_connection():
+    p = play().downstream(GET).downstream_resets().expect_upstream_closed(0)
+    p.connect()
+    p.exchange().expect_quiet()
+    assert len(p.upstreams) == 2
+
+
+def test_garbage_instead_of_a_response():
+    p = play().downstream(GET).upstream(b"SSH-2.0\r\n").expect_upstream_closed(0)
+    assert p.down.read().startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    assert p.logged[0][2:] == (502, "upstream_reset_before_response_started{protocol_error}", "UPE")
+    p.expect_quiet()
+
+
+# -- failures
+
+
+def test_a_connection_that_is_cut_before_the_response():
+    p = play().downstream(GET).upstream_resets().expect_downstream(refused(b"connection termination"))
+    assert p.logged[0][2:] == (503, "upstream_reset_before_response_started{connection_termination}", "UC")
+    p.expect_quiet()
+
+
+def test_a_connection_that_cannot_be_made():
+    p = play()
+    p.auto_accept = False
+    failures = []
+    p.cluster.on_upstream_failure = lambda cluster, endpoint, reason, seconds: failures.append((reason, seconds))
+    p.downstream(GET).advance(1)
+    p.upstreams[0].refuse(errno.ECONNREFUSED)
+    p.expect_downstream(refused(b"remote connection failure"))
+    assert p.logged[0][2:] == (
+        503,
+        "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+        "UF",
+    )
+    assert failures == [("delayed connect error: Connection refused", 1.0)]
+    stats = p.cluster.stats
+    assert (stats.upstream_cx_connect_fail, stats.upstream_rq_pending_failure_eject, p.cluster.connections) == (1, 1, 0)
+    p.expect_quiet()
+
+
+def test_all_who_wait_fail_together():
+    p = play()
+    p.auto_accept = False
+    downs = three_requests(p)
+    p.upstreams[1].refuse(errno.ECONNREFUSED)
+    assert [down.read()[:12] for down in downs] == [b"HTTP/1.1 503"] * 3
+    p.upstreams[0].accept()
+    p.upstreams[2].refuse(errno.ECONNREFUSED)
+    p.expect_quiet()
+    p.exchange()
+
+
+def test_connect_timeout():
+    p = play(cluster={"connect_timeout_s": 2})
+    p.auto_accept = False
+    p.downstream(GET).advance(1.9).expect_downstream().advance(0.2).expect_downstream(refused(b"connection timeout"))
+    assert p.cluster.stats.upstream_cx_connect_timeout == 1
+    assert p.logged[0][2:] == (503, "upstream_reset_before_response_started{connection_timeout}", "UF")
+    p.expect_quiet().expect_upstream_closed(0)
+
+
+def test_the_connect_timeout_ends_with_the_connect():
+    p = play(cluster={"connect_timeout_s": 2}).downstream(GET).advance(5).upstream(OK).expect_downstream(OK)
+    p.advance(5)
+    assert not p.upstreams[0].closed
+
+
+def test_a_connect_that_fails_at_once():
+    p = play()
+    p.cluster.refuses = OSError(errno.ENETUNREACH, "no")
+    failures = []
+    p.cluster.on_upstream_failure = lambda cluster, endpoint, reason, seconds: failures.append(reason)
+    p.downstream(GET)
+    assert p.down.read().startswith(b"HTTP/1.1 503 ")
+    assert p.logged[0][3].startswith(
+        "upstream_reset_before_response_started{local_connection_failure|immediate_connect_error:"
+    )
+    assert failures == ["immediate connect error: Network is unreachable"]
+    assert p.cluster.connections == 0
+    p.cluster.refuses = None
+    p.expect_quiet().exchange()
+
+
+# -- limits
+
+
+def limits(**fields):
+    return {"circuit_breakers": CircuitBreakerThresholds(**fields)}
+
+
+def test_max_pending_requests():
+    p = play(cluster=limits(max_pending_requests=2))
+    p.auto_accept = False
+    downs = three_requests(p)
+    assert [down.read()[:12] for down in downs] == [b"", b"", b"HTTP/1.1 503"]
+    assert p.logged[0][2:] == (503, "upstream_reset_before_response_started{overflow}", "UO")
+    assert p.cluster.stats.upstream_rq_pending_overflow == 1
+
+
+def test_max_connections_makes_requests_wait():
+    p = play(cluster=limits(max_connections=1))
+    downs = three_requests(p)
+    assert len(p.upstreams) == 1
+    assert p.cluster.stats.upstream_cx_overflow == 2
+    for number in range(3):
+        p.expect_upstream(get(b"/%d" % number)).upstream(OK)
+    assert [down.read()[-2:] for down in downs] == [b"ok"] * 3
+    p.expect_quiet()
+
+
+def test_who_waits_gets_a_new_connection_when_the_old_one_goes():
+    p = play(cluster=limits(max_connections=1))
+    three_requests(p)
+    p.expect_upstream(get(b"/0")).upstream_resets()
+    p.expect_upstream(get(b"/1"), on=1).upstream(OK).expect_upstream(get(b"/2"), on=1)
+
+
+def test_max_requests():
+    p = play(cluster=limits(max_requests=2))
+    downs = three_requests(p)
+    assert [down.read()[:12] for down in downs] == [b"", b"", b"HTTP/1.1 503"]
+    assert b"x-envoy-overloaded" not in downs[0].read()
+
+
+# -- draining and removal
+
+
+def test_draining_closes_idle_connections_now_and_busy_ones_after_their_response():
+    p = play()
+    three_requests(p)
+    p.upstream(OK, on=0)
+    p.cluster.drain()
+    p.run()
+    assert [peer.closed for peer in p.upstreams] == [True, False, False]
+    p.upstream(OK, on=2).expect_upstream_closed(2).upstream(OK, on=1).expect_upstream_closed(1).expect_quiet()
+
+
+def test_a_connection_that_stands_after_draining_has_begun_is_closed():
+    p = play()
+    p.auto_accept = False
+    p.downstream(GET).downstream_resets()
+    p.cluster.drain()
+    p.upstreams[0].accept()
+    p.run()
+    p.expect_upstream_closed(0)
+
+
+def test_an_endpoint_that_is_removed_while_busy_finishes_its_exchange():
+    p = play().downstream(GET).expect_upstream(GET)
+    old = p.cluster.endpoints[0]
+    p.cluster.set_endpoints([ResolvedEndpoint(("192.0.2.77", 80))])
+    p.upstream(OK).expect_downstream(OK).expect_upstream_closed(0)
+    assert (old.stats.rq_active, p.cluster.stats.upstream_rq_active) == (0, 0)
+    p.exchange()
+    assert p.upstreams[1].connection.remote_address == ("192.0.2.77", 80)
+
+
+# -- figures
+
+
+def test_bytes_are_counted_when_asked_and_at_the_end():
+    p = play().exchange()
+    stats = p.cluster.stats
+    assert (stats.upstream_cx_rx_bytes_total, stats.upstream_cx_tx_bytes_total) == (0, 0)
+    p.cluster.sync_bytes()
+    counted = (stats.upstream_cx_rx_bytes_total, stats.upstream_cx_tx_bytes_total)
+    assert counted[0] == len(OK)
+    assert counted[1] > len(GET)
+    p.upstreams[0].end()
+    assert (stats.upstream_cx_rx_bytes_total, stats.upstream_cx_tx_bytes_total) == counted
+
+
+def test_times_are_counted():
+    p = play()
+    p.auto_accept = False
+    p.downstream(GET).advance(0.25)
+    p.auto_accept = True
+    p.run()
+    p.advance(1).upstream(OK)
+    assert p.cluster.stats.upstream_cx_connect_ms == {250: 1}
+    assert p.cluster.stats.external__upstream_rq_time == {1250: 1}
+    assert "busy" not in repr(next(iter(p.cluster.endpoints[0].pool._all)))
