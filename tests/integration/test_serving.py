@@ -147,7 +147,7 @@ def test_every_worker_s_connections_are_told_apart(proxy, ports):
 class Queued:
     """Connections with a request each, made while every worker is stopped: all wait in the listening sockets' queues."""
 
-    def __init__(self, proxy, port, count=12):
+    def __init__(self, proxy, port, count=80):
         self.pids = workers(proxy)
         for pid in self.pids:
             os.kill(pid, signal.SIGSTOP)
@@ -175,7 +175,7 @@ def test_a_retired_slot_s_queue_is_served(proxy, ports):
     os.kill(proxy.pids()[0], signal.SIGTTOU)
     until(lambda: [entry["state"] for entry in shown_workers(proxy)].count("draining") == 1)
     queued.go_on()
-    assert queued.answers() == [(200, b"answer")] * 12
+    assert queued.answers() == [(200, b"answer")] * 80
     until(lambda: len(workers(proxy)) == 1)
 
 
@@ -184,7 +184,7 @@ def test_the_queues_are_served_when_the_program_stops(proxy, ports):
     proxy.process.send_signal(signal.SIGTERM)
     until(lambda: all(entry["state"] == "draining" for entry in shown_workers(proxy)))
     queued.go_on()
-    assert queued.answers() == [(200, b"answer")] * 12
+    assert queued.answers() == [(200, b"answer")] * 80
     assert proxy.stop() == 0
 
 
@@ -196,7 +196,7 @@ def test_a_removed_listener_s_queue_is_served(proxy, ports):
     os.kill(proxy.pids()[0], signal.SIGHUP)
     until(lambda: [entry["generation"] for entry in shown_workers(proxy) if entry["state"] == "ready"] == [2, 2])
     queued.go_on()
-    assert queued.answers() == [(200, b"answer")] * 12
+    assert queued.answers() == [(200, b"answer")] * 80
     with pytest.raises(ConnectionRefusedError):
         until(lambda: socket.create_connection(("127.0.0.1", ports["answers"])).close())
 
