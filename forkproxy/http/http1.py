@@ -347,6 +347,9 @@ class ServerCodec:
             raise _parser_failure(error) or self._explain(data) from None
         if self.fresh:
             self._data = b""  # an idle connection keeps nothing
+            if self._searched:
+                self._searched = b""
+                self._rtsp_lines = _rtsp_lines(b"")
         # Also behind the head: the bytes since the last of the body, which are trailers and chunk extensions.
         elif self._head_bytes > self._settings.max_headers_bytes:
             raise CodecError("http1.headers_too_large", 431)
