@@ -1,0 +1,17 @@
+"""Names of response flags."""
+
+from forkproxy.http import response_flags as flags
+
+
+def test_every_flag_has_both_names_and_a_bit_of_its_own():
+    bits = [value for name, value in vars(flags).items() if name.isupper() and isinstance(value, int)]
+    assert len(set(bits)) == len(bits) == len(flags.SHORT) == len(flags.LONG)
+    assert set(bits) == set(flags.SHORT) == set(flags.LONG)
+    assert all(flags.SHORT[getattr(flags, name)] == name for name in flags.SHORT.values())
+
+
+def test_names():
+    assert flags.names(0) == ""
+    assert flags.names(flags.UF | flags.URX) == "UF,URX"
+    assert flags.names(flags.URX | flags.LH) == "LH,URX"
+    assert flags.names(flags.NR, flags.LONG) == "NoRouteFound"
