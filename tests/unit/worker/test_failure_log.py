@@ -1,0 +1,89 @@
+"""One line per cluster and reason, and not too often."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from forkproxy.worker import failure_log
+from forkproxy.worker.failure_log import INTERVAL_S, FailureLog
+from tests.support.fakes import FakeLoop
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        failure_log, "_log", SimpleNamespace(warning=lambda message, **more: seen.append((message, more)))
+    )
+    return seen
+
+
+LOOP_START = 1000.0
+
+
+def cluster(loop, name="up"):
+    return SimpleNamespace(name=name, loop=loop)
+
+
+ENDPOINT = SimpleNamespace(address="192.0.2.1:80", hostname="h.example")
+
+
+def test_what_it_says(lines):
+    FailureLog().on_upstream_failure(cluster(FakeLoop()), ENDPOINT, "delayed connect error: Connection refused", 0.0126)
+    assert lines == [
+        (
+            "cannot connect to upstream",
+            {
+                "cluster": "up",
+                "address": "192.0.2.1:80",
+                "hostname": "h.example",
+                "reason": "delayed connect error: Connection refused",
+                "elapsed_ms": 13,
+                "hint": "nothing listens on that address and port: is the service up, and is the port right?",
+                "not_shown_before": 0,
+            },
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ("connect timeout", "firewall"),
+        ("delayed connect error: Connection timed out", "firewall"),
+        ("immediate connect error: Network is unreachable", "no route"),
+        ("TLS_error:|268435581", "sni"),
+        ("immediate connect error: Too many open files", "LimitNOFILE"),
+        ("immediate connect error: Cannot assign requested address", "upstream_bind_config"),
+        ("something new", ""),
+    ],
+)
+def test_what_to_look_at(lines, reason, word):
+    FailureLog().on_upstream_failure(cluster(FakeLoop()), ENDPOINT, reason, 0.0)
+    hint = lines[0][1]["hint"]
+    assert word in hint
+    assert bool(hint) is bool(word)
+
+
+def test_the_same_failure_is_told_once_in_a_while_with_the_number_kept_quiet(lines):
+    loop = FakeLoop(LOOP_START)
+    log = FailureLog()
+    for _ in range(5):
+        log.on_upstream_failure(cluster(loop), ENDPOINT, "refused", 0.0)
+    loop.now += INTERVAL_S - 0.1
+    log.on_upstream_failure(cluster(loop), ENDPOINT, "refused", 0.0)
+    assert len(lines) == 1
+    loop.now += 0.2
+    log.on_upstream_failure(cluster(loop), ENDPOINT, "refused", 0.0)
+    loop.now += INTERVAL_S + 1
+    log.on_upstream_failure(cluster(loop), ENDPOINT, "refused", 0.0)
+    assert [more["not_shown_before"] for _, more in lines] == [0, 5, 0]
+
+
+def test_other_clusters_and_reasons_are_told_apart(lines):
+    loop = FakeLoop(LOOP_START)
+    log = FailureLog()
+    for name in ("one", "two"):
+        for reason in ("refused", "timeout"):
+            log.on_upstream_failure(cluster(loop, name), ENDPOINT, reason, 0.0)
+    assert len(lines) == 4
