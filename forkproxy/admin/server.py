@@ -3,8 +3,9 @@
 Off every hot path, so it is strict and simple: a head is collected up to its empty line (8 KiB at most), given to a parser of its
 own, and must be HTTP/1.1 with one Host and a Content-Length if it has a body (64 KiB at most; no chunked bodies). What a
 connection sent beyond that waits in its buffer until the answer before it is written, so pipelined requests are answered
-one after the other, and reading stops meanwhile. A connection lives 10 s to bring a head and 60 s for all the rest; of more
-than ``MAX_CONNECTIONS`` the new ones are closed at once.
+one after the other, and reading stops meanwhile. A connection lives 10 s to bring a head and 60 s for all the rest. When
+there are ``MAX_CONNECTIONS``, the one that has been without a whole request for longest makes room: who only holds connections
+open cannot keep a probe of /ready out.
 """
 
 from __future__ import annotations
@@ -141,11 +142,18 @@ class AdminServer:
                 self.loop.unregister(listening.fileno())
                 self._retries[listening] = self.loop.call_later(ACCEPT_RETRY_S, partial(self._register, listening))
                 return
-            if len(self.connections) >= MAX_CONNECTIONS:
+            if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
                 accepted.close()
                 continue
             accepted.setblocking(False)
             AdminConnection(self, Connection(self.loop, accepted, addresses.normalise(peer)))
+
+
+    def _make_room(self) -> bool:
+        idlers = [connection for connection in self.connections if connection.is_idle]
+        if idlers:
+            min(idlers, key=lambda connection: connection.waiting_since).connection.abort()
+        return bool(idlers)
 
 
 class AdminConnection:
@@ -172,6 +180,16 @@ class AdminConnection:
         connection.on_above_high_watermark = self._stall
         connection.on_below_low_watermark = self._unstall
         connection.start()
+
+    @property
+    def is_idle(self) -> bool:
+        """No request of it is being answered."""
+        return self._waiting is None and not self.connection.out_bytes
+
+    @property
+    def waiting_since(self) -> float:
+        """When it began to bring its request, or else when it came (on the loop's clock)."""
+        return self._received_at
 
     def finish(self) -> None:
         """Close, after what is being answered."""

@@ -421,7 +421,7 @@ def test_an_answer_that_is_being_made_when_the_server_stops_still_comes(loop, co
     assert not server.connections
 
 
-def test_connections_are_limited(loop, context, listening, monkeypatch):
+def test_when_connections_are_too_many_the_idlest_makes_room(loop, context, listening, monkeypatch):
     monkeypatch.setattr(admin_server, "MAX_CONNECTIONS", 2)
     server = AdminServer(loop, context, [listening])
     server.start()
@@ -429,7 +429,11 @@ def test_connections_are_limited(loop, context, listening, monkeypatch):
     for _ in range(4):
         loop.run_once(0)
     assert len(server.connections) == 2
-    assert socks[2].recv(10) == b""
+    assert socks[0].recv(10) == b""  # the one that had waited longest made room
+    socks[2].sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n")
+    loop.run_once(0)
+    loop.run_once(0)
+    assert socks[2].recv(100).startswith(b"HTTP/1.1 200 OK")
     for sock in socks:
         sock.close()
     for _ in range(4):
