@@ -253,6 +253,8 @@ class ConnectionManager:
         """Answer with ``connection: close`` from now on. Who is between two requests keeps the connection for the moment:
         closing it now could meet a request under way. ``close_idle`` follows."""
         self.draining = True
+        for http in self.connections:
+            http.on_drain()
 
     def close_idle(self, for_s: float) -> None:
         """Close the connections that have been without a request for ``for_s`` seconds."""
@@ -542,6 +544,11 @@ class HttpConnection:
             return False
         path = stream.path
         return (b"#" not in path and path[:1] == b"/") or self._check_path(stream, path)
+
+    def on_drain(self) -> None:
+        """A request whose response has not begun is the last one here; of pipelined ones, the one whose turn is next."""
+        if self.stream is not None and not self.stream.response_started and not self.queue:
+            self._close_after_this()
 
     def _close_after_this(self) -> None:
         stats = self.manager.stats
