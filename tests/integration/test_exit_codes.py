@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -55,26 +56,73 @@ def test_an_address_of_another_machine(config):
     assert "Cannot assign requested address" in done.stderr
 
 
-def give_up_low_ports():
-    """In the child, before exec: without CAP_NET_BIND_SERVICE not even root may bind a port under 1024."""
-    ctypes.CDLL(None).prctl(24, 10, 0, 0, 0)  # PR_CAPBSET_DROP; fails without root, who has no such right anyway
+def without_privileges():
+    """In the child, before exec: what root may do beyond other users is gone, and others never had it."""
+    prctl = ctypes.CDLL(None).prctl
+    for capability in (0, 1, 2, 3, 10):  # CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, NET_BIND_SERVICE
+        prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
 
 
-def test_no_permission(tmp_path, config):
-    if Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text().strip() == "0":
-        pytest.skip("every port is unprivileged here")
-    config.write_text(bootstrap(1))
-    done = subprocess.run(
-        [sys.executable, "-m", "forkproxy", "run", "-c", config, "--pid-file", tmp_path / "x.pid"],
+def run_unprivileged(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "forkproxy", *map(str, arguments)],
         cwd=ROOT,
-        preexec_fn=give_up_low_ports,
+        preexec_fn=without_privileges,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("admin", [False, True])
+def test_no_permission(tmp_path, config, admin):
+    if Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text().strip() == "0":
+        pytest.skip("every port is unprivileged here")
+    config.write_text(bootstrap(0, admin_port=1) if admin else bootstrap(1))
+    done = run_unprivileged("run", "-c", config, "--pid-file", tmp_path / "x.pid")
     assert done.returncode == 77
+    whose = "admin" if admin else 'listener "greeter"'
+    assert f"cannot bind 127.0.0.1:1 ({whose})" in done.stderr
     assert "port 1 needs root or CAP_NET_BIND_SERVICE" in done.stderr
+
+
+def test_no_permission_for_a_file(tmp_path, config):
+    config.write_text(bootstrap(0))
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    pid_file = tmp_path / "x.pid"
+    for arguments, message in [
+        (("--pid-file", locked / "x.pid"), "cannot write the pid file"),
+        (("--pid-file", pid_file, "--log-path", locked / "log"), "cannot open the log"),
+    ]:
+        for command in ("run", "start"):
+            done = run_unprivileged(command, "-c", config, *arguments)
+            assert done.returncode == 77, done.stderr
+            assert message in done.stderr
+            assert "Permission denied" in done.stderr
+            assert "Traceback" not in done.stderr
+
+
+def test_a_configuration_that_may_not_be_read(tmp_path, config):
+    config.write_text(bootstrap(0))
+    config.chmod(0)
+    done = run_unprivileged("run", "-c", config, "--pid-file", tmp_path / "x.pid")
+    assert done.returncode == 78
+    assert done.stderr.strip() == f"{config}: cannot read the file: Permission denied"
+    done = run_unprivileged("check", config)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == f"{config}: cannot read the file: Permission denied"
+
+
+def test_a_socket_path_in_a_directory_that_is_not_ours(tmp_path, config):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    text = bootstrap(0).replace("socket_address:", "pipe:").replace("address: 127.0.0.1", f"path: {locked}/s")
+    config.write_text(re.sub(r" *port_value: 0\n", "", text))
+    done = run_unprivileged("run", "-c", config, "--pid-file", tmp_path / "x.pid")
+    assert done.returncode == 77, done.stderr
+    assert f"cannot bind {locked}/s" in done.stderr
 
 
 @pytest.mark.parametrize(
