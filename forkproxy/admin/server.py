@@ -148,7 +148,6 @@ class AdminServer:
             accepted.setblocking(False)
             AdminConnection(self, Connection(self.loop, accepted, addresses.normalise(peer)))
 
-
     def _make_room(self) -> bool:
         idlers = [connection for connection in self.connections if connection.is_idle]
         if idlers:

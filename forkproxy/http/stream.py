@@ -79,7 +79,17 @@ class Stream:
     __slots__ = (
         *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
         *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "downstream_last_tx"),
-        *("dynamic_metadata", "encode_held", "end", "ended", "endpoint", "failed", "filter_state", "head_response", "http"),
+        *(
+            "dynamic_metadata",
+            "encode_held",
+            "end",
+            "ended",
+            "endpoint",
+            "failed",
+            "filter_state",
+            "head_response",
+            "http",
+        ),
         *(
             "idle_timeout_s",
             "last_activity",

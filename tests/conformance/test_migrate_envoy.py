@@ -121,7 +121,9 @@ def test_public_file(name, directory):
         text = text.replace(theirs, ours)
     result = migrated(text, name)
     assert detect_version(load(result, name).root) == "v3"
-    if "LightstepConfig" in result:  # Envoy has no such tracer any more; the rest of the file is worth a look all the same
+    if (
+        "LightstepConfig" in result
+    ):  # Envoy has no such tracer any more; the rest of the file is worth a look all the same
         result = re.sub(r"^( *)tracing:\n(?:\1 .*\n)*?.*LightstepConfig\n(?:\1 .*\n)*", "", result, flags=re.MULTILINE)
     assert envoy_accepts(result, directory) == ""
 

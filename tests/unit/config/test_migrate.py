@@ -79,7 +79,9 @@ static_resources:
 def test_an_invalid_file_has_no_v3_form_but_problems():
     migration = migrate(V2.replace("hosts", "host") + "    tls_context: {}\n", "f")
     assert migration.text is None
-    assert [(p.line, p.message) for p in migration.problems if p.kind == "error"] == [(9, 'Cluster has no field "host"')]
+    assert [(p.line, p.message) for p in migration.problems if p.kind == "error"] == [
+        (9, 'Cluster has no field "host"')
+    ]
 
 
 def test_a_field_one_level_too_far_out_is_named_with_its_place():
@@ -140,7 +142,9 @@ def test_values(value, text):
     assert to_yaml(Node.from_python(value, Mark(1, 1))).removesuffix("...\n") == text
 
 
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")) | st.sampled_from("\n\t:#-*&!|>'\"%@`{}[],? 01xyn~"))
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")) | st.sampled_from("\n\t:#-*&!|>'\"%@`{}[],? 01xyn~")
+)
 
 
 @given(st.dictionaries(TEXT, st.recursive(TEXT | st.booleans() | st.integers(-5, 1 << 30), st.lists, max_leaves=5)))

@@ -875,7 +875,9 @@ def test_a_rate_limit_service_that_nobody_uses_is_told():
 
 
 def test_egress_tracing_becomes_the_listener_s_direction():
-    _, listener, manager, _ = bootstrap(hcm="tracing: {operation_name: egress}", top="rate_limit_service: {cluster_name: r}")
+    _, listener, manager, _ = bootstrap(
+        hcm="tracing: {operation_name: egress}", top="rate_limit_service: {cluster_name: r}"
+    )
     assert listener["traffic_direction"] == "OUTBOUND"
     assert manager["tracing"] == {}
 
@@ -889,7 +891,11 @@ REFUSED = [
     (NETWORK + "tcp_proxy.v2.TcpProxy", "{stat_prefix: a, deprecated_v1: {routes: [{cluster: b}]}}", "deprecated_v1"),
     ("envoy.api.v2.listener.Filter", "{name: envoy.tcp_proxy, config: {deprecated_v1: true, value: {}}}", "config"),
     ("envoy.api.v2.listener.Filter", "{name: my.own, config: {a: 1}}", "config"),
-    (ROUTE + "VirtualHost", "{name: a, domains: ['*'], per_filter_config: {my.own: {a: 1}}}", 'per_filter_config["my.own"]'),
+    (
+        ROUTE + "VirtualHost",
+        "{name: a, domains: ['*'], per_filter_config: {my.own: {a: 1}}}",
+        'per_filter_config["my.own"]',
+    ),
     ("envoy.api.v2.core.ApiConfigSource", "{cluster_names: [a]}", "api_type"),
 ]
 
@@ -1000,14 +1006,19 @@ def test_host_rewrite_of_v3_stays_what_it_is():
     result = manager(document.root.to_python())
     route = result["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
     assert route == {"cluster": "c", "host_rewrite": "%REQ(x)%"}
-    assert result["access_log"][0]["typed_config"]["@type"] == URL + "envoy.extensions.access_loggers.file.v3.FileAccessLog"
+    assert (
+        result["access_log"][0]["typed_config"]["@type"]
+        == URL + "envoy.extensions.access_loggers.file.v3.FileAccessLog"
+    )
     assert result["http_filters"][0]["typed_config"]["@type"] == URL + "envoy.extensions.filters.http.router.v3.Router"
 
 
 def test_fields_of_v2_in_a_v3_message_of_a_mixed_file_are_read_as_v2():
     mixed = V3_MANAGER.replace("host_rewrite", "cors: {allow_origin: [o]}, host_rewrite")
     document = load(mixed, "f")
-    assert [p.message for p in warnings(upgrade(document))] == ["fields of v2 in a v3 HttpConnectionManager: read as v2"]
+    assert [p.message for p in warnings(upgrade(document))] == [
+        "fields of v2 in a v3 HttpConnectionManager: read as v2"
+    ]
     route = manager(document.root.to_python())["route_config"]["virtual_hosts"][0]["routes"][0]["route"]
     assert route["cors"] == {"allow_origin_string_match": [{"exact": "o"}]}
 
@@ -1084,7 +1095,11 @@ def test_everything_is_told_where_it_changes():
     document = load(EVERYTHING, "f")
     problems = warnings(upgrade(document))
     assert [p for p in problems if not p.line] == []
-    assert {p.path.rpartition(".")[2] for p in problems} >= {"build_version", "runtime_key", "bugfix_reverse_encode_order"}
+    assert {p.path.rpartition(".")[2] for p in problems} >= {
+        "build_version",
+        "runtime_key",
+        "bugfix_reverse_encode_order",
+    }
 
 
 # -- the tables against the schema
@@ -1108,7 +1123,9 @@ def test_every_field_that_v3_lost_has_an_answer():
     lost = {
         f"{new.previous}.{field.name}"
         for new in map(schema().message, filter(schema().is_message, schema().names()))
-        if ".v3." in new.full_name and new.previous in schema() and schema().message(new.previous).package != new.package
+        if ".v3." in new.full_name
+        and new.previous in schema()
+        and schema().message(new.previous).package != new.package
         for field in schema().message(new.previous).fields.values()
         if field.number not in {candidate.number for candidate in new.fields.values()}
         if new.previous.startswith(("envoy.api.", "envoy.config.", "envoy.type."))
