@@ -136,6 +136,7 @@ def test_pipelined_requests_are_answered_in_order():
         p.expect_upstream(get(path)).upstream(OK).expect_downstream(OK)
     p.expect_upstream().expect_quiet()
     assert [entry[1] for entry in p.logged] == [b"/1", b"/2", b"/3"]
+    assert len(p.upstreams) == 1  # each waited until the connection of the one before was free
 
 
 def test_reading_is_paused_while_requests_wait():

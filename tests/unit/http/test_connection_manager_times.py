@@ -319,6 +319,17 @@ def test_no_pause_outlives_an_exchange(end):
     p.advance(2).expect_closed().expect_quiet()
 
 
+def test_a_client_that_was_stopped_for_an_upstream_is_read_again_when_that_is_given_up():
+    p = play(cluster={"per_connection_buffer_limit_bytes": 1000})
+    p.downstream(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2000\r\n\r\n").upstreams[0].sock.window = 0
+    p.downstream(b"x" * 2000)
+    assert p.down.connection.read_pauses == 1
+    p.advance(16)
+    assert p.down.read().startswith(b"HTTP/1.1 504 ")
+    p.expect_open().expect_quiet()
+    p.exchange()
+
+
 def content(response):
     """The body of a whole response, without chunks."""
     head, _, body = response.partition(b"\r\n\r\n")

@@ -291,6 +291,15 @@ def test_the_route_timeout_does_not_end_a_response_that_a_filter_holds():
     p.expect_downstream(OK).expect_quiet()
 
 
+def test_a_held_response_does_not_free_a_connection_whose_request_is_still_under_way():
+    _, a, _ = recorders({"encode_headers": STOP_ITERATION, "encode_data": STOP_ITERATION})
+    p = play(a).downstream(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc").upstream(OK)
+    p.expect_upstream_closed(0)
+    p.connect()
+    p.downstream(GET)
+    assert len(p.upstreams) == 2
+
+
 def test_a_gathering_filter_is_told_of_response_trailers():
     log = []
     gather = Recorder(log, "a", encode_headers=STOP_ITERATION, encode_data=STOP_ITERATION)
