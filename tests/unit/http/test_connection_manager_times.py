@@ -32,7 +32,9 @@ def test_a_connection_that_never_says_anything():
 
 
 def test_the_idle_timeout_counts_from_the_last_answer():
-    p = play(idle_timeout_s=10).advance(8).exchange().advance(9.9).expect_open().advance(0.2).expect_closed()
+    p = play(idle_timeout_s=10)
+    p.connect()
+    p.advance(8).exchange().advance(9.9).expect_open().advance(0.2).expect_closed()
     assert p.stats.downstream_cx_idle_timeout == 1
 
 

@@ -43,8 +43,10 @@ class ListeningSocket(ScriptedSocket):
     def __init__(self):
         super().__init__()
         self.waiting = []
+        self.asked = 0
 
     def accept(self):
+        self.asked += 1
         if not self.waiting:
             raise BlockingIOError
         found = self.waiting.pop(0)
@@ -165,6 +167,12 @@ def test_accepts_are_limited_per_pass(per_event, accepted):
     assert setup.listener.accepted == accepted
     setup.readable()
     assert setup.listener.accepted == min(40, 2 * accepted)
+
+
+def test_an_empty_queue_is_not_asked_again():
+    setup = Setup()
+    setup.accept()
+    assert setup.sock.asked == 2
 
 
 def test_a_connection_that_has_gone_while_it_waited():
