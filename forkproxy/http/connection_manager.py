@@ -179,7 +179,7 @@ class ConnectionManager:
             "stream_timeout_s",
             "tls",
         ),
-        *("_date_line", "_date_until", "access_logs", "chain", "codes", "connections", "draining", "http1_stats"),
+        *("_date_line", "_date_until", "_drained", "access_logs", "chain", "codes", "connections", "draining", "http1_stats"),
         *("log_filter_exception", "loop", "match", "plain", "request_ids", "server_line", "settings", "stats"),
     )
 
@@ -204,7 +204,7 @@ class ConnectionManager:
         self.log_filter_exception = log_filter_exception
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.connections: set[HttpConnection] = set()
-        self.draining = False
+        self.draining = self._drained = False
         self.request_ids: list[bytes] = []
         self.server_line = b"server: " + settings.server_name
         self.proto_header = (b"x-forwarded-proto", settings.scheme)
@@ -252,9 +252,13 @@ class ConnectionManager:
     def drain(self) -> None:
         """Answer with ``connection: close`` from now on. Who is between two requests keeps the connection for the moment:
         closing it now could meet a request under way. ``close_idle`` follows."""
-        self.draining = True
+        self.draining = self._drained = True
         for http in self.connections:
             http.on_drain()
+
+    def fail_health_check(self, failed: bool) -> None:
+        """/healthcheck/fail and /ok: while it fails, every response asks its client to go elsewhere, as in Envoy."""
+        self.draining = failed or self._drained
 
     def close_idle(self, for_s: float) -> None:
         """Close the connections that have been without a request for ``for_s`` seconds."""

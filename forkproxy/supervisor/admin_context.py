@@ -51,7 +51,6 @@ class SupervisorContext:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._fails_health_check = False
         self.config_loaded_at = datetime.now(UTC)
 
     # What is
@@ -67,7 +66,7 @@ class SupervisorContext:
         phase = self._supervisor.phase
         if phase == "starting":
             return context.INITIALIZING
-        if phase == "stopping" or self._supervisor.is_drained or self._fails_health_check:
+        if phase == "stopping" or self._supervisor.is_drained or self._supervisor.fails_health_check:
             return context.DRAINING
         return context.LIVE
 
@@ -168,12 +167,12 @@ class SupervisorContext:
             worker.channel.send({"op": "log_level", "level": level, "component": logger or ""})
 
     def fail_health_check(self) -> None:
-        """From now on /ready says DRAINING."""
-        self._fails_health_check = True
+        """From now on /ready says DRAINING, and responses ask their clients to close."""
+        self._supervisor.set_health_check(failed=True)
 
     def pass_health_check(self) -> None:
         """/ready tells the truth again."""
-        self._fails_health_check = False
+        self._supervisor.set_health_check(failed=False)
 
     def reset_counters(self) -> None:
         """Counters start again from zero."""

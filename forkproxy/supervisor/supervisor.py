@@ -107,6 +107,8 @@ class Supervisor:
         """"starting", "serving" or "stopping"."""
         self.last_refusal = ""
         """Why the last reload was refused; "" after one that was not."""
+        self.fails_health_check = False
+        """The operator said /healthcheck/fail."""
         self.is_drained = False
         """The listeners were drained on request: nothing is accepted until a reload."""
         self.figures = OwnFigures(self.registry)
@@ -406,6 +408,7 @@ class Supervisor:
         self.registry.begin_generation()
         try:
             generation = self._build_generation(bootstrap, self.registry, number)
+            generation.fail_health_check(self.fails_health_check)
             bindings = listening.plan(generation.listen_addresses)
             identity = identity_for(bootstrap)
         except ConfigError as error:
@@ -692,6 +695,15 @@ class Supervisor:
             if worker.run is run:
                 worker.channel.send({"op": "endpoints", "cluster": cluster, "endpoints": endpoints})
         self.loop.stop()
+
+    def set_health_check(self, *, failed: bool) -> None:
+        """/healthcheck/fail and /ok: told to all workers, and kept for those to come."""
+        self.fails_health_check = failed
+        for run in (self._running, self._newest):
+            if run is not None:
+                run.generation.fail_health_check(failed)
+        for worker in self.workers():
+            worker.channel.send({"op": "health_check", "failed": failed})
 
     def _on_exception(self, exception: Exception, callback: object) -> None:
         _log.exception("an exception left a callback; the supervisor goes on", exception, callback=callback)

@@ -152,6 +152,11 @@ class Generation:
         for listener in self.listeners:
             listener.close_listening()
 
+    def fail_health_check(self, failed: bool) -> None:
+        """The operator fails this host's health check, or lets it pass again."""
+        for found in self._managers():
+            found.manager.fail_health_check(failed)
+
     def _close_idle(self) -> None:
         for found in self._managers():
             found.manager.close_idle(IDLE_GRACE_S)

@@ -67,6 +67,9 @@ class RunnableGeneration(Protocol):
     def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
         """A cluster's endpoints as DNS has them now. Also called in the supervisor, so that workers born later know them."""
 
+    def fail_health_check(self, failed: bool) -> None:
+        """/healthcheck/fail (True) and /ok. Also called in the supervisor, for workers born later."""
+
     @property
     def is_listening(self) -> bool:
         """Whether connections may still come."""
@@ -197,6 +200,8 @@ class Worker:
             case "flush":
                 self._write_figures()
                 self._channel.send({"op": "flushed", "round": message["round"]})
+            case "health_check":
+                self._generation.fail_health_check(message["failed"])
             case "reopen_logs":
                 self._reopen_logs()
             case "log_level":

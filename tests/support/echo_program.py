@@ -118,6 +118,9 @@ class EchoGeneration:
     def is_listening(self):
         return bool(self.listening)
 
+    def fail_health_check(self, failed):
+        pass
+
     def drain(self, going=()):
         for key in self.listening.keys() - set(going):
             self.loop.close_later(self.listening.pop(key))
