@@ -490,11 +490,15 @@ def _check(path: str, given: dict[str, Any], *, as_json: bool, strict: bool, qui
     elif not quiet:
         if result.problems:
             click.echo(_problems_text(result, path, colour=_is_coloured(sys.stdout)))
-        click.echo(f"{path}: {_VERDICTS[result.verdict]}")
+        verdict = _VERDICTS[result.verdict]
+        if result.verdict == "unsupported" and any(problem.opens_door for problem in result.problems):
+            verdict = _CANNOT_BE_WAIVED
+        click.echo(f"{path}: {verdict}")
     is_good = result.bootstrap is not None and not (strict and result.warnings)
     sys.exit(0 if is_good else EXIT_FAILURE)
 
 
+_CANNOT_BE_WAIVED = "valid, but forkproxy does not implement all of it, and leaving that out would open a door"
 _VERDICTS = {
     "runs": "runs",
     "unsupported": "valid, but forkproxy does not implement all of it (--allow-unsupported runs it without)",

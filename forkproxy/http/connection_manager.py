@@ -170,17 +170,10 @@ class ConnectionManager:
     """What all connections of one HttpConnectionManager entry share in a worker."""
 
     __slots__ = (
-        *(
-            "add_server",
-            "generate_request_id",
-            "max_requests",
-            "overwrite_server",
-            "proto_header",
-            "stream_timeout_s",
-            "tls",
-        ),
-        *("_date_line", "_date_until", "_drained", "access_logs", "chain", "codes", "connections", "draining", "http1_stats"),
-        *("log_filter_exception", "loop", "match", "plain", "request_ids", "server_line", "settings", "stats"),
+        *("_date_line", "_date_until", "_drained", "access_logs", "add_server", "chain", "codes"),
+        *("connections", "draining", "generate_request_id", "http1_stats", "log_filter_exception"),
+        *("loop", "match", "max_requests", "overwrite_server", "plain", "proto_header", "request_ids"),
+        *("server_line", "settings", "stats", "stream_timeout_s", "tls"),
     )
 
     def __init__(
