@@ -151,7 +151,7 @@ class AdminServer:
     def _make_room(self) -> bool:
         idlers = [connection for connection in self.connections if connection.is_idle]
         if idlers:
-            min(idlers, key=lambda connection: connection.waiting_since).connection.abort()
+            min(idlers, key=lambda connection: (connection.waiting_since, connection.connection.id)).connection.abort()
         return bool(idlers)
 
 
