@@ -483,8 +483,8 @@ def _check(path: str, given: dict[str, Any], *, as_json: bool, strict: bool, qui
     from forkproxy.supervisor.trial import problems_of
 
     result = _read(path, given)
-    if result.bootstrap is not None:
-        result = result.with_problems(problems_of(result.bootstrap))
+    found = problems_of(result.bootstrap) if result.bootstrap is not None else []
+    result = result.with_problems(found)
     if as_json:
         click.echo(json.dumps(result.as_json()))
     elif not quiet:
@@ -493,12 +493,15 @@ def _check(path: str, given: dict[str, Any], *, as_json: bool, strict: bool, qui
         verdict = _VERDICTS[result.verdict]
         if result.verdict == "unsupported" and any(problem.opens_door for problem in result.problems):
             verdict = _CANNOT_BE_WAIVED
+        elif result.verdict == "unsupported" and found:
+            verdict = _CANNOT_BE_LEFT_OUT
         click.echo(f"{path}: {verdict}")
     is_good = result.bootstrap is not None and not (strict and result.warnings)
     sys.exit(0 if is_good else EXIT_FAILURE)
 
 
 _CANNOT_BE_WAIVED = "valid, but forkproxy does not implement all of it, and leaving that out would open a door"
+_CANNOT_BE_LEFT_OUT = "valid, but forkproxy does not implement all of it, and there is nothing to run in its place"
 _VERDICTS = {
     "runs": "runs",
     "unsupported": "valid, but forkproxy does not implement all of it (--allow-unsupported runs it without)",

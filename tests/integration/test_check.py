@@ -198,6 +198,10 @@ def test_what_only_shows_when_it_is_built(tmp_path, parts, kind, line, message):
     assert message in problem["message"]
     assert problem["path"].startswith("static_resources.listeners[0]")
     assert problem["column"] > 0
+    if kind == "unsupported":
+        # It cannot be run without, so nobody is told that it could.
+        assert check_json(path, "--allow-unsupported")["verdict"] == "unsupported"
+        assert forkproxy("check", path).stdout.endswith("and there is nothing to run in its place\n")
     # run says the same, with the source line and a caret, and ends.
     refused = forkproxy("run", "-c", path, "--pid-file", tmp_path / "x.pid")
     assert refused.returncode == 78
