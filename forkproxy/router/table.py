@@ -243,7 +243,9 @@ class _RouteBuilder:
             assert isinstance(action, DirectResponseAction)
             route = Route(entry, DIRECT, virtual_host)
             route.direct = (action.status, action.body)
-        route.finalize_response = compile_response(self._levels(entry, virtual_host, None), self.compile_format)
+        levels = self._levels(entry, virtual_host, None)
+        compile_request(levels, self.compile_format)  # never applied here, but a bad format must not go unnoticed
+        route.finalize_response = compile_response(levels, self.compile_format)
         return route
 
     def _forward(

@@ -182,6 +182,13 @@ def test_a_bad_regex_in_a_route_is_a_config_error():
         table(vhost(entry("safe_regex", "(")))
 
 
+@pytest.mark.parametrize("action", [direct(), redirect(host_redirect="h")])
+def test_a_header_that_may_not_be_added_is_a_config_error_also_where_nothing_is_forwarded(action):
+    mutations = HeaderMutations(request_add=(option(":path"),))
+    with pytest.raises(ConfigError):
+        table(vhost(entry(action=action, mutations=mutations)))
+
+
 # conditions
 
 
