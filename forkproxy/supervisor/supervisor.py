@@ -378,9 +378,8 @@ class Supervisor:
 
     def _refuse(self, reply: Reply | None, reason: str, code: int) -> None:
         self.last_refusal = reason
-        first_line = reason.partition("\n")[0]
-        _log.error("reload refused; the old configuration stays", reason=first_line)
-        self._notifier.ready(f"reload refused, generation {self.running.number} stays: {first_line}")
+        _log.error("reload refused; the old configuration stays", reason=first_line(reason))
+        self._notifier.ready(self._status_line())
         if reply is not None:
             reply({"ok": False, "reason": reason, "exit": code, "generation": self.running.number})
 
@@ -457,7 +456,7 @@ class Supervisor:
         self._context.config_loaded_at = datetime.now(UTC)
         self._resize(len(self._placement(roll_out.target).cpus))
         _log.info("reloaded", generation=roll_out.target.number, workers=len(self.lasting_slots()))
-        self._notifier.ready(self.summary())
+        self._notifier.ready(self._status_line())
         _reply_to(roll_out, {"ok": True, "generation": roll_out.target.number, "workers": len(self.lasting_slots())})
 
     def _fail_roll_out(self, reason: str, code: int) -> None:
@@ -495,6 +494,23 @@ class Supervisor:
         self._resolvers.check(now)
         self._advance_roll_out()
         self._check_phase()
+        self._tell_manager(now)
+
+    def _tell_manager(self, now: float) -> None:
+        if self.phase == "serving" and self._roll_out is None:
+            self._notifier.status(self._status_line())
+        if now < self._no_hang_before or self._all_well():
+            self._notifier.watchdog(now)
+
+    def _all_well(self) -> bool:
+        """Every worker's heart beats; while serving there is one, unless the operator has drained the listeners."""
+        workers = self.workers()
+        if any(worker.aborted_at or self._is_hung(worker) for worker in workers):
+            return False
+        return self.phase != "serving" or self.is_drained or any(worker.ready for worker in workers)
+
+    def _is_hung(self, worker: WorkerHandle) -> bool:
+        return worker.heartbeat_age_s() > self.options.heartbeat_timeout_s
 
     def _check_worker(self, worker: WorkerHandle, now: float) -> None:
         if now >= worker.deadline:
@@ -508,16 +524,14 @@ class Supervisor:
                         "worker cut off", slot=worker.slot.number, worker=worker.pid, connections=worker.connections
                     )
                 worker.signal(signal.SIGKILL)
-        elif not worker.aborted_at and now >= self._no_hang_before:
-            age_s = worker.heartbeat_age_s()
-            if age_s > self.options.heartbeat_timeout_s:
-                _log.error(
-                    "worker hangs: it gets SIGABRT",
-                    slot=worker.slot.number,
-                    worker=worker.pid,
-                    silent_s=round(age_s, 1),
-                )
-                worker.abort(now)
+        elif not worker.aborted_at and now >= self._no_hang_before and self._is_hung(worker):
+            _log.error(
+                "worker hangs: it gets SIGABRT",
+                slot=worker.slot.number,
+                worker=worker.pid,
+                silent_s=round(worker.heartbeat_age_s(), 1),
+            )
+            worker.abort(now)
 
     def _wants_worker(self, slot: Slot, now: float) -> bool:
         if slot.current is not None or slot.successor is not None or slot.retiring or slot.given_up:
@@ -536,7 +550,7 @@ class Supervisor:
             self.phase = "serving"
             self.figures.on_ready(monotonic() - self.started_at)
             _log.info("ready", workers=len(self.slots), generation=self.running.number)
-            self._notifier.ready(self.summary())
+            self._notifier.ready(self._status_line())
             if self._on_ready is not None:
                 self._on_ready()
         elif self.phase == "stopping" and not self._workers:
@@ -633,7 +647,6 @@ class Supervisor:
                 return
             self.slots += more
         _log.info("number of workers changed", workers=count)
-        self._notifier.status(self.summary())
 
     def _retire(self, slot: Slot) -> None:
         slot.retiring = True
@@ -657,7 +670,7 @@ class Supervisor:
             self._wake_at = monotonic()
             return
         now = monotonic()
-        until = now + LONGEST_SLEEP_S
+        until = now + min(LONGEST_SLEEP_S, self._notifier.watchdog_interval_s or LONGEST_SLEEP_S)
         for slot in self.slots:
             if self._wants_worker(slot, float("inf")):
                 until = min(
@@ -729,6 +742,19 @@ class Supervisor:
         where = f" on CPU{'s' if len(pinned) != 1 else ''} {_ranges(pinned)}" if pinned else ""
         return f"{count}{where}, generation {self.running.number}"
 
+    def _status_line(self) -> str:
+        """What ``systemctl status`` shows: the summary, who is missing, and why the last reload was refused."""
+        slots = self.lasting_slots()
+        ready = sum(1 for slot in slots if slot.current is not None and slot.current.ready)
+        line = self.summary()
+        if self.is_drained:
+            line += "; listeners drained"
+        elif ready < len(slots):
+            line += f"; {ready} ready"
+        if self.last_refusal:
+            line += f"; reload refused: {first_line(self.last_refusal)}"
+        return line
+
     def status(self) -> dict[str, Any]:
         """What ``forkproxy status`` shows, JSON-ready."""
         return {
@@ -764,6 +790,11 @@ def raise_descriptor_limit() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+def first_line(text: str) -> str:
+    """The first line of ``text``."""
+    return text.partition("\n")[0]
 
 
 def _how(code: int) -> str:
