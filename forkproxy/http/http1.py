@@ -736,8 +736,6 @@ class ClientCodec:
         if self.complete and self._head_request:
             self._parser = httptools.HttpResponseParser(self)
             self._begin()
-        elif self.complete and not self._fresh:
-            self.unsolicited = True
         elif not self.complete and self._head_bytes > self._max_headers_bytes:
             raise CodecError("protocol_error", 502)  # a head, trailers or chunk extensions without end
 
@@ -761,7 +759,7 @@ class ClientCodec:
     def on_message_begin(self) -> None:
         """httptools: the first byte of a message."""
         if self.complete:
-            self._fresh = False
+            self.unsolicited = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header, or one trailer."""
