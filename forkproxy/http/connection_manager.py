@@ -60,7 +60,6 @@ _NO_HOST: Any = None
 """The authority of a request without Host, told from an empty one. Such a request is answered before anybody reads it."""
 
 SMALL_CHUNK_BYTES = 16384
-MAX_QUEUED_BODY_BYTES = 1 << 20
 
 _LOOPBACK = frozenset(("127.0.0.1", "::1"))
 
@@ -265,7 +264,7 @@ class ConnectionManager:
         active = 0
         for http in self.connections:
             http.sync_bytes()
-            active += len(http.queue) + (http.stream is not None)
+            active += http.stream is not None
         stats.downstream_rq_active = active
         stats.downstream_rq_http1_total = stats.downstream_rq_total
 
@@ -387,14 +386,14 @@ class HttpConnection:
         if self.close_after:
             return  # nothing after the last request of a connection is looked at
         codec = self.codec
-        manager = self.manager
-        manager.stats.downstream_rq_total += 1
         stream = Stream(
             self, codec.method, codec.path, codec.authority, codec.headers, _HTTP_11_TEXT, self._message_start
         )
         if self.stream is not None or self.queue or self._full:
             self._enqueue(stream, end_stream)
-        elif codec.plain:
+            return
+        self.manager.stats.downstream_rq_total += 1
+        if codec.plain:
             self.http_10 = False
             self._begin_stream(stream, end_stream, 0, b"", True)
         else:
@@ -483,7 +482,6 @@ class HttpConnection:
             self.queue[-1].error = error
         else:
             # A head that is none: a stream of its own, after those before it.
-            stats.downstream_rq_total += 1
             now = self.manager.loop.now
             stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", now)
             if active is not None or self.queue:
@@ -491,6 +489,7 @@ class HttpConnection:
                 queued.error = error
                 self.queue.append(queued)
             else:
+                stats.downstream_rq_total += 1
                 self.stream = stream
                 self._refuse(stream, error)
 
@@ -870,7 +869,7 @@ class HttpConnection:
         self.idle_since = now
         connection = self.connection
         if self.close_after:
-            self._drop_queue()
+            self.queue.clear()
             if stream.request_ended and self.codec.fresh:
                 connection.close(manager.settings.delayed_close_timeout_s)
             else:
@@ -901,10 +900,13 @@ class HttpConnection:
             return
         self._advancing = True
         connection = self.connection
+        stats = self.manager.stats
         while self.queue and self.stream is None and not (self._full or connection.closing or connection.closed):
             queued = self.queue.pop(0)
             stream = queued.stream
-            stream.last_activity = self.loop.now
+            # It begins now, for timeouts and figures too: what never gets its turn was no request.
+            stream.start = stream.last_activity = self.loop.now
+            stats.downstream_rq_total += 1
             if queued.error is not None and not stream.method:
                 self.stream = stream
                 self._refuse(stream, queued.error)
@@ -927,10 +929,6 @@ class HttpConnection:
             self._queue_paused = False
             if not connection.closing and not connection.closed:
                 connection.resume_reading()
-
-    def _drop_queue(self) -> None:
-        if self.queue:
-            self.queue.clear()
 
     # -- flow control
 
@@ -981,7 +979,7 @@ class HttpConnection:
         limit = self.started + settings.max_connection_duration_s
         if now >= limit and not self.close_after:
             manager.stats.downstream_cx_max_duration_reached += 1
-            if stream is None:
+            if self.stream is None:  # also when this very pass has timed its stream out
                 connection.close(settings.delayed_close_timeout_s)
                 return
             self.close_after = True
@@ -1097,7 +1095,7 @@ class HttpConnection:
             self._end_stream(stream)
         elif not self.codec.fresh and remote and not self.close_after:
             self._left_inside_a_head()
-        self._drop_queue()
+        self.queue.clear()
         self.codec.close()
 
 

@@ -629,8 +629,20 @@ def test_bytes_are_counted_when_asked():
 def test_active_requests_are_counted_when_asked():
     p = play().downstream(get(b"/1") + get(b"/2"))
     p.manager.sync_stats()
-    assert p.stats.downstream_rq_active == 2
+    assert p.stats.downstream_rq_active == 1
     assert "queue=1" in repr(p.http)
+
+
+def test_a_pipelined_request_counts_when_its_turn_comes():
+    p = play().downstream(get(b"/1") + get(b"/2") + get(b"/3"))
+    assert p.stats.downstream_rq_total == 1
+    p.manager.drain()
+    p.upstream(OK)
+    assert p.stats.downstream_rq_total == 2
+    # The drain closes the connection behind the second: as in Envoy, which has not read on, there was no third.
+    p.upstream(OK)
+    p.expect_closed()
+    assert p.stats.downstream_rq_total == len(p.logged) == 2
 
 
 def test_tls_connections_are_counted():

@@ -149,6 +149,12 @@ def test_max_stream_duration():
     p.expect_upstream_closed()
 
 
+def test_max_stream_duration_of_a_pipelined_request_begins_with_its_turn():
+    p = play(max_stream_duration_s=5, routes=[route(timeout_s=None)]).downstream(GET + GET)
+    p.advance(4).upstream(OK).expect_downstream(OK).advance(4).upstream(OK).expect_downstream(OK)
+    assert p.stats.downstream_rq_max_duration_reached == 0
+
+
 def test_max_stream_duration_does_not_mind_activity():
     p = play(max_stream_duration_s=5, **NO_ROUTE_TIMEOUT).downstream(GET)
     p.upstream(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n")
@@ -208,6 +214,13 @@ def test_each_stream_has_a_timeout_of_its_own():
 
 def test_max_connection_duration_between_requests():
     p = play(max_connection_duration_s=10).exchange().advance(9.9).expect_open().advance(0.2).expect_closed()
+    assert p.stats.downstream_cx_max_duration_reached == 1
+
+
+def test_max_connection_duration_with_the_timeout_of_a_request_in_the_same_pass():
+    p = play(max_connection_duration_s=10, routes=[route(timeout_s=10.0)]).downstream(GET).advance(10.5)
+    assert p.down.read().startswith(b"HTTP/1.1 504 ")
+    p.expect_closed()
     assert p.stats.downstream_cx_max_duration_reached == 1
 
 
