@@ -7,7 +7,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PREFIX ?= /opt/forkproxy
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format layers bench install-service clean
+.PHONY: help run test check format layers bench install-service uninstall-service clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -63,11 +63,12 @@ install-service: ## as root: install into /opt/forkproxy and start the systemd s
 	@$(PYTHON) -m venv $(PREFIX) 2>/dev/null \
 	  || { echo "python3-venv is missing: run apt-get install -y python3-venv, then make again" >&2; exit 1; }
 	$(PREFIX)/bin/python -m pip install -q --disable-pip-version-check .
-	install -d /etc/forkproxy
-	test -e /etc/forkproxy/forkproxy.yaml || install -m 0644 etc/forkproxy.yaml /etc/forkproxy/forkproxy.yaml
-	install -m 0644 systemd/forkproxy.service /etc/systemd/system/forkproxy.service
-	systemctl daemon-reload
-	systemctl enable --now forkproxy.service
+	$(PREFIX)/bin/forkproxy systemd install
+
+uninstall-service: ## as root: stop and remove the service; the configuration stays
+	@test "$$(id -u)" = 0 || { echo "uninstall-service needs root: sudo make uninstall-service" >&2; exit 1; }
+	$(PREFIX)/bin/forkproxy systemd uninstall
+	rm -rf $(PREFIX)
 
 clean: ## remove what the commands above made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``start``, ``stop``, ``reload``, ``status``, ``check``, ``migrate``, ``version``.
+"""The command line: ``run``, ``start``, ``stop``, ``reload``, ``status``, ``check``, ``migrate``, ``systemd``, ``version``.
 
 Exit codes: 0; 1 failure, and ``check`` found errors; 2 usage; 3 not running; 4 unknown; 69 cannot bind; 77 no permission;
 78 configuration refused. Imports that take time stand in the command that needs them: ``version`` answers in 60 ms.
@@ -298,6 +298,44 @@ def migrate(file: str) -> None:
     click.echo(result.text, nl=False)
 
 
+@main.group("systemd")
+def systemd_group() -> None:
+    """The systemd service."""
+
+
+def root_option(command: F) -> F:
+    """For images and packages: only files, no user, nothing started."""
+    text = "Install into this tree: files only, no user made, nothing started."
+    return click.option("--root", metavar="DIR", default="/", help=text)(command)
+
+
+@systemd_group.command("unit")
+def systemd_unit() -> None:
+    """Print the unit file for this program."""
+    from forkproxy.supervisor.service_files import unit_text
+
+    click.echo(unit_text(_program()), nl=False)
+
+
+@systemd_group.command("install")
+@root_option
+@click.option("--no-start", is_flag=True, help="Enable the service, and do not start it now.")
+def systemd_install(root: str, no_start: bool) -> None:
+    """Install, enable and start the service: unit, user, logrotate; a configuration when there is none."""
+    from forkproxy.supervisor.service_files import install
+
+    _change_service(root, lambda: install(_program(), root=root, start=not no_start))
+
+
+@systemd_group.command("uninstall")
+@root_option
+def systemd_uninstall(root: str) -> None:
+    """Stop and remove the service; configuration, logs and user stay."""
+    from forkproxy.supervisor.service_files import uninstall
+
+    _change_service(root, lambda: uninstall(root=root))
+
+
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def version(as_json: bool) -> None:
@@ -536,6 +574,29 @@ def _find_config(given: str | None, overlay: str) -> str:
     if overlay:
         return os.devnull
     _end(EXIT_CONFIGURATION, f"no configuration: give one with -c FILE (looked for {', '.join(places)})")
+
+
+# -- the systemd service
+
+
+def _program() -> str:
+    """The forkproxy command of the Python that runs this."""
+    return str(Path(sys.executable).with_name("forkproxy"))
+
+
+def _change_service(root: str, change: Callable[[], list[str]]) -> None:
+    from forkproxy.supervisor.service_files import ServiceError
+
+    if root == "/" and os.geteuid() != 0:
+        _end(EXIT_NO_PERMISSION, "only root can change the service: use sudo")
+    try:
+        for line in change():
+            click.echo(line)
+    except ServiceError as error:
+        _end(EXIT_FAILURE, str(error))
+    except OSError as error:
+        code = EXIT_NO_PERMISSION if isinstance(error, PermissionError) else EXIT_FAILURE
+        _end(code, f"{error.filename}: {error.strerror}")
 
 
 # -- talking to a supervisor

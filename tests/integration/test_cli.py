@@ -295,3 +295,18 @@ def test_ready_in_half_a_second(config):
         process.stderr.read()
     assert process.returncode == 0
     assert not Path(f"{config}.pid").exists()
+
+
+def test_the_service_of_another_tree(tmp_path):
+    program = Path(sys.executable).with_name("forkproxy")
+    answer = forkproxy("systemd", "unit")
+    assert answer.returncode == 0
+    assert f"ExecStart={program} run -c /etc/forkproxy/forkproxy.yaml" in answer.stdout
+    answer = forkproxy("systemd", "uninstall", "--root", tmp_path)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
+def test_only_root_installs_the_service():
+    answer = forkproxy("systemd", "install")
+    assert (answer.returncode, answer.stderr) == (77, "only root can change the service: use sudo\n")
