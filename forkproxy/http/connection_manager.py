@@ -712,6 +712,7 @@ class HttpConnection:
         manager = self.manager
         settings = manager.settings
         status = stream.status
+        stream.downstream_first_tx = self.loop.now
         append_request_id = False
         if settings.request_id_in_response and stream.request_id:
             append_request_id = get_header(headers, b"x-request-id") is None

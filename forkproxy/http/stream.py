@@ -28,28 +28,19 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "request_trailers": None,
     "response_trailers": None,
     "request_id": b"",
-    "original_path": b"",
-    "original_authority": b"",
     "scheme": b"http",
     "cluster": None,
     "endpoint": None,
     "upstream_connection": None,
     "upstream_first_tx": 0.0,
-    "upstream_last_tx": 0.0,
     "upstream_first_rx": 0.0,
     "upstream_last_rx": 0.0,
     "downstream_first_tx": 0.0,
-    "downstream_last_tx": 0.0,
     "upstream_transport_failure_reason": "",
     "connection_termination_details": "",
     "attempt_count": 0,
-    "request_header_bytes": 0,
-    "response_header_bytes": 0,
     "remote_address": None,
-    "local_reply_body": b"",
-    "router_state": None,
     "idle_timeout_s": None,
-    "head_response": False,
 }
 
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
@@ -78,62 +69,33 @@ class Stream:
 
     __slots__ = (
         *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
-        *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "downstream_last_tx"),
-        *(
-            "dynamic_metadata",
-            "encode_held",
-            "end",
-            "ended",
-            "endpoint",
-            "failed",
-            "filter_state",
-            "head_response",
-            "http",
-        ),
-        *(
-            "idle_timeout_s",
-            "last_activity",
-            "local_reply_body",
-            "method",
-            "original_authority",
-            "original_path",
-            "path",
-        ),
-        *("protocol", "remote_address", "request_complete", "request_ended", "request_header_bytes", "request_headers"),
-        *("request_id", "request_trailers", "response_deadline", "response_ended", "response_flags"),
-        *("response_header_bytes", "response_headers", "response_started", "response_trailers", "route"),
-        *("router_state", "scheme", "start", "status", "upstream", "upstream_connection", "upstream_first_rx"),
-        *("upstream_first_tx", "upstream_last_rx", "upstream_last_tx", "upstream_transport_failure_reason"),
-        *("virtual_host",),
+        *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "dynamic_metadata"),
+        *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
+        *("last_activity", "method", "path", "protocol", "remote_address", "request_complete", "request_ended"),
+        *("request_headers", "request_id", "request_trailers", "response_deadline", "response_ended"),
+        *("response_flags", "response_headers", "response_started", "response_trailers", "route", "scheme"),
+        *("start", "status", "upstream", "upstream_connection", "upstream_first_rx", "upstream_first_tx"),
+        *("upstream_last_rx", "upstream_transport_failure_reason", "virtual_host"),
     )
 
     if TYPE_CHECKING:
         request_trailers: Headers | None
         response_trailers: Headers | None
         request_id: bytes
-        original_path: bytes
-        original_authority: bytes
         scheme: bytes
         virtual_host: Any
         cluster: Any
         endpoint: Any
         upstream_connection: Connection | None
         upstream_first_tx: float
-        upstream_last_tx: float
         upstream_first_rx: float
         upstream_last_rx: float
         downstream_first_tx: float
-        downstream_last_tx: float
         upstream_transport_failure_reason: str
         connection_termination_details: str
         attempt_count: int
-        request_header_bytes: int
-        response_header_bytes: int
         remote_address: str | None
-        local_reply_body: bytes
-        router_state: Any
         idle_timeout_s: float | None
-        head_response: bool
         filter_state: dict[object, Any]
         dynamic_metadata: dict[str, dict[str, Any]]
 
@@ -192,6 +154,18 @@ class Stream:
             return _DEFAULTS[name]
         except KeyError:
             raise AttributeError(f"a stream has no {name!r}") from None
+
+    @property
+    def upstream_last_tx(self) -> float:
+        """When the last byte of the request went upstream: as it came, or with the head when it had been waiting."""
+        if not self.request_ended or not self.upstream_first_tx:
+            return 0.0
+        return max(self.upstream_first_tx, self.request_complete)
+
+    @property
+    def downstream_last_tx(self) -> float:
+        """When the last byte of the response went downstream."""
+        return self.end if self.response_ended else 0.0
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "answering" if self.response_started else "open"
@@ -488,7 +462,6 @@ class Stream:
             reply.append((b"content-length", b"%d" % len(body)))
             if get_header(reply, b"content-type") is None:
                 reply.append((b"content-type", b"text/plain"))
-            self.local_reply_body = body
         if not headers_first:
             self._finalize_response(reply)
         bodiless = not body or self.method == b"HEAD"

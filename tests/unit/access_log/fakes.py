@@ -97,8 +97,6 @@ def stream(**changes):
         "end": 50.002486,
         "bytes_received": 0,
         "bytes_sent": 235,
-        "request_header_bytes": 55,
-        "response_header_bytes": 120,
         "response_flags": 0,
         "details": "via_upstream",
         "upstream_connection": FakeConnection(2, ("127.0.0.1", 43548), ("127.0.0.1", 42177)),

@@ -36,8 +36,6 @@ TABLE = [
     ("BYTES_RECEIVED", 0, 0),
     ("BYTES_RETRANSMITTED", 0, 0),
     ("PACKETS_RETRANSMITTED", 0, 0),
-    ("DOWNSTREAM_HEADER_BYTES_RECEIVED", 55, 55),
-    ("DOWNSTREAM_HEADER_BYTES_SENT", 120, 120),
     ("PROTOCOL", "HTTP/1.1", "HTTP/1.1"),
     ("UPSTREAM_PROTOCOL", "HTTP/1.1", None),
     ("RESPONSE_CODE", 200, 418),
@@ -368,6 +366,7 @@ def test_an_unknown_operator_gets_a_suggestion():
 @pytest.mark.parametrize(
     "text",
     ["%FILTER_STATE(x)%", "%CEL(x)%", "%UPSTREAM_WIRE_BYTES_SENT%", "%METADATA(ROUTE:a)%", "%QUERY_PARAMS(DECODED)%",
+     "%REQUEST_HEADER(host)%", "%DOWNSTREAM_LOCAL_CLOSE_REASON%", "%DOWNSTREAM_HEADER_BYTES_SENT%",
      "%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ms)%", "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(MASK_PREFIX_LEN=8)%"],
 )  # fmt: skip
 def test_what_envoy_has_and_we_have_not_is_unsupported(text):

@@ -209,6 +209,42 @@ def test_each_stream_has_a_timeout_of_its_own():
     p.downstream(GET).advance(1.9).upstream(OK).expect_downstream(OK)
 
 
+# -- what access logs say of time
+
+POINTS = (
+    *("request_complete", "upstream_first_tx", "upstream_last_tx", "upstream_first_rx", "upstream_last_rx"),
+    *("downstream_first_tx", "downstream_last_tx"),
+)
+
+
+def points(stream):
+    """Seconds after the request's first byte; None for what never was."""
+    times = [getattr(stream, name) for name in POINTS]
+    return tuple(round(time - stream.start, 3) if time else None for time in times)
+
+
+def test_every_point_in_time_of_an_exchange_is_known():
+    p = play()
+    p.manager.access_logs = ((streams := []).append,)
+    p.downstream(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n12").advance(1).downstream(b"34")
+    p.advance(1).upstream(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").advance(1).upstream(b"ok")
+    assert points(streams[0]) == (1, 0, 1, 2, 3, 2, 3)
+
+
+def test_a_local_reply_has_no_times_of_an_upstream():
+    p = play(routes=[route(direct=(200, b"ok"))])
+    p.manager.access_logs = ((streams := []).append,)
+    p.downstream(GET)
+    assert points(streams[0]) == (0, None, None, None, None, 0, 0)
+
+
+def test_an_answer_that_is_broken_off_has_no_last_byte():
+    p = play()
+    p.manager.access_logs = ((streams := []).append,)
+    p.downstream(GET).advance(1).upstream(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no").upstream_resets()
+    assert points(streams[0]) == (0, 0, 0, 1, None, 1, None)
+
+
 # -- the connection's own end
 
 
