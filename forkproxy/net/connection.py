@@ -1,9 +1,12 @@
-"""One socket with buffered writes, watermarks and half-close. The only module (with net/tls.py) that touches traffic sockets.
+"""One socket with buffered writes, watermarks and half-close.
+
+The only module, with net/tls.py and net/splice.py, that touches traffic sockets.
 
 Rules
 - Reads: one ``recv`` per readiness; the bytes go to ``on_data``. ``pause_reading`` stops that (watermarks, pipelining).
 - Writes: ``write`` appends; one ``send`` at the end of the loop's pass. Only a refused or partial send asks for EPOLLOUT.
 - Above the high watermark ``on_above_high_watermark`` is called once, below half of it ``on_below_low_watermark``.
+- ``net/splice.py`` may read for a connection and write to it by way of a pipe, whose bytes count in ``out_bytes``.
 - ``on_close(reason)`` is called exactly once, when the socket is given back, whoever closed it. After it no other call comes.
 - The callbacks are slots, set by the owner. They are emptied on close, which breaks the cycles owner → connection → owner.
 """
@@ -15,13 +18,16 @@ import errno
 import socket
 from collections.abc import Callable
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from forkproxy.net import address as addresses
 from forkproxy.net import poller
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import Timer
+
+if TYPE_CHECKING:
+    from forkproxy.net.splice import Splice
 
 RECV_BYTES = 65536
 
@@ -56,6 +62,10 @@ def _ignore() -> None:
     pass
 
 
+def _read_nothing(_size: int) -> bytes | None:
+    return None
+
+
 class Connection:
     """A connected (or connecting) stream socket on a loop. Made by a listener or by ``connect``."""
 
@@ -83,6 +93,7 @@ class Connection:
         "half_close",
         "high_watermark",
         "id",
+        "inflow",
         "local_address",
         "loop",
         "on_above_high_watermark",
@@ -148,7 +159,9 @@ class Connection:
         self._lingering = False  # closing, but not before the peer has ended too
         self._detached = True  # not known to the poller
         self._mask = 0
-        self._recv: Callable[[int], bytes] = sock.recv
+        self._recv: Callable[[int], bytes | None] = sock.recv
+        self.inflow: Splice | None = None
+        """What may hold bytes for this connection in a pipe, to be sent before those in ``out``."""
         self._send: Callable[[bytes | memoryview], int] = sock.send
 
     def __repr__(self) -> str:
@@ -213,7 +226,7 @@ class Connection:
         if data:
             self.bytes_received += len(data)
             self.on_data(data)
-        else:
+        elif data is not None:
             self._on_end_of_data()
 
     def _on_hang_up_while_paused(self) -> None:
@@ -241,6 +254,14 @@ class Connection:
     def _fail(self, error: OSError) -> None:
         self.error = error.with_traceback(None)  # its frames hold this connection
         self._destroy(LOCAL_CLOSE if self.closing else REMOTE_RESET)
+
+    def read_by(self, read: Callable[[int], bytes | None] | None) -> None:
+        """Call ``read(size)`` instead of the socket's ``recv``; None puts ``recv`` back.
+
+        It returns and raises what ``recv`` does, or None when there is nothing for ``on_data``.
+        """
+        if not self.closed:
+            self._recv = self.sock.recv if read is None else read
 
     def pause_reading(self) -> None:
         """Do not read until as many ``resume_reading`` calls have come as pauses."""
@@ -281,6 +302,19 @@ class Connection:
             self._above_high_watermark = True
             self.on_above_high_watermark()
 
+    def count_piped(self, size: int) -> None:
+        """The inflow has ``size`` more bytes to send: as if they had been written."""
+        self.out_bytes = total = self.out_bytes + size
+        self._flush_soon()
+        if total > self.high_watermark:
+            self.above_high_watermark()
+
+    def above_high_watermark(self) -> None:
+        """Tell the owner, unless it knows, that no more is to come for now."""
+        if not self._above_high_watermark:
+            self._above_high_watermark = True
+            self.on_above_high_watermark()
+
     def _flush_soon(self) -> None:
         if not self._sending:
             self._sending = True
@@ -299,6 +333,8 @@ class Connection:
 
     def _flush(self) -> None:
         out = self.out
+        if self.inflow is not None and self.inflow.piped and not self._pour(self.inflow):
+            return
         size = self.out_bytes
         if not size:
             self._flushed()
@@ -329,6 +365,28 @@ class Connection:
             self.on_below_low_watermark()
         if not self.out_bytes and not self.closed:
             self._flushed()
+
+    def _pour(self, inflow: Splice) -> bool:
+        # True: the pipe is empty.
+        try:
+            sent = inflow.pour()
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return False
+        self.bytes_sent += sent
+        self.out_bytes -= sent
+        if self._above_high_watermark and self.out_bytes <= inflow.low_watermark():
+            self._above_high_watermark = False
+            self.on_below_low_watermark()
+        if not inflow.piped:
+            return True
+        if not self._mask & WRITE:
+            self._set_mask(self._mask | WRITE)
+        if self.closing:
+            self._arm_close_timer(sent)
+        return False
 
     def _drop_sent(self, sent: int) -> None:
         self.out_bytes -= sent
@@ -443,6 +501,10 @@ class Connection:
         self.on_data = _ignore_data
         self.on_end = self.on_connected = self.on_above_high_watermark = self.on_below_low_watermark = _ignore
         self.on_close = _ignore_close
+        self._recv = _read_nothing
+        if self.inflow is not None:
+            self.inflow.discard()
+            self.inflow = None
         self.out.clear()
         self.out_bytes = 0
         on_close(reason)

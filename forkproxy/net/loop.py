@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Protocol
 
 from forkproxy.net.poller import Poller
+from forkproxy.net.splice import PipePool
 from forkproxy.net.timers import Timer, Timers
 
 MAX_EVENTS = 256
@@ -44,6 +45,7 @@ class Loop:
         "on_exception",
         "on_pass",
         "pending",
+        "pipes",
         "poller",
         "running",
     )
@@ -58,6 +60,7 @@ class Loop:
         """Called once per pass with ``now``, after the events: the worker's heartbeat."""
         self.running = False
         self._timers = Timers()
+        self.pipes = PipePool(self._timers)
         self._soon: list[Callable[[], None]] = []
         self._graveyard: list[socket.socket] = []
         self._wall_offset = 0.0
@@ -203,4 +206,5 @@ class Loop:
             sock.close()
         self._graveyard.clear()
         self.handlers.clear()
+        self.pipes.close()
         self.poller.close()

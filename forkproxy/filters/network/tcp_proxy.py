@@ -11,6 +11,9 @@ The rules (asked of Envoy 1.40)
 - An end of data on one side is passed on to the other, whose direction goes on. When both have ended, both close.
 - A reset of upstream resets downstream, so that nobody takes a broken answer for a whole one; and the other way round.
 - What one side does not take in time pauses the reading of the other side.
+
+Once reads come full, a direction between raw sockets with no data filter on it is spliced (``net/splice.py``): Python sees
+no byte of it, and all that is written here holds as before.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from forkproxy.config.build.tcp_proxy import TcpProxyConfig
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http import response_flags
 from forkproxy.net import address as addresses
-from forkproxy.net.connection import CONNECT_TIMEOUT, LOCAL_CLOSE, REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.connection import CONNECT_TIMEOUT, LOCAL_CLOSE, RECV_BYTES, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.filter import HookResult, NetworkFilter
 from forkproxy.net.loop import Loop
+from forkproxy.net.splice import Splice
 from forkproxy.net.timers import NEVER, Timer
 from forkproxy.stats.groups import TcpProxyStats
 from forkproxy.upstream.cluster import Cluster
@@ -36,6 +40,9 @@ from forkproxy.upstream.endpoint import Endpoint
 from forkproxy.upstream.http_pool import connect_failure_text
 
 PickCluster = Callable[[], Cluster | None]
+
+FULL_READS = 2
+"""So many full reads in a row are the sign of a bulk transfer."""
 
 
 class TcpProxy(NetworkFilter):
@@ -102,11 +109,18 @@ def _cluster_picker(config: TcpProxyConfig, cluster: Callable[[str], Cluster | N
     return lambda: clusters[bisect(ends, random.random() * total)]
 
 
+def _splice(source: Connection | None, sink: Connection | None, on_moved: Callable[[int], None]) -> None:
+    # Only between raw sockets: under TLS, and where write filters stand, the bytes are not the socket's.
+    if type(source) is Connection and type(sink) is Connection:
+        (sink.inflow or Splice(source, sink, on_moved)).start()
+
+
 class TcpSession:
     """One downstream connection and its upstream. Also what access logs read: the attributes of ``http.stream.Stream``."""
 
     __slots__ = (
         *("_cluster_stats", "_connect_timer", "_connected", "_duration_timer", "_early", "_early_end", "_flushing"),
+        *("_downstream_full_reads", "_upstream_full_reads"),
         *(
             "_idle_s",
             "_idle_timer",
@@ -155,6 +169,8 @@ class TcpSession:
         self._early: list[bytes] = []  # read before upstream was connected: only by filters before this one
         self._early_end = False
         self._flushing = False
+        self._downstream_full_reads = 0
+        self._upstream_full_reads = 0
         self._upstream_started = 0.0
         self._connect_timer: Timer | None = None
         self._idle_s = proxy.idle_timeout_s
@@ -310,6 +326,20 @@ class TcpSession:
             self._early.append(data)
             return
         size = len(data)
+        self.on_downstream_moved(size)
+        upstream = self.upstream_connection
+        upstream.write(data)  # type: ignore[union-attr]
+        if size < RECV_BYTES:
+            self._downstream_full_reads = 0
+        else:
+            self._downstream_full_reads += 1
+            # With another read callback there are data filters before this one.
+            if self._downstream_full_reads == FULL_READS and self.connection.on_data == self.on_downstream_data:
+                self._downstream_full_reads = 0
+                _splice(self.connection, upstream, self.on_downstream_moved)
+
+    def on_downstream_moved(self, size: int) -> None:
+        """So many bytes come from downstream."""
         now = self.loop.now
         if not self.bytes_received:
             self.upstream_first_tx = now
@@ -318,11 +348,22 @@ class TcpSession:
         self._stats.downstream_cx_rx_bytes_total += size
         self._cluster_stats.upstream_cx_tx_bytes_total += size
         self._idle_timer.deadline = now + self._idle_s  # only ever later: no heap push
-        self.upstream_connection.write(data)  # type: ignore[union-attr]
 
     def on_upstream_data(self, data: bytes) -> None:
         """Bytes from upstream: its connection's read callback."""
         size = len(data)
+        self.on_upstream_moved(size)
+        self.connection.write(data)
+        if size < RECV_BYTES:
+            self._upstream_full_reads = 0
+        else:
+            self._upstream_full_reads += 1
+            if self._upstream_full_reads == FULL_READS:
+                self._upstream_full_reads = 0
+                _splice(self.upstream_connection, self.connection, self.on_upstream_moved)
+
+    def on_upstream_moved(self, size: int) -> None:
+        """So many bytes come from upstream."""
         now = self.loop.now
         if not self.bytes_sent:
             self.upstream_first_rx = self.downstream_first_tx = now
@@ -331,7 +372,6 @@ class TcpSession:
         self._stats.downstream_cx_tx_bytes_total += size
         self._cluster_stats.upstream_cx_rx_bytes_total += size
         self._idle_timer.deadline = now + self._idle_s
-        self.connection.write(data)
 
     def on_downstream_end(self) -> None:
         """Downstream sends no more."""

@@ -1,8 +1,10 @@
 """Sessions between fake connections, as a conversation; one real transfer over loopback at the end."""
 
+import contextlib
 import gc
 import os
 import socket
+import struct
 import threading
 import weakref
 from types import SimpleNamespace
@@ -10,10 +12,16 @@ from types import SimpleNamespace
 import pytest
 
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
-from forkproxy.filters.network.tcp_proxy import TcpProxy, _cluster_picker
+from forkproxy.filters.network.tcp_proxy import TcpProxy, TcpSession, _cluster_picker
 from forkproxy.http import response_flags
-from forkproxy.net.connection import CONNECT_FAILURE, REMOTE_CLOSE, REMOTE_RESET, Connection
-from forkproxy.net.filter import STOP_ITERATION, NetworkFilter, NetworkFilterChain, continue_reading
+from forkproxy.net.connection import CONNECT_FAILURE, RECV_BYTES, REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.filter import (
+    STOP_ITERATION,
+    NetworkFilter,
+    NetworkFilterChain,
+    WriteFilteredConnection,
+    continue_reading,
+)
 from forkproxy.net.sockets import connecting_socket
 from forkproxy.stats.groups import ClusterStats, EndpointStats, TcpProxyStats
 from tests.support.fakes import FakeConnection, FakeLoop
@@ -395,6 +403,219 @@ def test_a_finished_session_leaves_nothing_for_the_collector():
         assert gone() is None
     finally:
         gc.enable()
+
+
+class Echoing(NetworkFilter):
+    """A data filter that changes nothing."""
+
+    def on_data(self, connection, data, end_stream):
+        return None
+
+
+class Writing(NetworkFilter):
+    direction = "WRITE"
+
+    def on_write(self, connection, data, end_stream):
+        return None
+
+
+class Live:
+    """A session between real sockets: ``client`` and ``server`` are the peers' ends, in threads or by hand."""
+
+    def __init__(self, *before, limit=65536, make_upstream=Connection, **fields):
+        self.loop = LiveLoop()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.cluster = FakeCluster(self.loop)
+        self.cluster.connect = self._connect
+        self.limit = limit
+        self.make_upstream = make_upstream
+        self.logged = []
+        self.stats = TcpProxyStats()
+        log = SimpleNamespace(log=lambda session: self.logged.append((session.bytes_received, session.bytes_sent)))
+        chain = NetworkFilterChain([*before, TcpProxy(config(**fields), lambda: self.cluster, self.stats, [log])])
+        make = WriteFilteredConnection if chain.has_write_filters else Connection
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            self.client = socket.create_connection(door.getsockname())
+            ours, _ = door.accept()
+        ours.setblocking(False)
+        self.down = make(self.loop, ours, ("127.0.0.1", 1), limit)
+        chain.attach(self.down)
+        self.down.start()
+        self.server, _ = self.listening.accept()
+        self.client.settimeout(PATIENCE_S)
+        self.server.settimeout(PATIENCE_S)
+        self.session = next(s for s in self.down.filter_state.values() if isinstance(s, TcpSession))
+        self.loop.run_until(lambda: self.session._connected)
+
+    def _connect(self, endpoint):
+        address = self.listening.getsockname()
+        self.up = self.make_upstream(self.loop, connecting_socket(address), address, self.limit)
+        self.up.start_connecting()
+        return self.up
+
+    def transfer(self, sender, receiver, blob):
+        """All of ``blob`` from one peer to the other; what arrived."""
+        got = []
+        threads = [
+            threading.Thread(target=sender.sendall, args=(blob,)),
+            threading.Thread(target=lambda: got.append(receive_exactly(receiver, len(blob)))),
+        ]
+        for thread in threads:
+            thread.start()
+        self.loop.run_until(lambda: got)
+        for thread in threads:
+            thread.join()
+        return got[0]
+
+    def close(self):
+        for sock in (self.client, self.server, self.listening):
+            sock.close()
+        self.down.abort()
+        self.up.abort()
+        self.loop.passes(1)
+        assert self.loop.pipes.in_use == 0
+        self.loop.close()
+
+
+def receive_exactly(sock, size):
+    got = bytearray()
+    while len(got) < size and (part := sock.recv(1 << 20)):
+        got += part
+    return bytes(got)
+
+
+@pytest.fixture
+def live():
+    made = []
+
+    def make(*before, **arguments):
+        made.append(Live(*before, **arguments))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+BULK = os.urandom(1 << 20) * 6
+
+
+def test_bulk_both_ways_is_spliced_and_counted_all_the_same(live):
+    play = live(limit=1 << 20)
+    assert play.transfer(play.client, play.server, BULK) == BULK
+    assert play.transfer(play.server, play.client, BULK[::-1]) == BULK[::-1]
+    assert play.up.inflow is not None
+    assert play.down.inflow is not None
+    size = len(BULK)
+    for connection in (play.down, play.up):
+        assert (connection.bytes_received, connection.bytes_sent) == (size, size)
+    counted = play.cluster.stats
+    assert (play.stats.downstream_cx_rx_bytes_total, play.stats.downstream_cx_tx_bytes_total) == (size, size)
+    assert (counted.upstream_cx_tx_bytes_total, counted.upstream_cx_rx_bytes_total) == (size, size)
+    play.client.shutdown(socket.SHUT_WR)
+    play.loop.run_until(lambda: play.up.end_sent)
+    assert play.server.recv(1) == b""
+    assert play.transfer(play.server, play.client, b"still going") == b"still going"
+    play.server.close()
+    play.loop.run_until(lambda: play.down.closed and play.up.closed)
+    assert play.client.recv(1) == b""
+    assert play.logged == [(size, size + 11)]
+    assert play.cluster.connections == 0
+
+
+def test_small_messages_are_never_spliced(live):
+    play = live()
+    for _ in range(20):
+        assert play.transfer(play.client, play.server, b"question") == b"question"
+        assert play.transfer(play.server, play.client, b"answer") == b"answer"
+    assert play.up.inflow is None
+    assert play.down.inflow is None
+
+
+def test_only_full_reads_in_a_row_begin_a_splice(live):
+    play = live()
+    read = play.session.on_upstream_data
+    for size in (RECV_BYTES, 1, RECV_BYTES, RECV_BYTES - 1):
+        read(b"x" * size)
+        assert play.down.inflow is None
+    read(b"x" * RECV_BYTES)
+    assert play.down.inflow is None
+    read(b"x" * RECV_BYTES)
+    inflow = play.down.inflow
+    assert inflow is not None
+    read(b"x" * RECV_BYTES)
+    read(b"x" * RECV_BYTES)
+    assert play.down.inflow is inflow, "one pipe's order for one connection"
+    assert play.up.inflow is None
+
+
+def test_a_data_filter_before_sees_every_byte_and_the_other_direction_is_spliced(live):
+    play = live(Echoing())
+    assert play.transfer(play.client, play.server, BULK) == BULK
+    assert play.transfer(play.server, play.client, BULK) == BULK
+    assert play.up.inflow is None
+    assert play.down.inflow is not None
+
+
+def test_with_write_filters_nothing_is_spliced_past_them(live):
+    play = live(Writing())
+    assert play.transfer(play.server, play.client, BULK) == BULK
+    assert play.down.inflow is None
+
+
+def test_a_transport_of_its_own_is_not_spliced(live):
+    class Other(Connection):
+        __slots__ = ()
+
+    play = live(make_upstream=Other)
+    assert play.transfer(play.server, play.client, BULK) == BULK
+    assert play.transfer(play.client, play.server, BULK) == BULK
+    assert play.up.inflow is play.down.inflow is None
+
+
+@pytest.mark.parametrize("resets", ["client", "server"])
+def test_a_reset_in_the_middle_of_a_spliced_transfer_reaches_the_other_side(live, resets):
+    play = live(limit=1 << 20)
+    sender, receiver = (play.server, play.client) if resets == "server" else (play.client, play.server)
+    assert play.transfer(sender, receiver, BULK) == BULK
+    sink = play.down if resets == "server" else play.up
+    sender.setblocking(False)
+    while not sink.inflow.piped:  # the receiver takes nothing more
+        with contextlib.suppress(BlockingIOError):
+            sender.send(BULK)
+        play.loop.passes(1)
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sender.close()
+    # As without a pipe, a side that is not read learns of it once it is: here, when the receiver takes some.
+    receiver.settimeout(0.01)
+    error = []
+
+    def ended():
+        try:
+            receiver.recv(1 << 20)
+        except TimeoutError:
+            pass
+        except ConnectionResetError as reset:
+            error.append(reset)
+        return error
+
+    play.loop.run_until(ended)
+    assert play.down.closed
+    assert play.up.closed
+    assert play.loop.pipes.in_use == 0
+    assert len(play.logged) == 1
+
+
+def test_bytes_that_are_spliced_keep_a_session_from_being_idle(live):
+    play = live(idle_timeout_s=1000.0)
+    play.transfer(play.server, play.client, BULK)
+    play.session._idle_timer.deadline = 0.0
+    play.session.upstream_last_rx = 0.0
+    moved = play.session.bytes_sent
+    play.server.sendall(b"x" * 100_000)
+    play.loop.run_until(lambda: play.session.bytes_sent == moved + 100_000)
+    assert play.session._idle_timer.deadline > play.loop.now + 900.0
+    assert play.session.upstream_last_rx == play.session.downstream_last_tx > 0.0
 
 
 def test_a_real_transfer_with_backpressure_and_half_close():
