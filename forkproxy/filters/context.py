@@ -31,6 +31,8 @@ class FilterContext:
     listener_stat_prefix: str
     node: NodeConfig = field(default_factory=NodeConfig)
     stat_prefix: str = ""
+    name: str = ""
+    """The filter's name in its chain: routes have what they say about it under this name."""
     where: Where = field(default_factory=Where)
     report_exception: Callable[[str, Exception], None] | None = None
     tls: bool = False

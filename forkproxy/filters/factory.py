@@ -32,6 +32,7 @@ NETWORK_FILTERS: dict[str, str] = {
 }
 
 HTTP_FILTERS: dict[str, str] = {
+    "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.filters.http.cors:Cors",
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.filters.http.router:Router",
 }
 
@@ -53,7 +54,7 @@ def _load(spec: str, entry: FilterEntry, base: type[F]) -> type[F]:
             "is it installed here, on PYTHONPATH, or beside the configuration file?",
         ) from None
     except Exception as error:
-        raise _bug(entry, "cannot be loaded", error) from error
+        raise bug(entry, "cannot be loaded", error) from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(
             where.path,
@@ -65,8 +66,8 @@ def _load(spec: str, entry: FilterEntry, base: type[F]) -> type[F]:
     return found
 
 
-def _bug(entry: FilterEntry, what: str, error: Exception) -> ConfigError:
-    # The place in the file and the place in the code: there is no traceback at load.
+def bug(entry: FilterEntry, what: str, error: Exception) -> ConfigError:
+    """The refusal of a file whose filter raised: its place in the file and in the code, as there is no traceback at load."""
     frames = traceback.extract_tb(error.__traceback__)
     hint = f"at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     reason = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -85,7 +86,7 @@ def _make(cls: type[F], entry: FilterEntry, context: FilterContext) -> F:
             raise
         raise ConfigError(where.path, where.line, where.column, error.message, error.hint) from None
     except Exception as error:
-        raise _bug(entry, "cannot be made of its configuration", error) from error
+        raise bug(entry, "cannot be made of its configuration", error) from error
     if not isinstance(made, cls):
         message = f'filter "{entry.name}": from_config returned {type(made).__name__}, not a {cls.__name__}'
         raise ConfigError(where.path, where.line, where.column, message)
@@ -96,7 +97,7 @@ def _build(entries: Sequence[FilterEntry], table: dict[str, str], base: type[F],
     filters: list[F] = []
     for entry in entries:
         cls = _load(table[entry.type_url] if entry.type_url else entry.name, entry, base)
-        context.where = entry.where
+        context.where, context.name = entry.where, entry.name
         filters.append(_make(cls, entry, context))
     return filters
 
@@ -136,8 +137,7 @@ def network_filters(entries: Sequence[FilterEntry], context: FilterContext) -> l
 
 
 def http_filters(entries: Sequence[FilterEntry], context: FilterContext) -> list[HttpFilter]:
-    """The HTTP filters of a connection manager, in order; disabled ones are left out. ConfigError as above."""
-    used = [entry for entry in entries if not entry.disabled]
-    filters = _build(used, HTTP_FILTERS, HttpFilter, context)
-    _check_terminal(filters, used)
+    """The HTTP filters of a connection manager, in order. ConfigError as above."""
+    filters = _build(entries, HTTP_FILTERS, HttpFilter, context)
+    _check_terminal(filters, entries)
     return filters

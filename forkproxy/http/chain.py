@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from forkproxy.http.filter import DataResult, HookResult, HttpFilter
@@ -18,7 +18,8 @@ class HttpFilterChain:
     """What a connection manager runs. Decode hooks stand in the order of the configuration, encode hooks in reverse.
 
     Positions are indices into ``filters``; for encode hooks they are negated, so that they grow along the way too.
-    An empty tuple means that nobody wants to see this part of a message.
+    An empty tuple means that nobody wants to see this part of a message. ``switches``: of the filters that are off on some
+    routes and on elsewhere, position → (name, whether it is off where ``Route.filters_disabled`` does not have the name).
     """
 
     __slots__ = (
@@ -30,10 +31,12 @@ class HttpFilterChain:
         "encode_trailers",
         "filters",
         "on_stream_complete",
+        "switches",
     )
 
-    def __init__(self, filters: Sequence[HttpFilter]) -> None:
+    def __init__(self, filters: Sequence[HttpFilter], switches: Mapping[int, tuple[str, bool]] | None = None) -> None:
         self.filters = tuple(filters)
+        self.switches = switches or {}
         self.decode_headers: tuple[tuple[int, HeadersHook], ...] = self._hooks("decode_headers")
         self.decode_data: tuple[tuple[int, DataHook], ...] = self._hooks("decode_data")
         self.decode_trailers: tuple[tuple[int, TrailersHook], ...] = self._hooks("decode_trailers")
@@ -47,11 +50,25 @@ class HttpFilterChain:
     def _hooks(self, name: str) -> tuple[tuple[int, Any], ...]:
         backwards = name.startswith("encode")
         found = [
-            (-position if backwards else position, getattr(filter_object, name))
+            (-position if backwards else position, self._switched(position, getattr(filter_object, name)))
             for position, filter_object in enumerate(self.filters)
             if overrides(filter_object, HttpFilter, name)
         ]
         return tuple(reversed(found)) if backwards else tuple(found)
+
+    def _switched(self, position: int, hook: Callable[..., Any]) -> Callable[..., Any]:
+        if position not in self.switches:
+            return hook
+        name, off_elsewhere = self.switches[position]
+
+        def switched(stream: Any, *arguments: Any) -> Any:
+            route = stream.route
+            if off_elsewhere if route is None else route.filters_disabled.get(name, off_elsewhere):
+                return None
+            return hook(stream, *arguments)
+
+        vars(switched)["__self__"] = self.filters[position]  # for name_of
+        return switched
 
     def name_of(self, hook: object) -> str:
         """The class name of the filter that a hook belongs to, for the log."""

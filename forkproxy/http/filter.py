@@ -8,6 +8,7 @@ configuration, encoding in reverse. A chain is compiled from the hooks that a cl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from forkproxy.http.headers import Headers
@@ -15,6 +16,8 @@ from forkproxy.net.filter import STOP_ITERATION, DataResult, HookResult
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
+
+    Route = Any  # router.table.Route: the floor above, so its type cannot be named here
 
 __all__ = ["STOP_ITERATION", "DataResult", "HookResult", "HttpFilter"]
 
@@ -35,6 +38,15 @@ class HttpFilter:
         ``context``: ``forkproxy.filters.context.FilterContext``. Raises ConfigError when the filter cannot work.
         """
         return cls()
+
+    def route_config(self, configs: Sequence[Any], route: Route) -> Any:
+        """What this filter needs on ``route``: it will find it in ``stream.route.per_filter_config[name]``; None for nothing.
+
+        Called at load, after ``from_config``, for every route if a class overrides it. ``configs``: what
+        ``typed_per_filter_config`` says under the filter's name (``context.name``), the most specific first: a dict each for
+        third parties. Without this method the most specific one counts, as it is.
+        """
+        return configs[0] if configs else None
 
     def start(self, worker: Any) -> None:
         """Called once in each worker, before any stream. ``worker``: ``forkproxy.filters.context.WorkerContext``."""

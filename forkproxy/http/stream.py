@@ -29,7 +29,6 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "response_trailers": None,
     "request_id": b"",
     "scheme": b"http",
-    "cluster": None,
     "endpoint": None,
     "upstream_connection": None,
     "upstream_first_tx": 0.0,
@@ -150,6 +149,8 @@ class Stream:
             return fresh
         if name == "virtual_host":
             return self.route.virtual_host if self.route is not None else None
+        if name == "cluster":  # answered before the router: the cluster that the route would have chosen, as in Envoy
+            return self.route.find_cluster(self) if self.route is not None else None
         try:
             return _DEFAULTS[name]
         except KeyError:

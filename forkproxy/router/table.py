@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from forkproxy.config.build.context import PerFilterConfig
 from forkproxy.config.build.core import HeaderMutations, Where
 from forkproxy.config.build.route import (
     DirectResponseAction,
@@ -64,6 +65,9 @@ FORWARD = 0
 REDIRECT = 1
 DIRECT = 2
 
+FilterLevel = dict[str, PerFilterConfig]
+_NOTHING: Mapping[str, Any] = {}
+
 Select = Callable[["Stream"], "Route | None"]
 # upstream.cluster.Cluster: a package of the same floor, so it is injected, not imported.
 Cluster = Any
@@ -78,7 +82,6 @@ class VirtualHost:
         "include_attempt_count_in_response",
         "include_request_attempt_count",
         "name",
-        "per_filter_config",
         "routes",
     )
 
@@ -88,7 +91,6 @@ class VirtualHost:
         self.routes: tuple[Route, ...] = ()
         self.include_request_attempt_count = config.include_request_attempt_count
         self.include_attempt_count_in_response = config.include_attempt_count_in_response
-        self.per_filter_config = config.per_filter_config
 
     def __repr__(self) -> str:
         return f"<VirtualHost {self.name} {len(self.routes)} routes>"
@@ -105,6 +107,10 @@ class Route:
     where ``find_cluster(stream)`` asks per request. Either way None means ``cluster_not_found_status``.
     ``weighted`` is only seen on the routes of a table's listing: ``match`` returns the chosen cluster's own Route.
     ``idle_timeout_s`` counts only if ``idle_timeout_set``.
+
+    ``filter_levels``: what ``typed_per_filter_config`` says, the most specific first (weighted cluster, route, virtual host,
+    route configuration). ``filters.per_route`` makes of it, at load, ``per_filter_config`` (filter name → what that filter
+    needs here) and ``filters_disabled`` (filter name → whether it is off here, for the names that this route knows).
     """
 
     __slots__ = (
@@ -116,6 +122,8 @@ class Route:
         "cluster_not_found_status",
         "config",
         "direct",
+        "filter_levels",
+        "filters_disabled",
         "finalize_request",
         "finalize_response",
         "idle_timeout_s",
@@ -138,7 +146,9 @@ class Route:
         self.kind = kind
         self.virtual_host = virtual_host
         self.name = config.name if config is not None else ""
-        self.per_filter_config: dict[str, object] = config.per_filter_config if config is not None else {}
+        self.filter_levels: tuple[FilterLevel, ...] = ()
+        self.per_filter_config: Mapping[str, Any] = _NOTHING
+        self.filters_disabled: Mapping[str, bool] = _NOTHING
         self.timeout_s: float | None = None
         self.timeout_header: tuple[bytes, bytes] | None = None
         """x-envoy-expected-rq-timeout-ms, ready to be added."""
@@ -243,6 +253,7 @@ class _RouteBuilder:
             assert isinstance(action, DirectResponseAction)
             route = Route(entry, DIRECT, virtual_host)
             route.direct = (action.status, action.body)
+        route.filter_levels = self._filter_levels(entry, virtual_host, None)
         levels = self._levels(entry, virtual_host, None)
         compile_request(levels, self.compile_format)  # never applied here, but a bad format must not go unnoticed
         route.finalize_response = compile_response(levels, self.compile_format)
@@ -265,6 +276,7 @@ class _RouteBuilder:
         route.append_x_forwarded_host = action.append_x_forwarded_host
         weighted_host = weighted.host_rewrite_literal if weighted is not None else ""
         route.rewrite = compile_rewrite(action, entry.match, weighted_host, entry.where)
+        route.filter_levels = self._filter_levels(entry, virtual_host, weighted)
         levels = self._levels(entry, virtual_host, weighted)
         route.finalize_request = compile_request(levels, self.compile_format)
         route.finalize_response = compile_response(levels, self.compile_format)
@@ -276,6 +288,14 @@ class _RouteBuilder:
             and not virtual_host.include_request_attempt_count
         )
         return route
+
+    def _filter_levels(
+        self, entry: RouteEntry, virtual_host: VirtualHost, weighted: WeightedCluster | None
+    ) -> tuple[FilterLevel, ...]:
+        levels = [entry.per_filter_config, virtual_host.config.per_filter_config, self.config.per_filter_config]
+        if weighted is not None:
+            levels.insert(0, weighted.per_filter_config)
+        return tuple(level for level in levels if level)
 
     def _levels(
         self, entry: RouteEntry, virtual_host: VirtualHost, weighted: WeightedCluster | None

@@ -43,6 +43,9 @@ DIFFERENCES: dict[str, Difference] = {
     "1.0 with te": refused("Transfer-Encoding from an HTTP/1.0 sender (section 6.1)."),
     "tab between": refused("tabs in the request line (section 3).", 426),
     "trailing space after the version": refused("a space after the version (section 3)."),
+    "cors: two origins": Difference(
+        "Envoy makes one line of the values of some headers; the upstream gets the client's.", ("upstream",), None
+    ),
     "method QUERY": Difference(
         "a draft's method that the parser does not know; Envoy knows it and then refuses it for want of a content type.",
         ("downstream", "log", "stats"),

@@ -291,12 +291,12 @@ def make_cluster(config, slots=None, cls=Cluster):
     return cls(config, ClusterStats(), [EndpointStats() for _ in range(slots)])
 
 
-def hcm_config(routes=None, filters=(), router=None, virtual_host=None, **fields):
-    """An HttpConnectionManagerConfig for one virtual host, with Envoy's defaults."""
+def hcm_config(routes=None, filters=(), router=None, virtual_host=None, per_filter_config=None, **fields):
+    """An HttpConnectionManagerConfig for one virtual host, with Envoy's defaults; ``filters``: entries before the router."""
     routes = routes if routes is not None else [route()]
     hosts = (VirtualHost("all", ("*",), tuple(routes), **{**_HOST_DEFAULTS, **(virtual_host or {})}),)
     entries = (*filters, FilterEntry("router", ROUTER, router or RouterConfig(), WHERE))
-    table = RouteTableConfig("r", hosts, NO_MUTATIONS)
+    table = RouteTableConfig("r", hosts, NO_MUTATIONS, per_filter_config=per_filter_config or {})
     return HttpConnectionManagerConfig(route_table=table, http_filters=entries, **{**HCM_DEFAULTS, **fields})
 
 
@@ -309,10 +309,10 @@ _HOST_DEFAULTS = {
 }
 
 
-def route(prefix="/", cluster="up", direct=None, mutations=NO_MUTATIONS, **action):
+def route(prefix="/", cluster="up", direct=None, mutations=NO_MUTATIONS, per_filter_config=None, **action):
     """A route by prefix, to a cluster or to a direct response (status, body)."""
     made = DirectResponseAction(*direct) if direct else ForwardAction(cluster=cluster, **action)
-    return RouteEntry(prefix, RouteMatch("prefix", prefix), made, mutations, WHERE)
+    return RouteEntry(prefix, RouteMatch("prefix", prefix), made, mutations, WHERE, per_filter_config or {})
 
 
 def filter_context(registry, clusters=None, access_logs=lambda configs: [], **fields):
@@ -345,7 +345,8 @@ class Play:
         )
         self.filter = HttpConnectionManagerFilter.from_config(hcm_config(**fields), context)
         self.manager = self.filter.manager
-        self.manager.chain = HttpFilterChain([*filters, *self.manager.chain.filters])
+        if filters:
+            self.manager.chain = HttpFilterChain([*filters, *self.manager.chain.filters])
         self.filter.start(WorkerContext(self.loop))
         self.chain = NetworkFilterChain([self.filter])
         self.stats = self.manager.stats

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from forkproxy.config.build.extensions import BUILDERS
+from forkproxy.config.build.extensions import BUILDERS, PER_ROUTE
 from forkproxy.config.problems import ConfigError, Problem
 from forkproxy.config.schema import schema
 from forkproxy.config.view import AnyView, View
@@ -24,6 +24,21 @@ class Built(NamedTuple):
 
     type_url: str
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PerFilterConfig:
+    """One entry of a ``typed_per_filter_config``.
+
+    ``config``: what the message's builder made, a dict for a third party's filter; None when the entry only switches the
+    filter on or off. An entry that is not ``disabled`` switches a filter on that is disabled in the chain, as in Envoy.
+    """
+
+    config: object = None
+    disabled: bool = False
+
+
+_FILTER_CONFIG = "envoy.config.route.v3.FilterConfig"
 
 
 @dataclass(slots=True)
@@ -78,15 +93,43 @@ class BuildContext:
         build: Callable[[View, BuildContext], Any] = getattr(importlib.import_module(module), function)
         return Built(typed.type_name, build(typed.view, self))
 
-    def per_filter_config(self, view: View) -> dict[str, object]:
-        """``typed_per_filter_config``: a third party's filter gets its Struct as a dict; no other filter takes any yet."""
-        configs: dict[str, object] = {}
+    def per_filter_config(self, view: View) -> dict[str, PerFilterConfig]:
+        """``typed_per_filter_config``: the name of a filter in the chain → what stands here for it."""
+        configs: dict[str, PerFilterConfig] = {}
         for name, typed in view.map_("typed_per_filter_config").items():
-            if is_third_party(name) and typed.view is None:
-                configs[name] = typed.value
-            else:
-                typed.unsupported(f'the per-route configuration of "{name}" is not implemented')
+            try:
+                made = self._filter_config(name, typed)
+            except ConfigError as error:
+                self.problems.extend(error.problems)
+                typed.ignore_all(why="what is wrong with it has been said")
+                continue
+            if made is not None:
+                configs[name] = made
         return configs
+
+    def _filter_config(self, name: str, typed: AnyView) -> PerFilterConfig | None:
+        if typed.type_name != _FILTER_CONFIG:
+            return self._route_config(name, typed)
+        typed.ignore("is_optional", why="an extension that is not implemented is refused all the same")
+        inner = typed.any("config")
+        if typed.bool("disabled"):
+            if inner is not None:
+                inner.ignore_all(why="the filter is disabled here")
+            return PerFilterConfig(disabled=True)
+        if inner is None:
+            raise typed.error(f'the per-route configuration of "{name}" is empty', "set disabled or config")
+        return self._route_config(name, inner) if inner.type_name else PerFilterConfig()
+
+    def _route_config(self, name: str, typed: AnyView) -> PerFilterConfig | None:
+        if is_third_party(name) and typed.view is None:
+            return PerFilterConfig(typed.value)
+        target = PER_ROUTE.get(typed.type_name)
+        if target is None or typed.view is None:
+            typed.unsupported(f'the per-route configuration of "{name}" is not implemented')
+            return None
+        module, _, function = target.partition(":")
+        build: Callable[[View, BuildContext], object] = getattr(importlib.import_module(module), function)
+        return PerFilterConfig(build(typed.view, self))
 
 
 def is_third_party(name: str) -> bool:

@@ -12,6 +12,7 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": "forkproxy.config.build.tcp_proxy:build",
     # HTTP filters
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
+    "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.config.build.cors:build",
     # access loggers
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": (
@@ -44,3 +45,8 @@ BUILDERS: dict[str, str] = {
     ),
     "envoy.extensions.regex_engines.v3.GoogleRE2": "forkproxy.config.build.bootstrap:build_google_re2",
 }
+
+PER_ROUTE: dict[str, str] = {
+    "envoy.extensions.filters.http.cors.v3.CorsPolicy": "forkproxy.config.build.cors:build_policy",
+}
+"""The same for the messages of ``typed_per_filter_config``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.context import BuildContext, PerFilterConfig
 from forkproxy.config.build.core import (
     FractionalPercent,
     HeaderMatcher,
@@ -19,6 +19,7 @@ from forkproxy.config.build.core import (
     build_runtime_fraction,
     build_where,
 )
+from forkproxy.config.build.cors import CorsPolicy, build_policy
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.view import View
 
@@ -54,6 +55,7 @@ class WeightedCluster:
     weight: int
     headers: HeaderMutations
     host_rewrite_literal: str = ""
+    per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class ForwardAction:
     timeout_s: float | None = 15.0
     idle_timeout_s: float | None = None
     idle_timeout_set: bool = False
+    cors: CorsPolicy | None = None
+    """The deprecated place of the cors filter's policy; here and on the virtual host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +115,14 @@ class DirectResponseAction:
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry:
-    """``config.route.v3.Route``. ``per_filter_config``: filter name → that filter's own per-route configuration value."""
+    """``config.route.v3.Route``. ``per_filter_config``: filter name → what this route says about that filter."""
 
     name: str
     match: RouteMatch
     action: ForwardAction | RedirectAction | DirectResponseAction
     headers: HeaderMutations
     where: Where
-    per_filter_config: dict[str, object] = field(default_factory=dict)
+    per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +137,8 @@ class VirtualHost:
     include_request_attempt_count: bool
     include_attempt_count_in_response: bool
     where: Where
-    per_filter_config: dict[str, object] = field(default_factory=dict)
+    cors: CorsPolicy | None = None
+    per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,7 @@ class RouteTableConfig:
     ignore_port_in_host_matching: bool = False
     internal_only_headers: tuple[str, ...] = ()
     max_direct_response_body_size_bytes: int = 4096
+    per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
 
 
 def build_route_match(view: View, context: BuildContext) -> RouteMatch:
@@ -177,6 +183,7 @@ def build_weighted_cluster(view: View, context: BuildContext) -> WeightedCluster
         weight=view.uint("weight"),
         headers=build_header_mutations(view, context),
         host_rewrite_literal=view.str("host_rewrite_literal"),
+        per_filter_config=context.per_filter_config(view),
     )
 
 
@@ -231,6 +238,7 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         timeout_s=timeout_s or None,
         idle_timeout_s=idle_timeout_s or None,
         idle_timeout_set=idle_timeout_s is not None,
+        cors=build_cors(view, context),
     )
 
 
@@ -289,7 +297,7 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
 
 
 def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -> VirtualHost:
-    """``VirtualHost``; its defaults for retries, mirroring, cors and rate limits stay unread."""
+    """``VirtualHost``; its defaults for retries, mirroring and rate limits stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
     routes = context.each(view.repeated("routes"), partial(build_route, max_body_bytes=max_body_bytes))
     return VirtualHost(
@@ -301,8 +309,15 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         include_request_attempt_count=view.bool("include_request_attempt_count"),
         include_attempt_count_in_response=view.bool("include_attempt_count_in_response"),
         where=build_where(view),
+        cors=build_cors(view, context),
         per_filter_config=context.per_filter_config(view),
     )
+
+
+def build_cors(view: View, context: BuildContext) -> CorsPolicy | None:
+    """The deprecated ``cors`` of a ``RouteAction`` or ``VirtualHost``. Without the filter in the chain it does nothing."""
+    policy = view.message("cors")
+    return build_policy(policy, context) if policy is not None else None
 
 
 def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
@@ -320,4 +335,5 @@ def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
         ignore_port_in_host_matching=view.bool("ignore_port_in_host_matching"),
         internal_only_headers=(),
         max_direct_response_body_size_bytes=max_body_bytes,
+        per_filter_config=context.per_filter_config(view),
     )

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from forkproxy.access_log.formatter import compile_header_value
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
-from forkproxy.filters import factory
+from forkproxy.filters import factory, per_route
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
@@ -47,11 +47,13 @@ class HttpConnectionManagerFilter(NetworkFilter):
         routes = RouteTable(config.route_table, compile_format=compile_header_value, cluster_lookup=context.cluster)
         routes.bind()
         where, context.stat_prefix = context.where, prefix
-        filters = factory.http_filters(config.http_filters, context)
+        used, switches = per_route.used_filters(config)
+        filters = factory.http_filters(used, context)
+        per_route.resolve(routes.all_routes(), used, filters)
         context.where = where
         manager = ConnectionManager(
             _settings(config, context),
-            HttpFilterChain(filters),
+            HttpFilterChain(filters, switches),
             routes.match,
             stats=registry.group(HttpConnectionManagerStats, prefix),
             codes=registry.group(ListenerHttpStats, listener_prefix, rolls_up_to=(prefix,)).downstream_rq,

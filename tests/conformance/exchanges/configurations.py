@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
     TYPE,
     Data,
@@ -325,6 +326,7 @@ CONFIGURATIONS: dict[str, Data] = {
     "operators": plain(access_log=file_log(text=OPERATORS)),
     "json_log": plain(access_log=file_log(JSON_OPERATORS)),
     "tcp": tcp(),
+    **FILTERED,
 }  # fmt: skip
 
 RAW_UPSTREAM = frozenset({"tcp"})

@@ -111,11 +111,6 @@ def test_terminal_filters_are_last_and_only_last():
     assert http() == network() == []
 
 
-def test_disabled_filters_are_left_out_before_the_order_is_checked():
-    assert [type(each) for each in http(own("Refuses", disabled=True), router())] == [Router]
-    assert "is the last" in wrong(http, own("AddsHeader", config={"name": "a", "value": "b"}), router(disabled=True))
-
-
 def test_a_direction_that_is_not_that_of_the_hooks():
     said = wrong(network, own("Writes"), own("Last"))
     assert said == f'3:5: filters[3]: filter "{MODULE}Writes" overrides on_write but declares direction READ'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.context import BuildContext, PerFilterConfig
 from forkproxy.config.build.core import FractionalPercent, HeaderMutations, StringMatcher
 from forkproxy.config.build.route import (
     DirectResponseAction,
@@ -174,7 +174,7 @@ def test_direct_response_is_bounded():
 @pytest.mark.parametrize(
     "text",
     [
-        "retry_policy: {retry_on: 5xx}",
+        "hedge_policy: {hedge_on_per_try_timeout: true}",
         "request_mirror_policies: [{cluster: c}]",
         "hash_policy: [{header: {header_name: x}}]",
         "rate_limits: [{actions: [{source_cluster: {}}]}]",
@@ -189,24 +189,91 @@ def test_what_a_route_cannot_do_stays_unread(text):
     assert outcome.unread == [f"virtual_hosts[0].routes[0].route.{text.partition(':')[0]}"]
 
 
+def test_retry_policies_of_routes_and_virtual_hosts():
+    text = "{match: {prefix: /}, route: {cluster: c, retry_policy: {num_retries: 2}}}"
+    host = built(build_route_table, TABLE, table(text)).value.virtual_hosts[0]
+    assert (host.retry_policy, host.routes[0].action.retry_policy.num_retries) == (None, 2)
+    text = "{virtual_hosts: [{name: a, domains: ['*'], retry_policy: {num_retries: 3}}]}"
+    assert built(build_route_table, TABLE, text).value.virtual_hosts[0].retry_policy.num_retries == 3
+
+
 def test_an_unknown_action_leaves_the_route_out():
     outcome = built(build_route_table, TABLE, table("{match: {prefix: /}, non_forwarding_action: {}}"))
     assert outcome.unread == ["virtual_hosts[0].routes[0].non_forwarding_action"]
     assert outcome.value.virtual_hosts[0].routes == ()
 
 
-def test_per_filter_config():
-    struct = f"{{'@type': {TYPE}google.protobuf.Struct, value: {{a: 1}}}}"
-    entry = route(
-        f"{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {{'my.mod:Filter': {struct}}}}}"
-    )
-    assert entry.per_filter_config == {"my.mod:Filter": {"a": 1}}
-    cors = f"{{'@type': {TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy}}"
-    outcome = built(
-        build_route_table,
-        TABLE,
-        table(f"{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {{cors: {cors}}}}}"),
-    )
-    assert [text.partition(": ")[2] for text in outcome.unsupported] == [
-        'the per-route configuration of "cors" is not implemented'
+def per_filter(text):
+    """A table whose one route says ``text`` about filters."""
+    return table(f"{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {text}}}")
+
+
+STRUCT = f"{{'@type': {TYPE}google.protobuf.Struct, value: {{a: 1}}}}"
+CORS = f"{{'@type': {TYPE}envoy.extensions.filters.http.cors.v3.CorsPolicy, max_age: '1'}}"
+FILTER_CONFIG = f"'@type': {TYPE}envoy.config.route.v3.FilterConfig"
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        (f"{{'my.mod:Filter': {STRUCT}}}", {"my.mod:Filter": PerFilterConfig({"a": 1})}),
+        (f"{{'my.mod:Filter': {{{FILTER_CONFIG}, config: {STRUCT}}}}}", {"my.mod:Filter": PerFilterConfig({"a": 1})}),
+        (f"{{x: {{{FILTER_CONFIG}, disabled: true}}}}", {"x": PerFilterConfig(disabled=True)}),
+        (f"{{x: {{{FILTER_CONFIG}, disabled: true, config: {CORS}}}}}", {"x": PerFilterConfig(disabled=True)}),
+        (f"{{x: {{{FILTER_CONFIG}, is_optional: true, config: {{}}}}}}", {"x": PerFilterConfig()}),
+    ],
+)
+def test_per_filter_config(text, made):
+    assert value_of(build_route_table, TABLE, per_filter(text)).virtual_hosts[0].routes[0].per_filter_config == made
+
+
+@pytest.mark.parametrize("text", [CORS, f"{{{FILTER_CONFIG}, config: {CORS}}}"])
+def test_a_filters_own_message(text):
+    built_table = value_of(build_route_table, TABLE, per_filter(f"{{x: {text}}}"))
+    assert built_table.virtual_hosts[0].routes[0].per_filter_config["x"].config.max_age == "1"
+
+
+def test_per_filter_config_on_every_level():
+    said = f"typed_per_filter_config: {{x: {{{FILTER_CONFIG}, disabled: true}}}}"
+    weighted = f"{{prefix: /}}, route: {{weighted_clusters: {{clusters: [{{name: c, weight: 1, {said}}}]}}}}"
+    text = f"{{{said}, virtual_hosts: [{{name: v, domains: ['*'], {said}, routes: [{{match: {weighted}, {said}}}]}}]}}"
+    made = value_of(build_route_table, TABLE, text)
+    host = made.virtual_hosts[0]
+    for level in (made, host, host.routes[0], host.routes[0].action.weighted_clusters[0]):
+        assert level.per_filter_config == {"x": PerFilterConfig(disabled=True)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{{'@type': {TYPE}envoy.extensions.filters.http.lua.v3.LuaPerRoute, disabled: true}}",
+        f"{{'@type': {TYPE}envoy.extensions.filters.http.router.v3.Router}}",
+        STRUCT,
+        f"{{{FILTER_CONFIG}, is_optional: true, config: {STRUCT}}}",
+    ],
+)
+def test_per_filter_config_that_is_not_implemented(text):
+    outcome = built(build_route_table, TABLE, per_filter(f"{{x: {text}}}"))
+    assert [said.partition(": ")[2] for said in outcome.unsupported] == [
+        'the per-route configuration of "x" is not implemented'
     ]
+    assert outcome.unread == []
+    assert outcome.value.virtual_hosts[0].routes[0].per_filter_config == {}
+
+
+def test_an_empty_filter_config_is_an_error_as_in_envoy():
+    outcome = built(build_route_table, TABLE, per_filter(f"{{x: {{{FILTER_CONFIG}}}}}"))
+    assert [said.partition(": ")[2] for said in outcome.errors] == ['the per-route configuration of "x" is empty']
+
+
+def test_the_deprecated_cors_fields():
+    cors = "{allow_origin_string_match: [{prefix: '*'}], filter_enabled: {default_value: {numerator: 5}}, max_age: '7'}"
+    text = (
+        f"{{virtual_hosts: [{{name: v, domains: ['*'], cors: {cors},"
+        f" routes: [{{match: {{prefix: /}}, route: {{cluster: c, cors: {cors}}}}}]}}]}}"
+    )
+    [host] = value_of(build_route_table, TABLE, text).virtual_hosts
+    for policy in (host.cors, host.routes[0].action.cors):
+        assert policy.allow_origins == (StringMatcher("prefix", "*"),)
+        assert policy.filter_enabled == FractionalPercent(5)
+        assert (policy.max_age, policy.allow_credentials, policy.shadow_enabled) == ("7", None, None)
