@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PREFIX ?= /opt/forkproxy
+LAB ?= ../shared/tools/systemd-lab.sh
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format layers bench install-service uninstall-service clean
+.PHONY: help run test check format layers bench install-service uninstall-service systemd-lab clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -69,6 +70,9 @@ uninstall-service: ## as root: stop and remove the service; the configuration st
 	@test "$$(id -u)" = 0 || { echo "uninstall-service needs root: sudo make uninstall-service" >&2; exit 1; }
 	$(PREFIX)/bin/forkproxy systemd uninstall
 	rm -rf $(PREFIX)
+
+systemd-lab: $(DEV_STAMP) ## as root: test the service under a real systemd (the lab's script: LAB=path)
+	@FORKPROXY_SYSTEMD_LAB=$(LAB) $(BIN)/python -m pytest -rs tests/integration/test_systemd_lab.py
 
 clean: ## remove what the commands above made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

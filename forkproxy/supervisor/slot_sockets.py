@@ -11,13 +11,18 @@ from dataclasses import replace
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.supervisor import listening
 from forkproxy.supervisor.listening import Binding, CannotBind
+from forkproxy.supervisor.passed_sockets import PassedSockets, has_reuse_port
 from forkproxy.supervisor.slot import Slot
 
 
 class SlotSockets:
-    """Which bindings are bound, and to which ports. Every slot has a socket of its own for each."""
+    """Which bindings are bound, and to which ports. Every slot has a socket of its own for each.
 
-    def __init__(self) -> None:
+    ``passed``: what the service manager bound for us.
+    """
+
+    def __init__(self, passed: PassedSockets | None = None) -> None:
+        self.passed = passed if passed is not None else PassedSockets()
         self._ports: dict[Binding, int] = {}
 
     def bind(self, bindings: Iterable[Binding], slots: Iterable[Slot], all_slots: Sequence[Slot]) -> None:
@@ -25,7 +30,7 @@ class SlotSockets:
         fresh: list[tuple[Slot, Binding]] = []
         try:
             for binding in bindings:
-                if binding not in self._ports and binding.address.port not in self._ports.values():
+                if not self._is_ours(binding):
                     listening.refuse_if_taken(binding)
                 for slot in slots:
                     if binding not in slot.sockets:
@@ -37,7 +42,7 @@ class SlotSockets:
                 slot.sockets.pop(binding).close()
                 if not any(binding in other.sockets for other in all_slots):
                     self._ports.pop(binding, None)
-                    _remove_path(binding)
+                    self._remove_path(binding)
             raise
 
     def keep_only(self, needed: Iterable[Binding], slots: Iterable[Slot]) -> list[Binding]:
@@ -49,24 +54,37 @@ class SlotSockets:
         gone = [binding for binding in self._ports if binding not in kept]
         for binding in gone:
             del self._ports[binding]
-            _remove_path(binding)
+            self._remove_path(binding)
         return gone
 
     def bound_address(self, binding: Binding) -> AddressConfig:
         """Where a binding really listens: with the port that port 0 became."""
         return replace(binding.address, port=self._ports.get(binding, binding.address.port))
 
+    def _is_ours(self, binding: Binding) -> bool:
+        if binding in self._ports or binding.address.port in self._ports.values():
+            return True
+        return self.passed.get(binding.socket_address()) is not None
+
     def _socket_for(self, binding: Binding, slots: Iterable[Slot]) -> socket.socket:
-        if binding.address.pipe_path:
+        held = next((slot.sockets[binding] for slot in slots if binding in slot.sockets), None)
+        passed = self.passed.get(binding.socket_address())
+        if passed is not None:
+            return passed.dup() if held is None else self._beside(passed, binding)
+        if binding.address.pipe_path and held is not None:
             # A path can be bound only once: the slots share its queue.
-            for slot in slots:
-                if binding in slot.sockets:
-                    return slot.sockets[binding].dup()
+            return held.dup()
         return listening.bind(binding, self._ports.get(binding, 0))
 
+    def _beside(self, passed: socket.socket, binding: Binding) -> socket.socket:
+        if has_reuse_port(passed):
+            # The kernel lets only the user who made the first socket bind a second; systemd's is root's.
+            with suppress(CannotBind):
+                return listening.bind(binding)
+        return passed.dup()
 
-def _remove_path(binding: Binding) -> None:
-    path = binding.address.pipe_path
-    if path and not path.startswith("@"):
-        with suppress(OSError):
-            os.unlink(path)
+    def _remove_path(self, binding: Binding) -> None:
+        path = binding.address.pipe_path
+        if path and not path.startswith("@") and self.passed.get(path) is None:
+            with suppress(OSError):
+                os.unlink(path)

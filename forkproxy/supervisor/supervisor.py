@@ -195,6 +195,7 @@ class Supervisor:
             self._take_pid_file(run)
             placement = self._placement(run)
             self.slots = [Slot(number, cpu, run) for number, cpu in enumerate(placement.cpus)]
+            self.sockets.passed.take()
             self.sockets.bind(run.bindings.values(), self.slots, self.slots)
             admin_socket = self._admin.bind(run.bootstrap.admin.address)
         except ConfigurationRefused as refused:
@@ -209,6 +210,7 @@ class Supervisor:
         self.admin_log.use(run.bootstrap.admin)
         self._admin.serve(run.bootstrap.admin.address, admin_socket, self.options.admin_address_path)
         self._end_interval()
+        self.sockets.passed.warn_of_unused({binding.socket_address() for binding in run.bindings.values()})
         for (name, _index), binding in run.bindings.items():
             _log.info("listening", listener=name, address=str(self.sockets.bound_address(binding)))
 
@@ -255,6 +257,7 @@ class Supervisor:
         for slot in self.slots:
             slot.close_sockets()
         self.sockets.keep_only((), self.slots)
+        self.sockets.passed.close()
         self._admin.stop()
         self.admin_log.close()
         if self._control is not None:

@@ -1,12 +1,15 @@
 """What a service manager hears from the running program, in order."""
 
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from tests.support.supervised import Supervised, until
+from tests.support.supervised import ROOT, Supervised, exchange, until
 
 GOOD = {"listeners": {"main": "127.0.0.1:0"}}
 
@@ -111,3 +114,42 @@ def test_somebody_elses_watchdog_is_left_alone(tmp_path, manager, monkeypatch):
         supervised.signal(signal.SIGTERM)
         manager.wait_for("STOPPING")
     assert not any("WATCHDOG" in message for message in manager.heard)
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_passed_socket_is_served_by_all_and_outlives_the_program(tmp_path, reuse_port):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=reuse_port) as given:
+        host, port = given.getsockname()
+        config = tmp_path / "echo.json"
+        config.write_text(json.dumps({"listeners": {"main": f"{host}:{port}"}}))
+        for _ in range(2):
+            # A connection that is there before anybody serves it.
+            with socket.create_connection((host, port), timeout=15) as early:
+                child = start_with_socket(config, given)
+                try:
+                    served_by = {exchange(early)[0]}
+                    until(lambda served_by=served_by: served_by.add(one_exchange(host, port)) or len(served_by) == 2)
+                finally:
+                    early.close()
+                    child.terminate()
+                    assert child.wait(15) == 0
+
+
+def start_with_socket(config, sock):
+    """The echo program with ``sock`` as descriptor 3, as systemd starts one: the pid is known only after the fork."""
+    program = [sys.executable, "-m", "tests.support.echo_program", str(config), '{"concurrency": 2, "drain_time_s": 2}']
+    exec_it = 'dup2() { exec 3<&"$1"; }; dup2 "$0"; exec env LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=main "$@"'
+    return subprocess.Popen(
+        ["bash", "-c", exec_it, str(sock.fileno()), *program],
+        cwd=ROOT,
+        pass_fds=[sock.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def one_exchange(host, port):
+    """Which worker answers a new connection."""
+    with socket.create_connection((host, port), timeout=15) as sock:
+        return exchange(sock)[0]
