@@ -3,7 +3,10 @@
 A worker collects lines and writes them with one ``os.write`` when 64 KiB are together, or when the flush interval has
 passed since the first of them. Files are opened with O_APPEND, in every worker by itself, so that the lines of
 several workers do not mix: a line is never divided between two writes, except by a disk that fills up in the middle
-of it, and then the rest of that line follows first.
+of it, and then the rest of that line follows first. A pipe takes what is no longer than PIPE_BUF in one piece or not at
+all, so it is given whole lines of no more than that.
+
+A pipe or terminal whose reader is slow never stops a worker: it is opened anew, without blocking.
 
 A file that cannot be written never stops traffic: lines are dropped and counted, and the log says so at most every
 ten seconds.
@@ -11,7 +14,9 @@ ten seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +29,8 @@ FLUSH_INTERVAL_S = 10.0
 """Envoy's --file-flush-interval-msec."""
 MAX_BUFFERED_BYTES = 1024 * 1024
 """What is kept for an output that does not take it now (a pipe whose reader is slow). More is dropped."""
+PIPE_BUF_BYTES = 4096
+"""What a pipe takes in one piece, on Linux (pipe(7))."""
 COMPLAINT_INTERVAL_S = 10.0
 
 _OUTPUTS = {"/dev/stdout": 1, "/dev/stderr": 2}
@@ -69,6 +76,23 @@ def check_path(path: str, where: Where) -> None:
     raise ConfigError(where.path, where.line, where.column, f"unable to open file '{path}': {reason}")
 
 
+def _own_descriptor(output: int) -> int:
+    """A descriptor for standard output or error that does not block. Setting that on ``output`` would reach everybody who
+    shares it, the shell among them.
+    """
+    with contextlib.suppress(OSError):  # closed; another user's; or nobody reads it any more: writing tells
+        if not stat.S_ISREG(os.fstat(output).st_mode):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            return os.open(f"/proc/self/fd/{output}", flags)
+    return output
+
+
+def _is_pipe(fd: int) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISFIFO(os.fstat(fd).st_mode)
+    return False
+
+
 class FileSink:
     """One file, or standard output or error. Made in the supervisor, opened by ``start`` in the worker."""
 
@@ -76,6 +100,7 @@ class FileSink:
         "_clock",
         "_complained_at",
         "_fd",
+        "_is_pipe",
         "_lines",
         "_rest",
         "_size",
@@ -95,6 +120,7 @@ class FileSink:
         self._rest = b""  # what a full disk or pipe did not take, from the middle of a line on
         self._size = 0
         self._fd = -1
+        self._is_pipe = False
         self._clock: Clock | None = None
         self._timer: Timer | None = None
         self._complained_at = -COMPLAINT_INTERVAL_S
@@ -150,8 +176,9 @@ class FileSink:
         written = 0
         try:
             while written < len(data):
-                # A short write is rare: a disk that fills, a pipe, a signal. The next one tells which.
-                written += os.write(self._fd, data[written:] if written else data)
+                # A short write is rare: a disk that fills, a terminal, a signal. The next one tells which.
+                end = _end_of_piece(data, written) if self._is_pipe else len(data)
+                written += os.write(self._fd, data[written:end])
         except BlockingIOError:
             self._keep(data[written:])
         except OSError as error:
@@ -196,14 +223,18 @@ class FileSink:
     def _open(self) -> bool:
         output = _OUTPUTS.get(self.path)
         if output is not None:
-            self._fd = output
+            if self._fd < 0:
+                self._fd = _own_descriptor(output)
+                self._is_pipe = _is_pipe(self._fd)
             return True
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = os.open(self.path, flags, 0o644)
         except OSError as error:
             self.write_errors += 1
             self._complain("access log not opened", error.strerror or str(error))
             return False
+        self._is_pipe = _is_pipe(fd)
         old, self._fd = self._fd, fd
         if old >= 0:
             os.close(old)
@@ -224,10 +255,18 @@ class FileSink:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._fd >= 0 and self.path not in _OUTPUTS:
+        if self._fd >= 0 and self._fd != _OUTPUTS.get(self.path):
             os.close(self._fd)
         self._fd = -1
         self._clock = None
+
+
+def _end_of_piece(data: bytes, start: int) -> int:
+    # As many whole lines as a pipe takes at once; a line that is longer than that goes in pieces.
+    end = start + PIPE_BUF_BYTES
+    if end >= len(data):
+        return len(data)
+    return data.rfind(b"\n", start, end) + 1 or end
 
 
 class Sinks:

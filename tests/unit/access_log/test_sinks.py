@@ -215,7 +215,6 @@ def test_a_file_size_limit_is_a_full_disk(sink, path, loop, log):
 @pytest.fixture
 def slow_output(monkeypatch, loop):
     reading, writing = os.pipe()
-    os.set_blocking(writing, False)
     os.set_blocking(reading, False)
     monkeypatch.setitem(sinks._OUTPUTS, "/dev/stdout", writing)
     sink = FileSink("/dev/stdout")
@@ -247,6 +246,54 @@ def test_standard_output_is_written_at_the_end_of_the_pass(slow_output, loop):
     sink.write(b"3\n")
     loop.advance(0)
     assert read_all(reading) == b"3\n"
+
+
+def test_a_shared_output_stays_as_it_was(slow_output, loop):
+    sink, reading = slow_output
+    assert os.get_blocking(sinks._OUTPUTS["/dev/stdout"])
+    sink.close()
+    os.write(sinks._OUTPUTS["/dev/stdout"], b"still open\n")
+    assert read_all(reading) == b"still open\n"
+
+
+def test_an_output_that_cannot_be_opened_anew_is_used_as_it_is(monkeypatch, loop, tmp_path):
+    with open(tmp_path / "out", "wb") as out:
+        monkeypatch.setitem(sinks._OUTPUTS, "/dev/stdout", out.fileno())
+        sink = FileSink("/dev/stdout")
+        sink.start(loop)
+        sink.write(b"1\n")
+        loop.advance(0)
+        sink.close()
+        out.write(b"2\n")
+    assert (tmp_path / "out").read_bytes() == b"1\n2\n"
+
+
+def test_a_pipe_gets_whole_lines_that_it_takes_at_once(slow_output, loop, monkeypatch):
+    sink, reading = slow_output
+    writes = []
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: writes.append(data) or write(fd, data))
+    for number in range(100):
+        sink.write(b"%03d%s\n" % (number, b"x" * 200))
+    sink.write(b"y" * 5000 + b"\n")
+    loop.advance(0)
+    assert max(map(len, writes)) <= sinks.PIPE_BUF_BYTES
+    assert [data[-1:] for data in writes].count(b"\n") == len(writes) - 1  # the long line has a piece without an end
+    assert b"".join(writes) == read_all(reading)
+
+
+def test_a_named_pipe_without_a_reader_stops_nothing(path, loop, log):
+    os.mkfifo(path)
+    sink = FileSink(str(path))
+    sink.start(loop)
+    assert log.events[0][1]["reason"] == os.strerror(errno.ENXIO)
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    sink.reopen()
+    for _ in range(200):
+        sink.write(b"x" * 999 + b"\n")
+    assert len(read_all(reading)) in range(60_000, 70_000)
+    sink.close()
+    os.close(reading)
 
 
 def test_an_output_that_is_full_is_tried_again(slow_output, loop, log):
