@@ -32,6 +32,7 @@ NETWORK_FILTERS: dict[str, str] = {
 }
 
 HTTP_FILTERS: dict[str, str] = {
+    "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.filters.http.buffer:Buffer",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.filters.http.cors:Cors",
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.filters.http.router:Router",
 }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from forkproxy.http.connection_manager import HttpConnection
 
 _DEFAULTS: Final[dict[str, Any]] = {
+    "decode_buffer_limit": None,
     "request_trailers": None,
     "response_trailers": None,
     "request_id": b"",
@@ -67,6 +68,7 @@ class Stream:
     """See the module's text. Times are ``loop.now`` seconds; 0.0 means not yet."""
 
     __slots__ = (
+        "decode_buffer_limit",
         *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
         *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "dynamic_metadata"),
         *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
@@ -78,6 +80,8 @@ class Stream:
     )
 
     if TYPE_CHECKING:
+        decode_buffer_limit: int | None
+        """How much of the request's body a filter may hold, where one has said so; else the connection's limit counts."""
         request_trailers: Headers | None
         response_trailers: Headers | None
         request_id: bytes
@@ -399,7 +403,8 @@ class Stream:
             return
         held.buffer.append(data)
         held.buffered_bytes += len(data)
-        if held.buffered_bytes > self.connection.high_watermark:
+        limit = None if direction else self.decode_buffer_limit
+        if held.buffered_bytes > (self.connection.high_watermark if limit is None else limit):
             if direction:
                 self.http.response_too_large(self)
             else:

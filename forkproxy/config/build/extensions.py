@@ -12,6 +12,7 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": "forkproxy.config.build.tcp_proxy:build",
     # HTTP filters
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
+    "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.config.build.buffer:build",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.config.build.cors:build",
     # access loggers
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
@@ -47,6 +48,7 @@ BUILDERS: dict[str, str] = {
 }
 
 PER_ROUTE: dict[str, str] = {
+    "envoy.extensions.filters.http.buffer.v3.BufferPerRoute": "forkproxy.config.build.buffer:build_per_route",
     "envoy.extensions.filters.http.cors.v3.CorsPolicy": "forkproxy.config.build.cors:build_policy",
 }
 """The same for the messages of ``typed_per_filter_config``."""

@@ -137,4 +137,26 @@ def disabled() -> Data:
     return data
 
 
-FILTERED = {"cors": cors(), "switched": switched(), "disabled": disabled()}
+def buffering() -> Data:
+    """Bodies of up to 20 bytes, or what the route says; the listener's own limit is 1,000."""
+
+    def limit(size: int) -> Data:
+        return {"@type": EXTENSION + "buffer.v3.BufferPerRoute", "buffer": {"max_request_bytes": size}}
+
+    per_route = {"@type": EXTENSION + "buffer.v3.BufferPerRoute", "disabled": True}
+    host = vhost(
+        on("b", "/off", OFF),
+        on("b", "/streamed", per_route),
+        on("b", "/more", limit(2000)),
+        on("b", "/less", limit(5)),
+        {"match": {"prefix": "/direct"}, "direct_response": {"status": 200}},
+        route("/"),
+    )
+    small = vhost(route("/"), name="small", domains=("small",), typed_per_filter_config={"b": limit(3)})
+    filters = [http_filter("b", "buffer.v3.Buffer", max_request_bytes=20), ROUTER_FILTER]
+    data = bootstrap([hcm({"virtual_hosts": [host, small]}, http_filters=filters)], [UP])
+    data["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 1000
+    return data
+
+
+FILTERED = {"buffering": buffering(), "cors": cors(), "switched": switched(), "disabled": disabled()}
