@@ -116,6 +116,7 @@ def serving_options(command: F) -> F:
         click.option("-t", "--test", is_flag=True, help="Check the configuration and exit, as the check command does."),
         option("--mode", type=click.Choice(["serve", "validate"]), default="serve", help="validate: same as -t."),
         pid_file_option,
+        option("--watch", is_flag=True, help="Reload when the content of the configuration file changes."),
         option("--admin-address-path", metavar="FILE", help="Write the admin's address there once it is bound."),
         option("--service-zone", default="", metavar="ZONE", help="Overrides node.locality.zone."),
         option("--service-cluster", default="", metavar="NAME", help="Overrides node.cluster."),
@@ -454,6 +455,7 @@ def _options(given: dict[str, Any], config_path: str) -> Options:
         pid_file=given["pid_file"],
         default_pid_file=default,
         needs_pid_file=given.get("needs_pid_file", False),
+        watch=given["watch"],
         admin_address_path=given["admin_address_path"] or "",
         command_line={
             "mode": "Serve",

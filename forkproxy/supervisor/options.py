@@ -27,6 +27,8 @@ class Options:
     ready_timeout_s: float = 30.0
     dns_wait_s: float = 5.0
     """How long workers wait for the first resolution of every DNS cluster, as Envoy warms clusters before it listens."""
+    watch: bool = False
+    """Reload when the content of ``config_path`` changes."""
     admin_address_path: str = ""
     command_line: Mapping[str, object] = field(default_factory=dict)
     """For /server_info: Envoy's names where it has one."""

@@ -50,6 +50,7 @@ from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.slot_sockets import SlotSockets
 from forkproxy.supervisor.systemd import Notifier
+from forkproxy.supervisor.watcher import Watcher
 from forkproxy.upstream.dns import targets_of
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Channel, Message
@@ -121,6 +122,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._signals = SignalPipe()
         self._notifier = Notifier()
+        self._watcher = Watcher(options.config_path) if options.watch else None
         self._intentions: deque[Intention] = deque()
         self._workers: dict[int, WorkerHandle] = {}
         self._running: GenerationRun | None = None
@@ -149,6 +151,7 @@ class Supervisor:
                 self._reap()
                 self._take_one_intention()
                 self._check_slots()
+                self._watch_file()
                 self._sleep()
             return self._exit_code
         finally:
@@ -405,6 +408,8 @@ class Supervisor:
 
     def _make_generation(self) -> GenerationRun:
         """Load and build. ConfigurationRefused says why not; nothing has changed then."""
+        if self._watcher is not None:
+            self._watcher.note()
         bootstrap = self._load()
         number = self._generations + 1
         self.registry.begin_generation()
@@ -479,6 +484,10 @@ class Supervisor:
             self._roll_out = RollOut(roll_out.before, before=roll_out.before, is_back=True)
         else:
             self._close_what_is_gone()
+
+    def _watch_file(self) -> None:
+        if self._watcher is not None and self.phase == "serving" and self._watcher.has_changed(monotonic()):
+            self.want("reload")
 
     # -- slots
 
@@ -674,6 +683,8 @@ class Supervisor:
             return
         now = monotonic()
         until = now + min(LONGEST_SLEEP_S, self._notifier.watchdog_interval_s or LONGEST_SLEEP_S)
+        if self._watcher is not None:
+            until = min(until, max(self._watcher.next_look, now + 0.01))
         for slot in self.slots:
             if self._wants_worker(slot, float("inf")):
                 until = min(
