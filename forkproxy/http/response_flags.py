@@ -105,6 +105,17 @@ LONG: Final[dict[int, str]] = {
 }
 
 
+_BEFORE_FAILURE: Final = 1 << 30
+NO_RETRY_LEFT: Final = URX | _BEFORE_FAILURE
+"""URX, as the HTTP router raises it: before the flag of how the last attempt failed. Envoy names flags as they were raised."""
+NO_RETRY_ALLOWED: Final = UO | _BEFORE_FAILURE
+"""UO for want of room for a retry, likewise."""
+_RAISED_EARLY: Final = {LH: 0, DI: 1, FI: 2, URX: 3, UO: 4}
+
+
 def names(flags: int, table: dict[int, str] = SHORT) -> str:
     """``"UF,URX"`` for a set of bits, in Envoy's order; "" for none."""
-    return ",".join(name for bit, name in table.items() if flags & bit)
+    found = [bit for bit in table if flags & bit]
+    if flags & _BEFORE_FAILURE:
+        found.sort(key=lambda bit: _RAISED_EARLY.get(bit, len(_RAISED_EARLY)))
+    return ",".join([table[bit] for bit in found])

@@ -49,6 +49,7 @@ from forkproxy.router.matcher import (
     compile_regex_set,
     is_grpc,
 )
+from forkproxy.router.retry import Retries, compile_retries
 from forkproxy.router.rewrite import (
     Rewrite,
     compile_redirect,
@@ -134,6 +135,7 @@ class Route:
         "name",
         "per_filter_config",
         "redirect",
+        "retries",
         "rewrite",
         "timeout_header",
         "timeout_s",
@@ -165,6 +167,7 @@ class Route:
         self.finalize_request: Callable[[Stream], None] | None = None
         self.finalize_response: Callable[[Stream, Headers], None] | None = None
         self.rewrite: Rewrite | None = None
+        self.retries: Retries | None = None
         self.auto_host_rewrite = False
         self.append_x_forwarded_host = False
         self.redirect: Callable[[Stream], tuple[int, bytes]] | None = None
@@ -266,6 +269,9 @@ class _RouteBuilder:
         route.timeout_s = action.timeout_s
         if action.timeout_s is not None:
             route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (action.timeout_s * 1000))
+        route.retries = compile_retries(action.retry_policy or virtual_host.config.retry_policy, action.timeout_s)
+        if route.retries is not None and route.retries.per_try_timeout_s is not None:
+            route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (route.retries.per_try_timeout_s * 1000))
         route.idle_timeout_s = action.idle_timeout_s
         route.idle_timeout_set = action.idle_timeout_set
         route.cluster_name = weighted.name if weighted is not None else action.cluster
@@ -286,6 +292,7 @@ class _RouteBuilder:
             and not route.auto_host_rewrite
             and not route.idle_timeout_set
             and not virtual_host.include_request_attempt_count
+            and route.retries is None
         )
         return route
 

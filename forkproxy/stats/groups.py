@@ -302,6 +302,7 @@ class ClusterStats(StatGroup):
     external__upstream_rq: StatusCodes
     internal__upstream_rq: StatusCodes
     canary__upstream_rq: StatusCodes
+    retry__upstream_rq: StatusCodes
     external__upstream_rq_time: Histogram
     internal__upstream_rq_time: Histogram
 

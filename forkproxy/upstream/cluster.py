@@ -62,6 +62,7 @@ class Cluster:
         "name",
         "on_upstream_failure",
         "pick",
+        "retries",
         "stat_name",
         "stats",
     )
@@ -83,6 +84,8 @@ class Cluster:
         self.max_requests = config.circuit_breakers.max_requests
         self.connections = 0
         """Upstream connections of this worker, for max_connections."""
+        self.retries = 0
+        """Retries under way in this worker, for max_retries."""
         self.draining = False
         self.on_upstream_failure: Callable[[Cluster, Endpoint, str, float], None] | None = None
         """Told of every connection that could not be made: (cluster, endpoint, reason, seconds it took)."""

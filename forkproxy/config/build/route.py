@@ -20,6 +20,7 @@ from forkproxy.config.build.core import (
     build_where,
 )
 from forkproxy.config.build.cors import CorsPolicy, build_policy
+from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.view import View
 
@@ -86,6 +87,7 @@ class ForwardAction:
     timeout_s: float | None = 15.0
     idle_timeout_s: float | None = None
     idle_timeout_set: bool = False
+    retry_policy: RetryPolicy | None = None
     cors: CorsPolicy | None = None
     """The deprecated place of the cors filter's policy; here and on the virtual host."""
 
@@ -139,6 +141,7 @@ class VirtualHost:
     where: Where
     cors: CorsPolicy | None = None
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
+    retry_policy: RetryPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +210,7 @@ def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
 
 
 def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
-    """``RouteAction``. Retries, mirroring, hashing, upgrades, rate limits and whatever else is not named here stay unread."""
+    """``RouteAction``. Mirroring, hashing, upgrades, rate limits and whatever else is not named here stay unread."""
     cluster = cluster_header = ""
     weighted: tuple[WeightedCluster, ...] = ()
     match view.which("cluster_specifier"):
@@ -238,6 +241,7 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         timeout_s=timeout_s or None,
         idle_timeout_s=idle_timeout_s or None,
         idle_timeout_set=idle_timeout_s is not None,
+        retry_policy=build_retry_policy(view.message("retry_policy"), context),
         cors=build_cors(view, context),
     )
 
@@ -308,6 +312,7 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         require_tls=view.enum("require_tls", supported=("NONE", "EXTERNAL_ONLY", "ALL")),
         include_request_attempt_count=view.bool("include_request_attempt_count"),
         include_attempt_count_in_response=view.bool("include_attempt_count_in_response"),
+        retry_policy=build_retry_policy(view.message("retry_policy"), context),
         where=build_where(view),
         cors=build_cors(view, context),
         per_filter_config=context.per_filter_config(view),

@@ -23,7 +23,8 @@ from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import Stream
 from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.loop import Loop
-from forkproxy.net.timers import NEVER
+from forkproxy.net.timers import NEVER, Timer
+from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, TOO_MANY, YES, Retries, RetryState
 from forkproxy.router.rewrite import rewrite_host
 from forkproxy.router.table import Route
 from forkproxy.stats.groups import RouterStats
@@ -59,11 +60,21 @@ _FAILURES: dict[str, tuple[int, int]] = {
     RESET_OVERFLOW: (flags.UO, 503),
 }
 
+_FAILED = b"upstream connect error or disconnect/reset before headers. reset reason: "
+_FAILED_AGAIN = b"upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
+
 _DIRECT_CONTENT_TYPE = b"content-type"
 
 
 def _milliseconds(number: int) -> bytes:
     return _SMALL_NUMBERS[number] if 0 <= number < 1024 else b"%d" % number
+
+
+def _attempts(stream: Stream) -> Headers | None:
+    """The headers of the router's own answers: how many attempts there were, where the virtual host says so."""
+    if stream.route.virtual_host.include_attempt_count_in_response:
+        return [(b"x-envoy-attempt-count", b"%d" % stream.attempt_count)]
+    return None
 
 
 class Router(HttpFilter):
@@ -119,6 +130,9 @@ class Router(HttpFilter):
         stream.endpoint = endpoint
         if not route.is_plain:
             self._finish_head(stream, route, endpoint)
+            if route.retries is not None:
+                RetriedExchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
+                return STOP_ITERATION if stream.upstream is None else None
         if cluster.stats.upstream_rq_active >= cluster.max_requests:
             cluster.stats.upstream_rq_pending_overflow += 1
             self._fail(stream, cluster, endpoint, RESET_OVERFLOW, "")
@@ -176,11 +190,14 @@ class Router(HttpFilter):
         stream.send_local_reply(status, body, details="direct_response", headers_first=True)
 
     def _no_healthy_upstream(self, stream: Stream, cluster: Cluster) -> None:
-        stream.attempt_count = 1
+        stream.attempt_count = stream.attempt_count or 1
         cluster.stats.upstream_cx_none_healthy += 1
         if self.dynamic_stats:
             cluster.stats.external__upstream_rq[503] += 1
-        stream.send_local_reply(503, b"no healthy upstream", details="no_healthy_upstream", flags=flags.UH)
+        headers = _attempts(stream)
+        stream.send_local_reply(
+            503, b"no healthy upstream", headers=headers, details="no_healthy_upstream", flags=flags.UH
+        )
 
     def _fail(self, stream: Stream, cluster: Cluster, endpoint: Endpoint, reason: str, transport: str) -> None:
         """The exchange ended before the response's head, or in the middle of the response."""
@@ -198,19 +215,25 @@ class Router(HttpFilter):
         if self.dynamic_stats:
             cluster.stats.external__upstream_rq[status] += 1
         endpoint.stats.rq_error += 1
-        headers: Headers | None = None
+        headers = _attempts(stream)
         if reason is RESET_OVERFLOW:
-            headers = [(b"x-envoy-overloaded", b"true")] if self.envoy_headers else None
+            if self.envoy_headers:
+                headers = [(b"x-envoy-overloaded", b"true"), *(headers or ())]
             details = "upstream_reset_before_response_started{overflow}"
         else:
             details = f"upstream_reset_before_response_started{{{spelled}}}"
         stream.send_local_reply(
             status,
-            b"upstream connect error or disconnect/reset before headers. reset reason: " + reason.encode(),
+            (_FAILED_AGAIN if stream.attempt_count > 1 else _FAILED) + reason.encode(),
             headers=headers,
             details=details,
             flags=flag,
         )
+
+
+def _time_out(stream: Stream, details: str) -> None:
+    body = b"upstream request timeout"
+    stream.send_local_reply(504, body, headers=_attempts(stream), details=details, flags=flags.UT)
 
 
 class UpstreamRequest:
@@ -457,7 +480,7 @@ class UpstreamRequest:
         self.endpoint.stats.rq_timeout += 1
         if not stream.response_started and self.router.dynamic_stats:
             self.cluster.stats.external__upstream_rq[504] += 1
-        stream.send_local_reply(504, b"upstream request timeout", details="response_timeout", flags=flags.UT)
+        _time_out(stream, "response_timeout")
 
     def pause(self) -> None:
         """The downstream side is full."""
@@ -477,3 +500,339 @@ class UpstreamRequest:
     def _let_go(self) -> None:
         self.resume()
         self._release_downstream()
+
+
+class RetriedExchange:
+    """All attempts of one request whose route has a retry policy.
+
+    While an attempt runs, it is what stands on ``stream.upstream``; between two attempts it is this object. The request's
+    body is kept for as long as there may be another attempt, up to the downstream connection's buffer limit.
+    """
+
+    __slots__ = (
+        *("_end_stream", "_kept", "_kept_bytes", "_timer", "_tried"),
+        *("cluster", "ended_at", "policy", "router", "state", "stream"),
+    )
+
+    def __init__(self, router: Router, stream: Stream, cluster: Cluster, policy: Retries, end_stream: bool) -> None:
+        self.router = router
+        self.stream = stream
+        self.cluster = cluster
+        self.state = RetryState(policy, cluster) if policy.wants(stream) else None
+        """None when there is no further attempt, whatever happens."""
+        self.ended_at = 0.0
+        self.policy = policy
+        self._end_stream = end_stream
+        self._kept: list[tuple[bytes, bool, Headers | None]] = []
+        self._kept_bytes = 0
+        self._timer: Timer | None = None
+        self._tried: list[Endpoint] = []
+        stream.attempt_count = 1
+        if end_stream:
+            self.note_end(stream.route.timeout_s)
+
+    def __repr__(self) -> str:
+        return f"<RetriedExchange {self.stream!r} attempt {self.stream.attempt_count}>"
+
+    # -- attempts
+
+    def begin(self, endpoint: Endpoint) -> None:
+        """Start an attempt on ``endpoint``."""
+        stream = self.stream
+        stream.endpoint = endpoint
+        attempt = RetriedRequest(self, endpoint, self._end_stream, self._kept)
+        stream.upstream = attempt
+        cluster = self.cluster
+        if cluster.stats.upstream_rq_active >= cluster.max_requests:
+            cluster.stats.upstream_rq_pending_overflow += 1
+            attempt.on_reset(RESET_OVERFLOW, "")
+        else:
+            endpoint.pool.acquire(attempt)
+
+    def follow(self, attempt: RetriedRequest, decision: int) -> bool:
+        """Do what was decided about ``attempt``: True when another one follows, after its back-off."""
+        stream = self.stream
+        if decision == YES:
+            assert self.state is not None
+            attempt.endpoint.stats.rq_error += 1
+            if self.policy.previous_hosts:
+                self._tried.append(attempt.endpoint)
+            stream.upstream = self
+            self._timer = self.router.loop.call_later(self.state.back_off_s(), self._again)
+            return True
+        if decision == LIMIT_EXCEEDED:
+            stream.response_flags |= flags.NO_RETRY_LEFT
+        elif decision == TOO_MANY:
+            stream.response_flags |= flags.NO_RETRY_ALLOWED
+        self.give_up()
+        return False
+
+    def _again(self) -> None:
+        self._timer = None
+        stream = self.stream
+        router = self.router
+        stream.attempt_count += 1
+        assert self.state is not None
+        self.state.begin()
+        endpoint = self._pick()
+        if endpoint is None:
+            self.give_up()
+            stream.upstream = None
+            router._no_healthy_upstream(stream, self.cluster)
+            return
+        route = stream.route
+        headers = stream.request_headers
+        # What is known of an endpoint is of the last one.
+        stream.upstream_connection = None
+        stream.upstream_transport_failure_reason = ""
+        stream.upstream_first_tx = 0.0
+        if route.auto_host_rewrite and endpoint.hostname:
+            rewrite_host(stream, endpoint.hostname.encode(), route.append_x_forwarded_host, router.envoy_headers)
+        if route.virtual_host.include_request_attempt_count:
+            set_header(headers, b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
+        if route.timeout_header is not None and router.envoy_headers:
+            set_header(headers, route.timeout_header[0], b"%d" % self._expected_ms(route))
+        self.begin(endpoint)
+
+    def _pick(self) -> Endpoint | None:
+        pick = self.cluster.pick
+        endpoint = pick()
+        if self._tried:
+            for _ in range(self.policy.host_attempts):
+                if endpoint not in self._tried:
+                    break
+                endpoint = pick()
+        return endpoint
+
+    def _expected_ms(self, route: Route) -> int:
+        # What one attempt may take, but not more than is left of the whole.
+        expected_ms = int((self.policy.per_try_timeout_s or route.timeout_s or 0.0) * 1000)
+        if route.timeout_s is None or not self.ended_at:
+            return expected_ms
+        left_ms = int(route.timeout_s * 1000) - int((self.router.loop.now - self.ended_at) * 1000)
+        return max(min(expected_ms, left_ms), 1)
+
+    def give_up(self) -> None:
+        """No further attempt; nothing more is kept."""
+        if self.state is not None:
+            self.state.release()
+            self.state = None
+        self._kept = []
+
+    # -- the request's body
+
+    def keep(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
+        """Keep a piece for the attempts to come; too much of it, and there are none."""
+        if self.state is None:
+            return
+        self._kept_bytes += len(data)
+        limit = self.stream.decode_buffer_limit
+        if self._kept_bytes > (self.stream.connection.high_watermark if limit is None else limit):
+            self.cluster.stats.retry_or_shadow_abandoned += 1
+            self.give_up()
+        else:
+            self._kept.append((data, end_stream, trailers))
+
+    def note_end(self, timeout_s: float | None) -> None:
+        """The request is complete: the route's timeout begins, for all attempts together."""
+        stream = self.stream
+        self.ended_at = now = self.router.loop.now
+        if timeout_s is not None:
+            stream.response_deadline = deadline = now + timeout_s
+            stream.http.watch(deadline)
+
+    # -- on ``stream.upstream``, between attempts
+
+    def send_data(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
+        """A piece of the request's body."""
+        self.keep(data, end_stream, trailers)
+        if self.state is None:
+            self.stream.send_local_reply(
+                507,
+                b"exceeded request buffer limit while retrying upstream",
+                headers=_attempts(self.stream),
+                details="request_payload_exceeded_retry_buffer_limit",
+            )
+
+    def request_ended(self, timeout_s: float | None) -> None:
+        """The request is complete."""
+        if self.stream.upstream is self:
+            self.note_end(timeout_s)
+
+    def reset(self) -> None:
+        """UpstreamHandle: the downstream side is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.give_up()
+
+    def on_response_timeout(self) -> None:
+        """UpstreamHandle: the route's timeout has passed."""
+        self.cluster.stats.upstream_rq_timeout += 1
+        _time_out(self.stream, "response_timeout")
+
+    def pause(self) -> None:
+        """UpstreamHandle: nobody is read from."""
+
+    def resume(self) -> None:
+        """UpstreamHandle: nobody is read from."""
+
+
+class RetriedRequest(UpstreamRequest):
+    """One attempt."""
+
+    __slots__ = ("_exchange", "_idle_timer", "_replaying", "_try_timer")
+
+    def __init__(
+        self,
+        exchange: RetriedExchange,
+        endpoint: Endpoint,
+        end_stream: bool,
+        kept: list[tuple[bytes, bool, Headers | None]],
+    ) -> None:
+        super().__init__(exchange.router, exchange.stream, exchange.cluster, endpoint, end_stream)
+        self._exchange = exchange
+        self._ended_at = exchange.ended_at
+        self._replaying = False
+        self._try_timer: Timer | None = None
+        self._idle_timer: Timer | None = None
+        if kept:
+            self._held = list(kept)
+
+    # -- the request
+
+    def request_ended(self, timeout_s: float | None) -> None:
+        """The request is complete; so begins, with a connection, the time of this attempt."""
+        self._exchange.note_end(timeout_s)
+        self._ended_at = self._exchange.ended_at
+        if self._client is not None:
+            self._start_timers()
+
+    def send_data(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
+        """A piece of the body, kept for the attempts to come."""
+        if not self._replaying:
+            self._exchange.keep(data, end_stream, trailers)
+        super().send_data(data, end_stream, trailers)
+
+    def on_ready(self, client: Http1Client) -> None:
+        """PoolRequest: send the head, and what is there of the body."""
+        state = self._exchange.state
+        if state is not None:
+            state.request_started = True
+        self._replaying = True
+        super().on_ready(client)
+        self._replaying = False
+        if self._ended_at:
+            self._start_timers()
+
+    # -- the response
+
+    def decode_interim(self, status: int, headers: Headers) -> None:
+        """ClientSink: a 1xx response. The client has had something of this attempt, so it is the last."""
+        self._exchange.give_up()
+        super().decode_interim(status, headers)
+
+    def decode_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
+        """ClientSink: the response's head, which may be a reason to try again."""
+        exchange = self._exchange
+        state = exchange.state
+        if self._try_timer is not None:
+            self._try_timer.cancel()
+            self._try_timer = None
+        if state is not None:
+            decision = state.after_headers(status, headers, self.router.loop.wall())
+            if exchange.follow(self, decision):
+                if self.router.dynamic_stats:
+                    self.cluster.stats.retry__upstream_rq[status] += 1
+                self._leave(end_stream)
+                return
+        self._touch()
+        super().decode_headers(status, headers, end_stream)
+
+    def decode_data(self, data: bytes) -> None:
+        """ClientSink: a piece of the response's body."""
+        self._touch()
+        super().decode_data(data)
+
+    def _leave(self, response_ended: bool) -> None:
+        self._stop_timers()
+        self._let_go()
+        client = self._client
+        if client is not None and client.request is self and not (response_ended and client.request_sent):
+            client.cancel()
+
+    def _finish(self, now: float) -> None:
+        self._stop_timers()
+        super()._finish(now)
+
+    # -- failures
+
+    def on_reset(self, reason: str, transport_failure_reason: str) -> None:
+        """PoolRequest: this attempt failed."""
+        self._stop_timers()
+        exchange = self._exchange
+        state = exchange.state
+        stream = self.stream
+        if (
+            state is not None
+            and stream.upstream is self
+            and not stream.response_started
+            and exchange.follow(self, state.after_reset(reason))
+        ):
+            self._let_go()
+            stream.upstream_transport_failure_reason = transport_failure_reason
+            if self._client is None:
+                stream.upstream_connection = None
+            return
+        super().on_reset(reason, transport_failure_reason)
+
+    def reset(self) -> None:
+        """UpstreamHandle: the downstream side is over."""
+        self._stop_timers()
+        self._exchange.give_up()
+        super().reset()
+
+    # -- the time of one attempt
+
+    def _start_timers(self) -> None:
+        policy = self._exchange.policy
+        loop = self.router.loop
+        if policy.per_try_timeout_s is not None:
+            self._try_timer = loop.call_later(policy.per_try_timeout_s, self._on_try_timeout)
+        if policy.per_try_idle_timeout_s is not None:
+            self._idle_timer = loop.call_later(policy.per_try_idle_timeout_s, self._on_idle_timeout)
+
+    def _touch(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.arm(self.router.loop.now + (self._exchange.policy.per_try_idle_timeout_s or 0.0))
+
+    def _stop_timers(self) -> None:
+        if self._try_timer is not None:
+            self._try_timer.cancel()
+            self._try_timer = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+
+    def _on_try_timeout(self) -> None:
+        self.cluster.stats.upstream_rq_per_try_timeout += 1
+        self._time_out("upstream_per_try_timeout")
+
+    def _on_idle_timeout(self) -> None:
+        self.cluster.stats.upstream_rq_per_try_idle_timeout += 1
+        self._time_out("upstream_per_try_idle_timeout")
+
+    def _time_out(self, details: str) -> None:
+        stream = self.stream
+        self.endpoint.stats.rq_timeout += 1
+        self._leave(False)
+        exchange = self._exchange
+        state = exchange.state
+        if state is not None and exchange.follow(self, state.after_reset(LOCAL_RESET)):
+            return
+        stream.upstream = None
+        if not stream.response_started:
+            self.endpoint.stats.rq_error += 1
+            if self.router.dynamic_stats:
+                self.cluster.stats.external__upstream_rq[504] += 1
+        _time_out(stream, details)

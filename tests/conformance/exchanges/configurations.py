@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.conformance.exchanges import retries
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
     TYPE,
@@ -312,6 +313,7 @@ CONFIGURATIONS: dict[str, Data] = {
             "explicit_http_config": {"http_protocol_options": {}},
         }})]),
     "rewriting": rewriting(),
+    "retries": retries.configuration(),
     "failing": failing(),
     "stuck": plain([cluster("up", "stuck", connect_timeout="0.2s")]),
     "logical_dns": plain([named("LOGICAL_DNS")]),
