@@ -134,6 +134,7 @@ class Http1Client:
         self.codec.sink = self
         if request is not None:
             self.pool.on_request_end(self)
+            self.pool.on_request_cut(remote=False)
         self.connection.abort(LOCAL_CLOSE)
         if request is not None:
             request.on_reset(reason, "")
@@ -184,6 +185,7 @@ class Http1Client:
             self.request = None
             self.codec.sink = self
             self.pool.on_request_end(self)
+            self.pool.on_request_cut(remote=False)
             self.connection.abort(LOCAL_CLOSE)
 
     def _on_above_high_watermark(self) -> None:
@@ -225,6 +227,7 @@ class Http1Client:
                 failure = RESET_CONNECTION_TERMINATION if codec.between_messages else RESET_PROTOCOL_ERROR
                 if failure is RESET_PROTOCOL_ERROR:
                     pool.cluster.stats.upstream_cx_protocol_error += 1
+                pool.on_request_cut(remote=reason in (REMOTE_CLOSE, REMOTE_RESET))
         codec.sink = self
         codec.close()
         pool.on_client_closed(self, reason)
@@ -289,6 +292,15 @@ class HttpPool:
         """An exchange is over, well or not."""
         self.cluster.stats.upstream_rq_active -= 1
         self.endpoint.stats.rq_active -= 1
+
+    def on_request_cut(self, *, remote: bool) -> None:
+        """A connection ends in the middle of an exchange; ``remote``: the endpoint ended it."""
+        stats = self.cluster.stats
+        stats.upstream_cx_destroy_with_active_rq += 1
+        if remote:
+            stats.upstream_cx_destroy_remote_with_active_rq += 1
+        else:
+            stats.upstream_cx_destroy_local_with_active_rq += 1
 
     def release(self, client: Http1Client) -> None:
         """The client is free: the oldest waiting request takes it, or it rests."""

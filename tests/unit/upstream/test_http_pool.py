@@ -344,3 +344,27 @@ def test_times_are_counted():
     assert p.cluster.stats.upstream_cx_connect_ms == {250: 1}
     assert p.cluster.stats.external__upstream_rq_time == {1250: 1}
     assert "busy" not in repr(next(iter(p.cluster.endpoints[0].pool._all)))
+
+
+HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no"
+
+
+@pytest.mark.parametrize(
+    ("end", "remote", "local"),
+    [
+        (lambda p: p.upstream(HALF).upstream_ends(), 1, 0),
+        (lambda p: p.upstream_resets(), 1, 0),
+        (lambda p: p.upstream(b"garbage"), 0, 1),
+        (lambda p: p.downstream_ends(), 0, 1),
+        (lambda p: p.advance(20), 0, 1),
+        (lambda p: p.upstream(b"HTTP/1.1 200 OK\r\n\r\nok").upstream_ends(), 0, 0),  # the end of the response
+        (lambda p: p.upstream(OK).upstream_ends(), 0, 0),
+    ],
+)
+def test_connections_that_end_inside_an_exchange_are_counted(end, remote, local):
+    p = play().downstream(GET).expect_upstream(GET)
+    end(p)
+    stats = p.cluster.stats
+    assert stats.upstream_cx_destroy_with_active_rq == remote + local
+    assert stats.upstream_cx_destroy_remote_with_active_rq == remote
+    assert stats.upstream_cx_destroy_local_with_active_rq == local
