@@ -156,8 +156,6 @@ class Splice:
             self._pipe = pipe
         # As much as copying reads at once may be taken over a lower mark, as copying does.
         limit = min(pipe.capacity, max(sink.high_watermark, size))
-        if self.piped >= limit:
-            return source.sock.recv(size)
         try:
             moved = splice(source.fd, pipe.write_fd, limit - self.piped, flags=SPLICE_F_NONBLOCK)
         except BlockingIOError:
@@ -171,7 +169,7 @@ class Splice:
             self._stop()
             return source.sock.recv(size)
         if not moved:
-            # The end of data, or bytes that cannot be spliced (urgent data before them): recv knows.
+            # The end of data, or no room for an owner that does not pause, or bytes that cannot be spliced: recv knows.
             self._give_back_if_empty()
             return source.sock.recv(size)
         self.piped += moved

@@ -305,11 +305,38 @@ def test_a_slow_reader_pauses_the_source_at_the_mark(loop, join, high_watermark)
 def test_the_source_is_not_read_again_before_half_of_the_pipe_is_gone(loop, join):
     joined = join(high_watermark=8 << 20, sndbuf=SMALL)
     joined.block()
+    left = []
+
+    def resume():
+        left.append(joined.sink.out_bytes)
+        joined.source.resume_reading()
+
+    joined.sink.on_below_low_watermark = resume
     while joined.source.read_pauses:
-        assert joined.sink.out_bytes > PIPE_BYTES // 2
         joined.reader.recv(RECV_BYTES)
         loop.passes(1)
-    assert joined.pauses == 1
+    assert left[0] <= PIPE_BYTES // 2
+
+
+def test_a_low_mark_is_a_mark_and_as_much_as_copying_reads_is_read_over_it(loop, join):
+    joined = join(high_watermark=1000, family="unix")
+    joined.writer.sendall(b"x" * 1001)
+    loop.run_until(lambda: joined.moved)
+    assert (joined.moved, joined.pauses) == (1001, 1)
+    assert joined.source.read_pauses == 0, "it has left in the same pass"
+    joined.writer.sendall(b"x" * 30_000)
+    loop.run_until(lambda: joined.moved > 1001)
+    assert (joined.moved, joined.pauses) == (31_001, 2)
+
+
+def test_an_owner_that_does_not_pause_gets_copies_behind_the_full_pipe(loop, join):
+    joined = join(high_watermark=RECV_BYTES, sndbuf=SMALL)
+    joined.sink.on_above_high_watermark = joined.sink.on_below_low_watermark = lambda: None
+    blob = os.urandom(1 << 20)
+    done = joined.push(blob)
+    loop.run_until(lambda: done() and joined.source.bytes_received == len(blob))
+    assert joined.copies
+    assert joined.read_all(len(blob)) == blob
 
 
 def test_behind_a_pipe_whose_places_are_taken_bytes_are_copied(loop, join, monkeypatch):
@@ -338,8 +365,9 @@ def test_thin_reads_go_back_to_copying_and_what_is_in_the_pipe_still_leaves(loop
     assert joined.read_all(4) == b"5678"
     assert joined.copies == [4]
     joined.splice.start()
-    joined.writer.sendall(b"9")
-    assert joined.read_all(1) == b"9"
+    for _ in range(module.THIN_READS):
+        joined.writer.sendall(b"9")
+        assert joined.read_all(1) == b"9"
     assert joined.copies == [4]
 
 
@@ -378,6 +406,17 @@ def test_where_splice_is_not_to_be_had_bytes_are_copied(loop, join, monkeypatch,
         assert joined.read_all(6) == b"answer"
     assert joined.copies == [6, 6]
     assert len(calls) == 1, "it is not tried again"
+    assert loop.pipes.in_use == 0
+
+
+def test_nothing_spliced_is_not_taken_for_the_end(loop, join, monkeypatch):
+    # The kernel also says 0 for bytes that it cannot splice.
+    monkeypatch.setattr(module, "splice", lambda *arguments, **flags: 0)
+    joined = join()
+    joined.writer.sendall(b"answer")
+    assert joined.read_all(6) == b"answer"
+    assert joined.copies == [6]
+    assert not joined.source.end_received
     assert loop.pipes.in_use == 0
 
 
@@ -453,6 +492,63 @@ def test_closing_gives_a_peer_that_takes_nothing_its_time(loop, join):
     loop.run_until(lambda: joined.sent.events)
     assert joined.sent.events == [LOCAL_CLOSE]
     assert loop.pipes.in_use == 0
+
+
+def test_progress_gives_a_closing_connection_its_whole_time_again(loop, join):
+    joined = join(sndbuf=SMALL)
+    joined.block()
+    joined.source.abort()
+    joined.sink.close(100.0)
+    loop.passes(2)
+    deadline = joined.sink.close_timer.deadline
+    left = joined.sink.out_bytes
+
+    def progress():
+        joined.reader.recv(RECV_BYTES)
+        return joined.sink.out_bytes < left
+
+    loop.run_until(progress)
+    assert joined.sink.close_timer.deadline > deadline
+
+
+def test_a_closing_sink_takes_no_more(loop, join):
+    joined = join(sndbuf=SMALL)
+    blob = joined.block()
+    joined.sink.close()
+    moved = joined.moved
+    if moved == len(blob):
+        joined.writer.send(b"more")
+    joined.source.resume_reading()
+    loop.run_until(lambda: joined.copies)
+    assert joined.moved == moved
+    assert joined.read_all(moved + 1) == blob[:moved]
+
+
+def test_a_closing_source_is_read_by_copying(loop, join):
+    joined = join()
+    joined.source.close_lingering(100.0)
+    joined.writer.sendall(b"nobody's")
+    loop.run_until(lambda: joined.source.bytes_received)
+    assert joined.moved == 0
+    assert joined.sink.bytes_sent == 0
+
+
+def test_a_source_does_not_keep_a_sink_that_is_gone(loop, join):
+    joined = join()
+    joined.source.on_end = lambda: None
+    joined.sink.abort()
+    loop.passes(1)
+    gone = weakref.ref(joined.sink)
+    source, writer, reader = joined.source, joined.writer, joined.reader
+    joined.__dict__.clear()
+    joined.close = lambda: None
+    source.on_data = lambda data: None
+    gc.collect()
+    assert gone() is None
+    source.abort()
+    writer.close()
+    reader.close()
+    loop.passes(1)
 
 
 def test_nothing_is_left_for_the_collector(loop, join):

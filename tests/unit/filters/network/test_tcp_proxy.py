@@ -532,21 +532,23 @@ def test_small_messages_are_never_spliced(live):
     assert play.down.inflow is None
 
 
-def test_only_full_reads_in_a_row_begin_a_splice(live):
+@pytest.mark.parametrize("sender", ["upstream", "downstream"])
+def test_only_full_reads_in_a_row_begin_a_splice(live, sender):
     play = live()
-    read = play.session.on_upstream_data
+    read = getattr(play.session, f"on_{sender}_data")
+    sink, other = (play.down, play.up) if sender == "upstream" else (play.up, play.down)
     for size in (RECV_BYTES, 1, RECV_BYTES, RECV_BYTES - 1):
         read(b"x" * size)
-        assert play.down.inflow is None
+        assert sink.inflow is None
     read(b"x" * RECV_BYTES)
-    assert play.down.inflow is None
+    assert sink.inflow is None
     read(b"x" * RECV_BYTES)
-    inflow = play.down.inflow
+    inflow = sink.inflow
     assert inflow is not None
     read(b"x" * RECV_BYTES)
     read(b"x" * RECV_BYTES)
-    assert play.down.inflow is inflow, "one pipe's order for one connection"
-    assert play.up.inflow is None
+    assert sink.inflow is inflow, "one pipe's order for one connection"
+    assert other.inflow is None
 
 
 def test_a_data_filter_before_sees_every_byte_and_the_other_direction_is_spliced(live):
