@@ -103,7 +103,6 @@ def test_version_loads_nothing_heavy():
         ("run", "-l", "loud"),
         ("run", "--component-log-level", "x"),
         ("run", "--drain-time-s", "-1"),
-        ("run", "--watch"),
         ("status", "extra"),
         ("migrate",),
     ],
