@@ -14,6 +14,7 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.config.build.buffer:build",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.config.build.cors:build",
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": "forkproxy.config.build.header_mutation:build",
     # access loggers
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": (
@@ -50,5 +51,8 @@ BUILDERS: dict[str, str] = {
 PER_ROUTE: dict[str, str] = {
     "envoy.extensions.filters.http.buffer.v3.BufferPerRoute": "forkproxy.config.build.buffer:build_per_route",
     "envoy.extensions.filters.http.cors.v3.CorsPolicy": "forkproxy.config.build.cors:build_policy",
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": (
+        "forkproxy.config.build.header_mutation:build_per_route"
+    ),
 }
 """The same for the messages of ``typed_per_filter_config``."""

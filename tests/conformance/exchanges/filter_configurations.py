@@ -159,4 +159,60 @@ def buffering() -> Data:
     return data
 
 
-FILTERED = {"buffering": buffering(), "cors": cors(), "switched": switched(), "disabled": disabled()}
+def mutations(level: str, *more: Data) -> Data:
+    """Every kind of mutation, marked with `level`, on requests and responses."""
+
+    def append(key: str, value: str, action: str = "APPEND_IF_EXISTS_OR_ADD", **fields: object) -> Data:
+        return {"append": {"header": {"key": key, "value": value}, "append_action": action, **fields}}
+
+    steps = [
+        append("x-append", level),
+        append("x-overwrite", level, "OVERWRITE_IF_EXISTS_OR_ADD"),
+        append("x-if-absent", level, "ADD_IF_ABSENT"),
+        append("x-if-exists", level, "OVERWRITE_IF_EXISTS"),
+        append("x-format", level + " %REQ(x-in)% %REQ(x-append)%"),
+        append("x-empty", "%REQ(x-none)%"),
+        append("x-kept", "%REQ(x-none)%", keep_empty_value=True),
+        {"remove": "X-Remove"},
+        append("x-gone", level),
+        {"remove": "x-gone"},
+        append("x-response", "%RESP(x-append)% %RESPONSE_CODE%"),
+        *more,
+    ]
+    return {"mutations": {"request_mutations": steps, "response_mutations": steps}}
+
+
+def mutating(wins: bool) -> Data:
+    """Mutations of the filter itself and of every level."""
+    name = "m"
+
+    def per_route(level: str) -> Data:
+        return {name: {"@type": EXTENSION + "header_mutation.v3.HeaderMutationPerRoute", **mutations(level)}}
+
+    weighted = {"name": "up", "weight": 1, "typed_per_filter_config": per_route("weighted")}
+    host = vhost(
+        on(name, "/off", OFF),
+        route("/route", typed_per_filter_config=per_route("route")),
+        {"match": {"prefix": "/weighted"}, "route": {"weighted_clusters": {"clusters": [weighted]}}},
+        {"match": {"prefix": "/direct"}, "direct_response": {"status": 202, "body": {"inline_string": "hi"}}},
+        route("/"),
+        domains=("host",),
+        typed_per_filter_config=per_route("host"),
+    )
+    table = {
+        "virtual_hosts": [host, vhost(route("/"), name="o", domains=("o",))],
+        "typed_per_filter_config": per_route("t"),
+    }
+    own = mutations("filter", {"remove": "x-own"})
+    mutation = http_filter(name, "header_mutation.v3.HeaderMutation", most_specific_header_mutations_wins=wins, **own)
+    return bootstrap([hcm(table, http_filters=[mutation, ROUTER_FILTER])], [UP])
+
+
+FILTERED = {
+    "mutating": mutating(False),
+    "mutating_reversed": mutating(True),
+    "buffering": buffering(),
+    "cors": cors(),
+    "switched": switched(),
+    "disabled": disabled(),
+}

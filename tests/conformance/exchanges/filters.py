@@ -168,4 +168,22 @@ BUFFER = [
     sized("direct response, too large", b"/direct", b"x" * 21),
 ]
 
-EXCHANGES = [*CORS, *SWITCHES, *BUFFER]
+MUTABLE = (
+    b"x-append: own\r\nx-overwrite: own\r\nx-overwrite: own2\r\nx-if-absent: own\r\nx-if-exists: own\r\nx-remove: own\r\n"
+    b"x-gone: own\r\nx-in: hello\r\nx-own: 1\r\nx-last: 1\r\n"
+)
+MUTATION = [
+    ask(
+        f"{config}: {host.decode()}{path.decode()}{', nothing there before' if not lines else ''}",
+        path, config=config, host=host, lines=lines,
+        answers=((b"HTTP/1.1 200 OK\r\n" + lines + b"content-length: 2\r\n\r\nok",),),
+    )
+    for config in ("mutating", "mutating_reversed")
+    for host, path in (
+        (b"host", b"/off"), (b"host", b"/route"), (b"host", b"/weighted"), (b"host", b"/direct"), (b"host", b"/"),
+        (b"o", b"/"), (b"nobody", b"/"),
+    )
+    for lines in (MUTABLE, b"")
+]  # fmt: skip
+
+EXCHANGES = [*MUTATION, *CORS, *SWITCHES, *BUFFER]
