@@ -138,6 +138,20 @@ ok "it answers" within 15 answers three
 ok "no worker of the dead one is left" within 10 test "$(processes)" = 3
 fresh
 
+# -- what /etc/default sets; a worker that stands still
+cp /etc/default/forkproxy /tmp/default
+echo FORKPROXY_WATCH=1 >>/etc/default/forkproxy
+systemctl start $UNIT
+configure watched
+ok "--watch from /etc/default reloads by itself" within 10 answers watched
+cp /tmp/default /etc/default/forkproxy
+PID=$(property MainPID)
+WORKER=$(workers | head -1)
+slay STOP "$WORKER"
+ok "a worker that stands still is replaced" within 20 replaced "$WORKER" 2
+ok "by its supervisor, not by the unit" is MainPID "$PID"
+fresh
+
 # -- a bad start
 echo "static_resources: { listenrs: [] }" >$CONFIG
 ok "a bad file does not start" not quietly systemctl start $UNIT
