@@ -1,5 +1,6 @@
 """typed_per_filter_config at work: which filters are made, where they are on, and what they find on a route."""
 
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -183,6 +184,15 @@ def test_a_filter_that_is_off_everywhere_is_not_imported():
     p = play(filters=[entry(disabled=True, name="this:Zen")], routes=[route(per_filter_config={"other": ON})])
     assert "this" not in sys.modules
     assert len(p.manager.chain.filters) == 1
+
+
+def test_envoys_filters_are_imported_when_a_file_names_them():
+    program = (
+        "import sys, forkproxy.worker.generation, forkproxy.config.build.http_connection_manager\n"
+        "print([name for name in sys.modules if name.startswith('forkproxy.filters.http.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_nothing_is_added_where_nothing_is_said():

@@ -6,6 +6,7 @@ from forkproxy.config.build.context import PerFilterConfig
 from forkproxy.config.build.core import FractionalPercent, StringMatcher
 from forkproxy.config.build.cors import CorsConfig, CorsPolicy
 from forkproxy.config.build.listener import FilterEntry
+from forkproxy.config.load import load
 from forkproxy.filters.http.cors import Cors
 from tests.support.playbook import WHERE, play, route
 
@@ -227,3 +228,39 @@ def test_routes_of_one_virtual_host_share_its_policy():
     assert isinstance(p.manager.chain.filters[0], Cors)
     found = {id(each.per_filter_config["my-cors"]) for each in p.filter.routes.all_routes()}
     assert len(found) == 1
+
+
+V2 = """
+static_resources:
+  listeners:
+  - name: l
+    address: {socket_address: {address: 127.0.0.1, port_value: 1}}
+    filter_chains:
+    - filters:
+      - name: envoy.http_connection_manager
+        config:
+          stat_prefix: i
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              cors: {allow_origin: ["*"], allow_methods: GET, enabled: false}
+              routes:
+              - match: {prefix: /}
+                route: {cluster: up, cors: {allow_origin_regex: ["https://.*"], max_age: "5"}}
+          http_filters: [{name: envoy.cors}, {name: envoy.router}]
+  clusters:
+  - {name: up, type: STATIC, connect_timeout: 1s, hosts: [{socket_address: {address: 127.0.0.1, port_value: 2}}]}
+"""
+
+
+def test_policies_of_a_version_2_file():
+    result = load(V2, "f.yaml")
+    assert result.verdict == "runs"
+    [chain] = result.bootstrap.listeners[0].filter_chains
+    [host] = chain.filters[0].config.route_table.virtual_hosts
+    assert host.cors.allow_origins == (StringMatcher("exact", "*"),)
+    assert (host.cors.allow_methods, host.cors.filter_enabled) == ("GET", FractionalPercent(0))
+    near = host.routes[0].action.cors
+    assert near.allow_origins == (StringMatcher("safe_regex", "https://.*"),)
+    assert (near.max_age, near.filter_enabled) == ("5", None)
