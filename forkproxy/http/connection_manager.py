@@ -1046,6 +1046,8 @@ class HttpConnection:
 
     def _left_inside_a_head(self) -> None:
         stats = self.manager.stats
+        stats.downstream_cx_destroy_active_rq += 1
+        stats.downstream_cx_destroy_remote_active_rq += 1
         stats.downstream_rq_total += 1
         stats.downstream_rq_rx_reset += 1
         stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", self._message_start)

@@ -645,6 +645,13 @@ def test_a_pipelined_request_counts_when_its_turn_comes():
     assert p.stats.downstream_rq_total == len(p.logged) == 2
 
 
+def test_a_client_that_leaves_inside_a_head_had_a_request():
+    p = play().downstream(b"GET / HTTP/1.1\r\nho").downstream_ends()
+    stats = p.stats
+    assert (stats.downstream_rq_total, stats.downstream_rq_rx_reset) == (1, 1)
+    assert (stats.downstream_cx_destroy_active_rq, stats.downstream_cx_destroy_remote_active_rq) == (1, 1)
+
+
 def test_tls_connections_are_counted():
     p = play(tls=True).exchange()
     assert (p.stats.downstream_cx_ssl_total, p.stats.downstream_cx_ssl_active) == (1, 1)
