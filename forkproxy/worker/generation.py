@@ -207,7 +207,11 @@ def build_generation(
 
 def local_address() -> str:
     """This machine's first IPv4 address that is not loopback, else "" (Envoy's "local address")."""
-    for interface in psutil.net_if_addrs().values():
+    try:
+        interfaces = psutil.net_if_addrs()
+    except OSError:
+        return ""  # a sandbox without AF_NETLINK: not worth a start that fails
+    for interface in interfaces.values():
         for entry in interface:
             if entry.family == socket.AF_INET and not entry.address.startswith("127."):
                 return str(entry.address)

@@ -233,3 +233,11 @@ def test_the_local_address(monkeypatch):
     assert local_address() == "192.0.2.7"
     monkeypatch.setattr(module.psutil, "net_if_addrs", lambda: {"lo": [entry("127.0.0.1")]})
     assert local_address() == ""
+
+
+def test_no_local_address_in_a_sandbox_that_does_not_tell(monkeypatch):
+    def refuse():
+        raise OSError(97, "Address family not supported by protocol")
+
+    monkeypatch.setattr("forkproxy.worker.generation.psutil.net_if_addrs", refuse)
+    assert local_address() == ""
