@@ -812,7 +812,10 @@ class HttpConnection:
 
     def encode_interim(self, stream: Stream, status: int, headers: Headers) -> None:
         """A 1xx response on its way through (only 100, when proxy_100_continue asks for it)."""
-        if not stream.response_started and self.manager.settings.proxy_100_continue and status == 100:
+        asked = (
+            self.manager.settings.proxy_100_continue and not self.http_10
+        )  # RFC 9110 section 15.2: no 1xx to a 1.0 client
+        if asked and status == 100 and not stream.response_started:
             self.connection.write(
                 HTTP_11[status] + b"".join([_join_header(header) + b"\r\n" for header in headers]) + b"\r\n"
             )

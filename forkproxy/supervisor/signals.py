@@ -63,3 +63,13 @@ class SignalPipe:
 
 def _noted(_number: int, _frame: FrameType | None) -> None:
     """The byte is in the pipe already."""
+
+
+def how_it_ended(code: int) -> str:
+    """A process's exit code (negative: the signal that ended it) in words. Real-time signals have no names of their own."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

@@ -46,7 +46,7 @@ from forkproxy.supervisor.reload import (
     RollOut,
 )
 from forkproxy.supervisor.resolver import Resolvers
-from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
+from forkproxy.supervisor.signals import INTENTIONS, SignalPipe, how_it_ended
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.slot_sockets import SlotSockets
 from forkproxy.supervisor.systemd import Notifier
@@ -284,7 +284,7 @@ class Supervisor:
             if worker is not None:
                 self._on_worker_gone(worker, code)
             else:
-                self._resolvers.on_gone(pid, _how(code))
+                self._resolvers.on_gone(pid, how_it_ended(code))
 
     def _on_worker_gone(self, worker: WorkerHandle, code: int) -> None:
         slot = worker.slot
@@ -295,7 +295,7 @@ class Supervisor:
         worker.slab.close()
         slot.forget(worker)
         self._refreshes.on_gone(worker.pid)
-        how = _how(code)
+        how = how_it_ended(code)
         if worker.draining:
             _log.info("worker has gone", slot=slot.number, worker=worker.pid, generation=worker.run.number, how=how)
         elif was_successor:
@@ -809,10 +809,6 @@ def raise_descriptor_limit() -> int:
 def first_line(text: str) -> str:
     """The first line of ``text``."""
     return text.partition("\n")[0]
-
-
-def _how(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -7,24 +7,43 @@ to ask each program what it got.
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 
 START_LIMIT_S = 15.0
 STOP_LIMIT_S = 10.0
 
 
+def _ports_nobody_is_given() -> Iterator[int]:
+    # Below the range from which the kernel gives ports to who asks for any: there, a port that was free a moment ago may be
+    # the next connection's own, or the next server's.
+    first_given = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = list(range(max(first_given - 12_000, 1024), first_given))
+    random.SystemRandom().shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_candidates = _ports_nobody_is_given()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that were free a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    """Ports of 127.0.0.1 that were free a moment ago, all different; the kernel gives them to nobody by itself."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = next(_candidates)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        ports.append(port)
     return ports
 
 
@@ -65,8 +84,10 @@ class ProxyProcess:
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 code = self.process.poll()
+                said = self.output()[-4000:]
                 self.stop()
-                raise ProxyDied(f"{self.name} is not ready (exit {code}):\n{self.output()[-4000:]}")
+                self.close()
+                raise ProxyDied(f"{self.name} is not ready (exit {code}):\n{said}")
             time.sleep(0.01)
 
     def ready(self) -> bool:

@@ -63,8 +63,6 @@ _FAILURES: dict[str, tuple[int, int]] = {
 _FAILED = b"upstream connect error or disconnect/reset before headers. reset reason: "
 _FAILED_AGAIN = b"upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
 
-_DIRECT_CONTENT_TYPE = b"content-type"
-
 
 def _milliseconds(number: int) -> bytes:
     return _SMALL_NUMBERS[number] if 0 <= number < 1024 else b"%d" % number

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from forkproxy.supervisor.signals import INTENTIONS, SignalPipe
+from forkproxy.supervisor.signals import INTENTIONS, SignalPipe, how_it_ended
 
 
 @pytest.fixture
@@ -29,3 +29,10 @@ def test_signals_are_noted_in_order(pipe):
 def test_usr2_is_harmless(pipe):
     os.kill(os.getpid(), signal.SIGUSR2)
     assert pipe.take() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(0, "exit code 0"), (70, "exit code 70"), (-9, "signal SIGKILL"), (-35, "signal 35")]
+)
+def test_how_it_ended(code, words):
+    assert how_it_ended(code) == words
