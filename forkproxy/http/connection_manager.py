@@ -64,7 +64,6 @@ SMALL_CHUNK_BYTES = 16384
 _LOOPBACK = frozenset(("127.0.0.1", "::1"))
 
 OVERWRITE = "OVERWRITE"
-APPEND_IF_ABSENT = "APPEND_IF_ABSENT"
 PASS_THROUGH = "PASS_THROUGH"
 
 # Request headers that only the inside may set; requests from outside lose them (Envoy: "HTTP header sanitizing").

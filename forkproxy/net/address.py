@@ -35,11 +35,3 @@ def text(address: SocketAddress | None) -> str:
         return "@" + address[1:] if address.startswith("\0") else address
     ip, port = address
     return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
-
-
-def parse_ip_port(value: str) -> tuple[str, int]:
-    """``1.2.3.4:80`` or ``[::1]:80`` → (ip, port); ValueError when it is neither."""
-    host, _, port = value.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    return host, int(port)

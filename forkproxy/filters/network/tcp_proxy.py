@@ -138,7 +138,7 @@ class TcpSession:
     )
 
     # What a connection has none of, for the readers of streams.
-    method = path = authority = scheme = protocol = request_id = original_path = original_authority = b""
+    method = path = authority = scheme = protocol = request_id = b""
     local_reply_body = b""
     details = ""
     status = request_header_bytes = response_header_bytes = 0

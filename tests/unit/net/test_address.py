@@ -29,10 +29,3 @@ def test_family():
     assert address.family_of(("1.2.3.4", 1)) == socket.AF_INET
     assert address.family_of(("::1", 1)) == socket.AF_INET6
     assert address.family_of("/x") == socket.AF_UNIX
-
-
-def test_parse():
-    assert address.parse_ip_port("1.2.3.4:80") == ("1.2.3.4", 80)
-    assert address.parse_ip_port("[::1]:80") == ("::1", 80)
-    with pytest.raises(ValueError):
-        address.parse_ip_port("nonsense")
