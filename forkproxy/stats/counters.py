@@ -37,6 +37,7 @@ from forkproxy.stats.group import (
     StatusCodes,
 )
 from forkproxy.stats.histogram import BinnedHistogram, bin_index
+from forkproxy.stats.shared import SharedCells
 from forkproxy.stats.slab import HEADER_CELLS, Slab
 from forkproxy.stats.snapshot import Snapshot, enter
 
@@ -118,10 +119,12 @@ class Registry:
     """Names and places of all statistics of this program; see the module's text for its life.
 
     ``cells``: how many cells a slab needs now. A slab made earlier stays good for the process that was forked with it.
+    ``shared``: the cells through which the workers know of each other; they are asked for while a generation is built, too.
     """
 
     def __init__(self) -> None:
         self.cells = HEADER_CELLS
+        self.shared = SharedCells()
         self._arena_next = self._arena_end = 0
         self._placements: dict[tuple[type[StatGroup], str], _Placement] = {}
         self._generation = _Generation()
