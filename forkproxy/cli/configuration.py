@@ -1,0 +1,159 @@
+"""The configuration: where it is, what it is worth, and what it becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from forkproxy import log
+from forkproxy.cli.options import config_options
+from forkproxy.cli.terminal import EXIT_CONFIGURATION, EXIT_FAILURE, end, is_coloured
+
+if TYPE_CHECKING:
+    from forkproxy.config.build.bootstrap import BootstrapConfig
+    from forkproxy.config.load import LoadResult
+    from forkproxy.config.problems import ConfigError
+
+
+@click.command()
+@click.argument("file", required=False)
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option("--strict", is_flag=True, help="Warnings count as errors.")
+@click.option("-q", "--quiet", is_flag=True, help="No output but the exit code.")
+def check(file: str | None, as_json: bool, strict: bool, quiet: bool, **given: Any) -> None:
+    """Say whether forkproxy runs FILE; exit code 0 when it does, 1 when not.
+
+    Every problem is one line FILE:LINE:COLUMN: PATH: MESSAGE (HINT), and the source line.
+    """
+    path = find_config(file or given["config_path"], given["config_yaml"])
+    _check(path, given, as_json=as_json, strict=strict, quiet=quiet)
+
+
+@click.command()
+@click.argument("file")
+def migrate(file: str) -> None:
+    """Print the v3 equivalent of a v2 FILE."""
+    from forkproxy.config import migrate as migration
+    from forkproxy.config.problems import ConfigError, render_all
+
+    try:
+        data = Path(file).read_bytes()
+    except OSError as error:
+        end(EXIT_FAILURE, f"{file}: {error.strerror}")
+    try:
+        result = migration.migrate(data, file)
+    except ConfigError as error:
+        end(EXIT_FAILURE, render_all(error.problems, file))
+    source = data.decode("utf-8", "replace").splitlines()
+    if result.problems:
+        click.echo(render_all(result.problems, file, source, colour=is_coloured(sys.stderr)), err=True)
+    if result.text is None:
+        sys.exit(EXIT_FAILURE)
+    click.echo(result.text, nl=False)
+
+
+def find_config(given: str | None, overlay: str) -> str:
+    if given:
+        return given
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    places = ["forkproxy.yaml", "envoy.yaml", f"{home}/forkproxy/forkproxy.yaml", "/etc/forkproxy/forkproxy.yaml"]
+    for place in places:
+        if os.path.exists(place):
+            return place
+    if overlay:
+        return os.devnull
+    end(EXIT_CONFIGURATION, f"no configuration: give one with -c FILE (looked for {', '.join(places)})")
+
+
+class Configuration:
+    """What a supervisor loads, at start and on every reload."""
+
+    def __init__(self, given: dict[str, Any], path: str) -> None:
+        self._given = given
+        self._path = path
+        self._lines: tuple[str, ...] = ()
+
+    def load(self) -> BootstrapConfig:
+        """The file as it is now, with what the command line overrides. ConfigurationRefused when it cannot be used."""
+        from dataclasses import replace
+
+        from forkproxy.supervisor.reload import ConfigurationRefused
+
+        given = self._given
+        result = _read(self._path, given)
+        self._lines = result.lines
+        if result.bootstrap is None:
+            raise ConfigurationRefused(_problems_text(result, self._path, colour=is_coloured(sys.stderr)))
+        for problem in result.warnings:
+            log.get_logger("config").warning(problem.text(self._path))
+        node = result.bootstrap.node
+        node = replace(
+            node,
+            id=given["service_node"] or node.id,
+            cluster=given["service_cluster"] or node.cluster,
+            zone=given["service_zone"] or node.zone,
+        )
+        return replace(result.bootstrap, node=node)
+
+    def explain(self, error: ConfigError) -> str:
+        """What only showed when a generation was built of the file last loaded."""
+        from forkproxy.config.problems import by_place, render_all
+
+        return render_all(by_place(error.problems), self._path, self._lines, colour=is_coloured(sys.stderr))
+
+
+def check_and_exit(given: dict[str, Any]) -> NoReturn:
+    path = find_config(given["config_path"], given["config_yaml"])
+    _check(path, given, as_json=False, strict=False, quiet=False)
+
+
+def _check(path: str, given: dict[str, Any], *, as_json: bool, strict: bool, quiet: bool) -> NoReturn:
+    from forkproxy.supervisor.trial import problems_of
+
+    result = _read(path, given)
+    found = problems_of(result.bootstrap) if result.bootstrap is not None else []
+    result = result.with_problems(found)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    elif not quiet:
+        if result.problems:
+            click.echo(_problems_text(result, path, colour=is_coloured(sys.stdout)))
+        verdict = _VERDICTS[result.verdict]
+        if result.verdict == "unsupported" and any(problem.opens_door for problem in result.problems):
+            verdict = _CANNOT_BE_WAIVED
+        elif result.verdict == "unsupported" and found:
+            verdict = _CANNOT_BE_LEFT_OUT
+        click.echo(f"{path}: {verdict}")
+    is_good = result.bootstrap is not None and not (strict and result.warnings)
+    sys.exit(0 if is_good else EXIT_FAILURE)
+
+
+_CANNOT_BE_WAIVED = "valid, but forkproxy does not implement all of it, and leaving that out would open a door"
+_CANNOT_BE_LEFT_OUT = "valid, but forkproxy does not implement all of it, and there is nothing to run in its place"
+_VERDICTS = {
+    "runs": "runs",
+    "unsupported": "valid, but forkproxy does not implement all of it (--allow-unsupported runs it without)",
+    "invalid": "invalid",
+}
+
+
+def _read(path: str, given: dict[str, Any]) -> LoadResult:
+    from forkproxy.config.load import load_file
+
+    # Where a configuration lies, its own filters may lie too (filters/factory.py): last, so that they hide no module of ours.
+    directory = str(Path(path).resolve().parent)
+    if directory not in sys.path:
+        sys.path.append(directory)
+    return load_file(path, overlay_yaml=given["config_yaml"], allow_unsupported=given["allow_unsupported"])
+
+
+def _problems_text(result: LoadResult, path: str, *, colour: bool) -> str:
+    from forkproxy.config.problems import render_all
+
+    return render_all(result.problems, path, result.lines, colour=colour)
