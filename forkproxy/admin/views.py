@@ -139,6 +139,8 @@ def _endpoint_json(cluster: ClusterView, endpoint: EndpointView, hidden: Mapping
 def _eds_health(flags: Sequence[str]) -> str:
     if "/failed_eds_health" in flags:
         return "UNHEALTHY"
+    if "/eds_status_draining" in flags:
+        return "DRAINING"
     return "DEGRADED" if "/degraded_eds_health" in flags else "HEALTHY"
 
 

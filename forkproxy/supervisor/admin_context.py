@@ -35,6 +35,7 @@ from forkproxy.stats.counters import Snapshot
 from forkproxy.stats.groups import EndpointStats
 from forkproxy.supervisor.figures import memory_of
 from forkproxy.supervisor.listening import refusal, socket_address
+from forkproxy.upstream import health
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.worker.worker import Endpoints
 
@@ -58,7 +59,7 @@ class SupervisorContext:
     @property
     def bootstrap(self) -> BootstrapConfig:
         """The configuration in force."""
-        return self._supervisor.running.bootstrap
+        return self._supervisor.generations.running.bootstrap
 
     @property
     def state(self) -> str:
@@ -66,7 +67,7 @@ class SupervisorContext:
         phase = self._supervisor.phase
         if phase == "starting":
             return context.INITIALIZING
-        if phase == "stopping" or self._supervisor.is_drained or self._supervisor.fails_health_check:
+        if phase == "stopping" or self._supervisor.fleet.is_drained or self._supervisor.generations.fails_health_check:
             return context.DRAINING
         return context.LIVE
 
@@ -87,31 +88,34 @@ class SupervisorContext:
 
     def refresh(self, done: Callable[[], None]) -> None:
         """Have the workers flush."""
-        self._supervisor.refresh(done)
+        self._supervisor.fleet.refresh(done)
 
     def snapshot(self) -> Snapshot:
         """All statistics."""
         supervisor = self._supervisor
-        workers = supervisor.workers()
+        workers = supervisor.fleet.workers()
         supervisor.figures.update(
             state=self.state,
             uptime_s=self.uptime_s,
-            workers=len(supervisor.lasting_slots()),
+            workers=len(supervisor.fleet.lasting_slots()),
             connections=sum(worker.connections for worker in workers),
         )
         snapshot = supervisor.registry.read([worker.slab for worker in workers])
-        for cluster in supervisor.running.generation.clusters.values():
+        for cluster in supervisor.generations.running.generation.clusters.values():
             if cluster.config.type != "STATIC":
                 name_by_address(snapshot.hidden, cluster)
         return snapshot
 
     def clusters(self) -> Sequence[ClusterView]:
         """Clusters with the configured endpoints, or for DNS clusters the resolved ones."""
+        live = self._supervisor.generations.running.generation.clusters
         return [
             ClusterView(
                 name=cluster.name,
                 stat_name=cluster.stat_name,
-                endpoints=endpoint_views(cluster, self._supervisor.running.endpoints.get(cluster.name)),
+                endpoints=endpoint_views(
+                    cluster, self._supervisor.generations.running.endpoints.get(cluster.name), live.get(cluster.name)
+                ),
                 default_thresholds=cluster.circuit_breakers,
             )
             for cluster in self.bootstrap.clusters
@@ -121,8 +125,8 @@ class SupervisorContext:
         """Listeners with the addresses they really have."""
         supervisor = self._supervisor
         bound: dict[str, list[AddressConfig]] = {}
-        for (name, _index), binding in supervisor.running.bindings.items():
-            bound.setdefault(name, []).append(supervisor.sockets.bound_address(binding))
+        for (name, _index), binding in supervisor.generations.running.bindings.items():
+            bound.setdefault(name, []).append(supervisor.fleet.sockets.bound_address(binding))
         return [ListenerView(name, first, tuple(more)) for name, (first, *more) in bound.items()]
 
     def workers(self) -> Sequence[WorkerView]:
@@ -141,7 +145,7 @@ class SupervisorContext:
                 uptime_s=now - worker.started_at,
                 heartbeat_age_s=worker.heartbeat_age_s(),
             )
-            for worker in self._supervisor.workers()
+            for worker in self._supervisor.fleet.workers()
         ]
 
     def certificates(self) -> Sequence[CertificatesView] | None:
@@ -150,7 +154,7 @@ class SupervisorContext:
 
     def memory(self) -> MemoryView:
         """Of the supervisor and all workers."""
-        pids = [os.getpid(), *(worker.pid for worker in self._supervisor.workers())]
+        pids = [os.getpid(), *(worker.pid for worker in self._supervisor.fleet.workers())]
         anonymous, proportional = memory_of(pids)
         return MemoryView(allocated=anonymous, heap_size=anonymous, total_physical_bytes=proportional)
 
@@ -163,8 +167,7 @@ class SupervisorContext:
     def set_log_level(self, logger: str | None, level: str) -> None:
         """Here and in all workers."""
         log.set_level(level, logger or "")
-        for worker in self._supervisor.workers():
-            worker.channel.send({"op": "log_level", "level": level, "component": logger or ""})
+        self._supervisor.fleet.tell({"op": "log_level", "level": level, "component": logger or ""})
 
     def fail_health_check(self) -> None:
         """From now on /ready says DRAINING, and responses ask their clients to close."""
@@ -176,7 +179,7 @@ class SupervisorContext:
 
     def reset_counters(self) -> None:
         """Counters start again from zero."""
-        self._supervisor.registry.reset_counters([worker.slab for worker in self._supervisor.workers()])
+        self._supervisor.registry.reset_counters([worker.slab for worker in self._supervisor.fleet.workers()])
 
     def reopen_logs(self) -> None:
         """As SIGUSR1 does."""
@@ -187,7 +190,7 @@ class SupervisorContext:
         if inbound_only or skip_exit:
             _log.warning("listeners not drained: neither inboundonly nor skip_exit is implemented")
         elif graceful:
-            self._supervisor.loop.call_later(self._supervisor.drain_time_s, self._drain)
+            self._supervisor.loop.call_later(self._supervisor.generations.drain_time_s, self._drain)
         else:
             self._drain()
 
@@ -275,8 +278,14 @@ def name_by_address(hidden: dict[str, int], cluster: Cluster) -> None:
             hidden[f"{prefix}{address}.{field}"] = hidden.get(f"{prefix}slot_{slot}.{field}", 0)
 
 
-def endpoint_views(cluster: ClusterConfig, resolved: Endpoints | None) -> tuple[EndpointView, ...]:
-    """A cluster's endpoints: for DNS clusters what DNS said last (nothing before that), else what the file says."""
+def endpoint_views(
+    cluster: ClusterConfig, resolved: Endpoints | None, live: Cluster | None = None
+) -> tuple[EndpointView, ...]:
+    """A cluster's endpoints: for DNS clusters what DNS said last (nothing before that), else what the file says.
+
+    ``live``: the supervisor's copy, which knows their health.
+    """
+    flags = {endpoint.address: endpoint.health_flags for endpoint in live.endpoints} if live is not None else {}
     configured = [(locality, endpoint) for locality in cluster.localities for endpoint in locality.endpoints]
     if cluster.type == "STATIC":
         found = [(locality, endpoint, endpoint.address) for locality, endpoint in configured]
@@ -290,7 +299,7 @@ def endpoint_views(cluster: ClusterConfig, resolved: Endpoints | None) -> tuple[
             address=address,
             hostname=endpoint.hostname or ("" if cluster.type == "STATIC" else endpoint.address.host),
             weight=endpoint.weight,
-            health_flags=("/failed_eds_health",) if endpoint.health_status in _UNHEALTHY else (),
+            health_flags=health.names(flags.get(str(address), health.flags_of_status(endpoint.health_status))),
             region=locality.region,
             zone=locality.zone,
             sub_zone=locality.sub_zone,
@@ -298,6 +307,3 @@ def endpoint_views(cluster: ClusterConfig, resolved: Endpoints | None) -> tuple[
         )
         for locality, endpoint, address in found
     )
-
-
-_UNHEALTHY = ("UNHEALTHY", "DRAINING", "TIMEOUT")

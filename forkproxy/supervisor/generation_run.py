@@ -58,6 +58,13 @@ class GenerationRun:
         self.unresolved = {target.cluster for target in self.dns_targets}
         if before is None:
             return
+        self._adopt_names(before)
+        for name, cluster in self.generation.clusters.items():
+            old = before.generation.clusters.get(name)
+            if old is not None:
+                cluster.adopt_health(old)
+
+    def _adopt_names(self, before: GenerationRun) -> None:
         for target in self.dns_targets:
             old, new = before.generation.clusters.get(target.cluster), self.generation.clusters.get(target.cluster)
             if old is not None and new is not None and old.config.type != "STATIC":

@@ -12,9 +12,10 @@ from forkproxy.net.connection import Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import connecting_socket
 from forkproxy.stats.groups import ClusterStats, EndpointStats
-from forkproxy.upstream.endpoint import HEALTHY_STATES, Endpoint, ResolvedEndpoint, StatSlots
+from forkproxy.upstream import health
+from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.http_pool import HttpPool
-from forkproxy.upstream.load_balancer import Picker, compile_picker, pick_none
+from forkproxy.upstream.load_balancer import Picker, compile_picker
 
 Transport = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
 """Makes the connection object over a socket whose connect has been started: raw or TLS."""
@@ -48,6 +49,7 @@ class Cluster:
     """Made in the supervisor; ``start`` in each worker. ``pick()`` chooses an endpoint or returns None."""
 
     __slots__ = (
+        "_by_address",
         "_keepalive",
         "_slots",
         "_transport",
@@ -57,9 +59,12 @@ class Cluster:
         "draining",
         "endpoints",
         "header_key_format",
+        "initial_health_flags",
+        "keeps_healthy",
         "loop",
         "max_requests",
         "name",
+        "on_membership_change",
         "on_upstream_failure",
         "pick",
         "retries",
@@ -80,7 +85,14 @@ class Cluster:
         self.stats = stats
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.endpoints: list[Endpoint] = []
-        self.pick: Picker = pick_none
+        self._by_address: dict[str, list[Endpoint]] = {}
+        self.initial_health_flags = 0
+        """What stands against an endpoint that has just been found."""
+        self.keeps_healthy = False
+        """Endpoints that are no longer listed stay until they fail their active health checks."""
+        self.on_membership_change: Callable[[Cluster, list[Endpoint], list[Endpoint]], None] | None = None
+        """Told of every change of the set of endpoints: (cluster, added, removed)."""
+        self.pick: Picker = self._compile_and_pick
         self.max_requests = config.circuit_breakers.max_requests
         self.connections = 0
         """Upstream connections of this worker, for max_connections."""
@@ -105,23 +117,104 @@ class Cluster:
     def start(self, loop: Loop) -> None:
         """In the worker, before the first request."""
         self.loop = loop
-        self._compile()  # anew, so that every worker starts the round elsewhere
+        self._recompile()  # so that every worker starts the round elsewhere
 
     def set_endpoints(self, resolved: Sequence[ResolvedEndpoint]) -> None:
         """These are the endpoints from now on. Known ones keep their connections; those of the others close when idle."""
         known = {(endpoint.config.address, endpoint.config): endpoint for endpoint in self.endpoints}
+        listed = len(resolved)
+        if self.keeps_healthy:
+            resolved = [*resolved, *self._kept(resolved)]
         assigned = self._slots.assign([endpoint.address for endpoint in resolved])
         endpoints: list[Endpoint] = []
+        added: list[Endpoint] = []
         for config, (_, figures) in zip(resolved, assigned, strict=True):
             endpoint = known.pop((config.address, config), None)
-            endpoints.append(endpoint or Endpoint(config, figures, self._make_pool))
+            if endpoint is None:
+                endpoint = Endpoint(config, figures, self._make_pool)
+                same = self._by_address.get(endpoint.address)
+                found_out = same[0].health_flags & ~health.CONFIGURED_FLAGS if same else self.initial_health_flags
+                endpoint.health_flags |= found_out
+                added.append(endpoint)
+            endpoints.append(endpoint)
         for endpoint in known.values():
             endpoint.pool.drain()
+        for endpoint in endpoints[:listed]:
+            endpoint.health_flags &= ~health.PENDING_DYNAMIC_REMOVAL
+        for endpoint in endpoints[listed:]:
+            endpoint.health_flags |= health.PENDING_DYNAMIC_REMOVAL
         self.endpoints = endpoints
+        self._by_address = {}
+        for endpoint in endpoints:
+            self._by_address.setdefault(endpoint.address, []).append(endpoint)
+        self.stats.membership_total = len(endpoints)
+        self._count_health()
+        self._recompile()
+        if self.on_membership_change is not None and (added or known):
+            self.on_membership_change(self, added, list(known.values()))
+
+    def _kept(self, resolved: Sequence[ResolvedEndpoint]) -> list[ResolvedEndpoint]:
+        """Endpoints that are no longer listed but pass their health checks: Envoy lets them go when those fail, too."""
+        listed = {config.address for config in resolved}
+        failed = health.FAILED_ACTIVE_HC | health.FAILED_EDS_HEALTH
+        return [
+            endpoint.config
+            for endpoint in self.endpoints
+            if endpoint.socket_address not in listed and not endpoint.health_flags & failed
+        ]
+
+    def _count_health(self) -> None:
         stats = self.stats
-        stats.membership_total = len(endpoints)
-        stats.membership_healthy = sum(1 for e in endpoints if e.config.health_status in HEALTHY_STATES)
-        self._compile()
+        stats.membership_healthy = stats.membership_degraded = stats.membership_excluded = 0
+        for endpoint in self.endpoints:
+            self._count(endpoint.health_flags, 1)
+
+    def _count(self, flags: int, number: int) -> None:
+        state = health.coarse(flags)
+        if state == health.HEALTHY:
+            self.stats.membership_healthy += number
+        elif state == health.DEGRADED:
+            self.stats.membership_degraded += number
+        if flags & health.EXCLUDING_FLAGS:
+            self.stats.membership_excluded += number
+
+    def set_health_flags(self, address: str, *, set: int = 0, clear: int = 0) -> bool:
+        """Set and clear flags (upstream/health.py) of the endpoint with this ``Endpoint.address``.
+
+        Returns whether anything changed; an address that is not listed is no error. Cheap: the next pick sees to the rest,
+        however many changes came before it. In the supervisor it is what workers forked later begin with.
+        """
+        changed = False
+        for endpoint in self._by_address.get(address, ()):
+            flags = endpoint.health_flags & ~clear | set
+            if flags != endpoint.health_flags:
+                self._count(endpoint.health_flags, -1)
+                self._count(flags, 1)
+                endpoint.health_flags = flags
+                changed = True
+        if changed:
+            self._recompile()
+            if set & health.FAILED_ACTIVE_HC and endpoint.health_flags & health.PENDING_DYNAMIC_REMOVAL:
+                self._let_go()
+        return changed
+
+    def _let_go(self) -> None:
+        failed = health.FAILED_ACTIVE_HC | health.PENDING_DYNAMIC_REMOVAL
+        kept = [endpoint for endpoint in self.endpoints if endpoint.health_flags & failed != failed]
+        pending = {e.address for e in kept if e.health_flags & health.PENDING_DYNAMIC_REMOVAL}
+        self.set_endpoints([endpoint.config for endpoint in kept if endpoint.address not in pending])
+
+    def adopt_health(self, before: Cluster) -> None:
+        """Go on with what was found out about the same endpoints of the same cluster in the generation before."""
+        if before.config != self.config:
+            return
+        for endpoint in self.endpoints:
+            known = before._by_address.get(endpoint.address)
+            if known:
+                found_out = known[0].health_flags & ~health.CONFIGURED_FLAGS
+                endpoint.health_flags = endpoint.health_flags & health.CONFIGURED_FLAGS | found_out
+        self._count_health()
+        self._recompile()
 
     def set_resolved(self, found: Sequence[Mapping[str, object]]) -> None:
         """What DNS found: ``{"ip", "port", "index"}`` each, ``index`` counting the configured endpoints of all localities.
@@ -157,9 +250,14 @@ class Cluster:
         assigned = self._slots.assign([endpoint.socket_address for endpoint in self.endpoints])
         return [(endpoint, slot) for endpoint, (slot, _) in zip(self.endpoints, assigned, strict=True)]
 
-    def _compile(self) -> None:
+    def _recompile(self) -> None:
+        # At the next pick: a thousand clusters cost a start nothing, ten health changes in a row cost one picker.
+        self.pick = self._compile_and_pick
+
+    def _compile_and_pick(self) -> Endpoint | None:
         config = self.config
         self.pick = compile_picker(config.lb_policy, self.endpoints, config.least_request_choice_count)
+        return self.pick()
 
     def _make_pool(self, endpoint: Endpoint) -> HttpPool:
         return HttpPool(self, endpoint)

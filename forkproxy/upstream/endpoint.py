@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress
 from forkproxy.stats.groups import EndpointStats
+from forkproxy.upstream import health
 
 if TYPE_CHECKING:
     from forkproxy.upstream.http_pool import HttpPool
-
-# Envoy's health states that may receive traffic without being degraded.
-HEALTHY_STATES = frozenset(("UNKNOWN", "HEALTHY"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class ResolvedEndpoint:
 class Endpoint:
     """The live endpoint in a worker. ``rq_active`` on ``stats`` is what LEAST_REQUEST compares."""
 
-    __slots__ = ("address", "config", "hostname", "pool", "socket_address", "stats", "weight")
+    __slots__ = ("address", "config", "health_flags", "hostname", "pool", "socket_address", "stats", "weight")
 
     def __init__(
         self, config: ResolvedEndpoint, stats: EndpointStats, make_pool: Callable[[Endpoint], HttpPool]
@@ -45,6 +43,8 @@ class Endpoint:
         """ "ip:port", as %UPSTREAM_HOST% and /clusters show it."""
         self.hostname = config.hostname
         self.weight = config.weight
+        self.health_flags = health.flags_of_status(config.health_status)
+        """upstream/health.py; changed by ``Cluster.set_health_flags`` only."""
         self.stats = stats
         self.pool = make_pool(self)
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heapreplace
 from itertools import cycle, islice
 
-from forkproxy.upstream.endpoint import HEALTHY_STATES, Endpoint
+from forkproxy.upstream import health
+from forkproxy.upstream.endpoint import Endpoint
 
 Picker = Callable[[], Endpoint | None]
 
@@ -32,11 +33,11 @@ def candidates(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     """Those that may be chosen: the first priority that has enough healthy ones; all of them in panic."""
     by_priority: dict[int, list[Endpoint]] = {}
     for endpoint in endpoints:
-        if endpoint.config.health_status != "DRAINING":
+        if not endpoint.health_flags & health.EDS_STATUS_DRAINING:
             by_priority.setdefault(endpoint.config.priority, []).append(endpoint)
     for priority in sorted(by_priority):
         level = by_priority[priority]
-        healthy = [endpoint for endpoint in level if endpoint.config.health_status in HEALTHY_STATES]
+        healthy = [endpoint for endpoint in level if health.coarse(endpoint.health_flags) == health.HEALTHY]
         if healthy and len(healthy) >= PANIC_THRESHOLD * len(level):
             return healthy
     if not by_priority:

@@ -6,7 +6,7 @@ Every class here is a frozen value: made once in the supervisor, inherited by ev
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
@@ -14,11 +14,14 @@ from forkproxy.config.view import View
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where in the user's file a value stands, for errors that are found after the tree is gone."""
+    """Where in the user's file a value stands, for errors that are found after the tree is gone.
 
-    path: str = ""
-    line: int = 0
-    column: int = 0
+    Any two are equal: a message whose lines have moved is still the same message.
+    """
+
+    path: str = field(default="", compare=False)
+    line: int = field(default=0, compare=False)
+    column: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

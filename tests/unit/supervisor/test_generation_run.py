@@ -66,10 +66,13 @@ def test_a_changed_cluster_is_resolved_anew(changed):
 class FakeCluster:
     def __init__(self, kind):
         self.config = SimpleNamespace(type=kind)
-        self.adopted = None
+        self.adopted = self.adopted_health = None
 
     def adopt_slots(self, before):
         self.adopted = before
+
+    def adopt_health(self, before):
+        self.adopted_health = before
 
 
 @pytest.mark.parametrize(("kind", "adopts"), [("STRICT_DNS", True), ("STATIC", False)])
@@ -80,3 +83,4 @@ def test_figures_stay_with_their_addresses(kind, adopts):
     after.generation.clusters["a"] = new = FakeCluster("STRICT_DNS")
     after.begin_warming(before, 10.0)
     assert new.adopted is (old if adopts else None)
+    assert new.adopted_health is old

@@ -9,7 +9,6 @@ from forkproxy.config.build.core import AddressConfig
 from forkproxy.upstream import cluster as module
 from forkproxy.upstream.cluster import static_endpoints
 from forkproxy.upstream.endpoint import ResolvedEndpoint
-from forkproxy.upstream.load_balancer import pick_none
 from tests.support.fakes import FakeLoop
 from tests.support.playbook import WHERE, EndpointConfig, cluster_config, endpoint, make_cluster
 
@@ -54,7 +53,7 @@ def test_pipes(path, address):
 def test_a_dns_cluster_has_none_before_it_is_resolved():
     cluster = dns_cluster()
     assert cluster.endpoints == []
-    assert cluster.pick is pick_none
+    assert cluster.pick() is None
 
 
 def test_known_endpoints_stay_and_others_drain():
