@@ -83,7 +83,7 @@ class Configuration:
         """The file as it is now, with what the command line overrides. ConfigurationRefused when it cannot be used."""
         from dataclasses import replace
 
-        from forkproxy.supervisor.reload import ConfigurationRefused
+        from forkproxy.supervisor.exits import ConfigurationRefused
 
         given = self._given
         result = _read(self._path, given)

@@ -74,7 +74,8 @@ def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None]
     """Run the supervisor; (exit code, why it did not start or "")."""
     import faulthandler
 
-    from forkproxy.supervisor.supervisor import StartFailed, Supervisor
+    from forkproxy.supervisor.exits import StartFailed
+    from forkproxy.supervisor.supervisor import Supervisor
     from forkproxy.worker.generation import build_generation
 
     faulthandler.enable()

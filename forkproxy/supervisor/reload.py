@@ -1,4 +1,4 @@
-"""A roll-out: the workers of one generation replace those of another, slot by slot.
+"""Reloading: a roll-out, in which the workers of one generation replace those of another, slot by slot.
 
 A slot's new worker is forked on the same sockets; when it is ready, the old one drains; then comes the next slot. A new
 worker that does not get ready stops the roll-out, and the slots that were done are rolled back.
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
+from forkproxy import log
 from forkproxy.supervisor.control_socket import Reply
+from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, exit_of, first_line
 from forkproxy.supervisor.generation_run import GenerationRun
+from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.slot import Slot, WorkerHandle
+from forkproxy.worker.worker import EXIT_CANNOT_BIND, EXIT_CANNOT_BUILD
 
-EXIT_FAILURE = 1
-EXIT_NO_PERMISSION = 77
-# 69 (cannot bind) and 78 (configuration refused) are a worker's own too: worker/worker.py.
+if TYPE_CHECKING:
+    from forkproxy.supervisor.supervisor import Supervisor
 
-
-class ConfigurationRefused(Exception):
-    """The file cannot be used; the text is every problem as the operator should see it."""
+_log = log.get_logger("supervisor")
 
 
 @dataclass(eq=False, slots=True)
@@ -50,3 +53,106 @@ class RollOut:
             if before is not None:
                 drain(before)
         return True
+
+
+class Reloads:
+    """Begins, advances and ends the supervisor's roll-outs; there is one at a time."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.last_refusal = ""
+        """Why the last reload was refused; "" after one that was not."""
+        self._supervisor = supervisor
+        self._fleet = supervisor.fleet
+        self._generations = supervisor.generations
+        self._roll_out: RollOut | None = None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether generations are being exchanged."""
+        return self._roll_out is not None
+
+    def begin(self, reply: Reply | None) -> None:
+        """Load the file again. ``reply`` gets the verdict, when the last worker has been replaced or at the first problem."""
+        supervisor, fleet, generations = self._supervisor, self._fleet, self._generations
+        supervisor.notifier.reloading()
+        _log.info("reloading", path=supervisor.options.config_path)
+        try:
+            run = generations.make()
+        except ConfigurationRefused as refused:
+            self._refuse(reply, str(refused), EXIT_CANNOT_BUILD)
+            return
+        try:
+            fleet.bind(run)
+            run.admin_socket = supervisor.admin.bind(run.bootstrap.admin.address)
+        except CannotBind as error:
+            fleet.close_what_is_gone()
+            generations.give_up_newest()
+            self._refuse(reply, str(error), exit_of(error))
+            return
+        self._roll_out = RollOut(run, before=generations.running, reply=reply)
+        supervisor.resolvers.want([generations.running, run])
+
+    def advance(self, now: float) -> None:
+        """Do what can be done now."""
+        roll_out, fleet = self._roll_out, self._fleet
+        if roll_out is None or not roll_out.target.is_warm(now):
+            return
+        try:
+            is_done = roll_out.advance(fleet.lasting_slots(), fleet.spawn, partial(fleet.drain_for, roll_out.target))
+        except OSError as error:
+            self.fail(f"no worker could be forked: {error.strerror}", EXIT_FAILURE)
+            return
+        if is_done:
+            self._roll_out = None
+            self._finish(roll_out)
+
+    def fail(self, reason: str, code: int) -> None:
+        """The roll-out cannot go on: roll back. ``code``: the exit code of the worker that did not get ready."""
+        roll_out, self._roll_out = self._roll_out, None
+        if roll_out is None:
+            return
+        if roll_out.is_back:
+            _log.error("the way back failed too: generations are mixed until the next reload", reason=reason)
+            return
+        self._generations.give_up_newest()
+        self._supervisor.resolvers.want([roll_out.before])
+        if roll_out.target.admin_socket is not None:
+            roll_out.target.admin_socket.close()
+        self._refuse(roll_out.reply, reason, code if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND) else EXIT_FAILURE)
+        if any(slot.run is roll_out.target for slot in self._fleet.slots):
+            self._roll_out = RollOut(roll_out.before, before=roll_out.before, is_back=True)
+        else:
+            self._fleet.close_what_is_gone()
+
+    def cancel(self) -> None:
+        """The supervisor stops: whoever waits for the verdict is told so."""
+        roll_out, self._roll_out = self._roll_out, None
+        if roll_out is not None and roll_out.reply is not None:
+            roll_out.reply({"ok": False, "reason": "stopping", "exit": EXIT_FAILURE})
+
+    def _finish(self, roll_out: RollOut) -> None:
+        supervisor, fleet, run = self._supervisor, self._fleet, roll_out.target
+        before = self._generations.running
+        self._generations.put_in_force(run)
+        supervisor.resolvers.want([run])
+        fleet.close_what_is_gone()
+        if roll_out.is_back:
+            _log.warning("rolled back", generation=run.number)
+            return
+        self.last_refusal = ""
+        fleet.is_drained = False
+        supervisor.on_generation(before)
+        fleet.resize(len(fleet.placement(run).cpus))
+        workers = len(fleet.lasting_slots())
+        _log.info("reloaded", generation=run.number, workers=workers)
+        supervisor.notifier.ready(supervisor.report.line())
+        if roll_out.reply is not None:
+            roll_out.reply({"ok": True, "generation": run.number, "workers": workers})
+
+    def _refuse(self, reply: Reply | None, reason: str, code: int) -> None:
+        self.last_refusal = reason
+        _log.error("reload refused; the old configuration stays", reason=first_line(reason))
+        self._supervisor.notifier.ready(self._supervisor.report.line())
+        if reply is not None:
+            number = self._generations.running.number
+            reply({"ok": False, "reason": reason, "exit": code, "generation": number})

@@ -8,7 +8,6 @@ to the workers that live. A resolver that dies is replaced; meanwhile everybody 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from time import monotonic
 
 from forkproxy import log
 from forkproxy.net.loop import Loop
+from forkproxy.supervisor.child import Child, fork_child
 from forkproxy.supervisor.generation_run import GenerationRun
 from forkproxy.upstream.dns import DnsResolver, Target
 from forkproxy.worker import after_fork
@@ -30,9 +30,8 @@ _log = log.get_logger("dns")
 class ResolverHandle:
     """A resolver process and whose names it resolves."""
 
-    pid: int
+    child: Child
     run: GenerationRun
-    channel: Channel
 
 
 class Resolvers:
@@ -55,7 +54,7 @@ class Resolvers:
         self._wanted = [run for run in runs if run.dns_targets]
         for handle in self._processes.values():
             if handle.run not in self._wanted:
-                os.kill(handle.pid, signal.SIGTERM)
+                handle.child.end()
         self.check(monotonic())
 
     def check(self, now: float) -> None:
@@ -74,29 +73,26 @@ class Resolvers:
         handle = self._processes.pop(pid, None)
         if handle is None:
             return False
-        handle.channel.close()
+        handle.child.channel.close()
         if handle.run in self._wanted:
             self._not_before = monotonic() + RESTART_AFTER_S
             _log.error("the resolver died; addresses stay as they are until the next one answers", how=how)
         return True
 
+    def end_all(self) -> None:
+        """The end of the program: no resolver is left when this returns."""
+        self.want([])
+        for pid in self._processes:
+            os.waitpid(pid, 0)
+
     def _start(self, run: GenerationRun) -> None:
-        ours, theirs = socket.socketpair()
         parent_pid = os.getpid()
-        try:
-            pid = after_fork.fork(lambda: run_resolver(run.dns_targets, theirs, parent_pid, run.identity))
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        channel = Channel(
+        child = fork_child(
             self._loop,
-            ours,
-            on_message=lambda message: self._on_message(run, message),
-            on_close=lambda _reason: None,  # SIGCHLD tells
+            lambda control: run_resolver(run.dns_targets, control, parent_pid, run.identity),
+            lambda message: self._on_message(run, message),
         )
-        self._processes[pid] = ResolverHandle(pid, run, channel)
+        self._processes[child.pid] = ResolverHandle(child, run)
 
     def _on_message(self, run: GenerationRun, message: Message) -> None:
         if run not in self._wanted:

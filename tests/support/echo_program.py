@@ -21,9 +21,9 @@ from forkproxy.config.build.core import AddressConfig, Where
 from forkproxy.config.build.listener import ListenerConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.net.poller import READ
+from forkproxy.supervisor.exits import ConfigurationRefused, StartFailed
 from forkproxy.supervisor.options import Options
-from forkproxy.supervisor.reload import ConfigurationRefused
-from forkproxy.supervisor.supervisor import StartFailed, Supervisor
+from forkproxy.supervisor.supervisor import Supervisor
 
 
 def address(text):

@@ -1,0 +1,315 @@
+"""The worker fleet: the slots with their sockets, and the processes in them. Forks, checks, resizes, drains.
+
+It does what it is told to and replaces what has died; what the operator wants, and when, is the supervisor's to say.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from forkproxy import log
+from forkproxy.net.loop import Loop
+from forkproxy.stats.counters import Registry
+from forkproxy.stats.slab import Slab
+from forkproxy.supervisor import cpus
+from forkproxy.supervisor.child import fork_child
+from forkproxy.supervisor.exits import ConfigurationRefused
+from forkproxy.supervisor.generation_run import GenerationRun
+from forkproxy.supervisor.generations import Generations
+from forkproxy.supervisor.listening import CannotBind
+from forkproxy.supervisor.options import Options
+from forkproxy.supervisor.refresh import Refreshes
+from forkproxy.supervisor.slot import Slot, WorkerHandle
+from forkproxy.supervisor.slot_sockets import SlotSockets
+from forkproxy.worker.control import Message
+from forkproxy.worker.worker import WorkerStart, run_worker
+
+MOST_WORKERS = 4096
+
+_log = log.get_logger("supervisor")
+
+
+class Fleet:
+    """All slots and workers. ``on_change()`` is called when a worker's message has changed what the supervisor may do next."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        registry: Registry,
+        options: Options,
+        generations: Generations,
+        *,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.slots: list[Slot] = []
+        self.sockets = SlotSockets()
+        self.is_drained = False
+        """The listeners were drained on request: nothing is accepted until a reload."""
+        self.no_hang_before = 0.0
+        """Until then a late heartbeat proves nothing."""
+        self._loop = loop
+        self._registry = registry
+        self._options = options
+        self._generations = generations
+        self._on_change = on_change
+        self._by_pid: dict[int, WorkerHandle] = {}
+        self._refreshes = Refreshes()
+
+    @property
+    def pids(self) -> Iterable[int]:
+        """The processes."""
+        return self._by_pid.keys()
+
+    def workers(self) -> list[WorkerHandle]:
+        """All worker processes, slot by slot."""
+        return [worker for slot in self.slots for worker in slot.workers()]
+
+    def lasting_slots(self) -> list[Slot]:
+        """The slots that are to have a worker."""
+        return [slot for slot in self.slots if not slot.retiring]
+
+    def refresh(self, done: Callable[[], None]) -> None:
+        """Have every worker bring its slab up to date; ``done()`` is called once, when all have."""
+        self._refreshes.ask(self.workers(), done)
+
+    def tell(self, message: Message) -> None:
+        """Send ``message`` to every worker."""
+        for worker in self.workers():
+            worker.channel.send(message)
+
+    # -- how many, and where
+
+    def placement(self, run: GenerationRun) -> cpus.Placement:
+        """A CPU for every worker that ``run`` wants. ConfigurationRefused for a malformed cpuset."""
+        ours = run.bootstrap.forkproxy
+        cpuset = self._options.cpuset if self._options.cpuset is not None else ours.cpuset
+        count = self._options.concurrency if self._options.concurrency is not None else ours.concurrency
+        try:
+            placement = cpus.place_here(concurrency=count or None, cpuset=cpuset)
+        except ValueError as error:
+            raise ConfigurationRefused(f"{self._options.config_path}: forkproxy.cpuset: {error}") from None
+        for warning in placement.warnings:
+            _log.warning(warning)
+        return placement
+
+    def lay_out(self, run: GenerationRun) -> None:
+        """Make the first slots and bind their sockets. ConfigurationRefused, CannotBind."""
+        placement = self.placement(run)
+        self.slots = [Slot(number, cpu, run) for number, cpu in enumerate(placement.cpus)]
+        self.sockets.passed.take()
+        self.bind(run)
+
+    def bind(self, run: GenerationRun) -> None:
+        """Bind what ``run`` needs and is not bound yet. CannotBind: nothing has changed."""
+        self.sockets.bind(run.bindings.values(), self.lasting_slots(), self.slots)
+
+    def resize(self, count: int) -> None:
+        """Have ``count`` slots: the last ones retire, or new ones are added, for the running generation."""
+        slots = self.lasting_slots()
+        if not 1 <= count <= MOST_WORKERS or count == len(slots) or self.is_drained:
+            return
+        if count < len(slots):
+            for slot in slots[count:]:
+                self._retire(slot)
+        else:
+            running = self._generations.running
+            allowed = cpus.in_topology_order(os.sched_getaffinity(0))
+            free = [number for number in range(MOST_WORKERS * 2) if all(slot.number != number for slot in self.slots)]
+            more = [Slot(number, allowed[number % len(allowed)], running) for number in free[: count - len(slots)]]
+            try:
+                self.sockets.bind(running.bindings.values(), more, self.slots)
+            except CannotBind as error:
+                _log.error("no further worker", reason=str(error))
+                return
+            self.slots += more
+        _log.info("number of workers changed", workers=count)
+
+    def _retire(self, slot: Slot) -> None:
+        slot.retiring = True
+        now = monotonic()
+        for worker in slot.workers():
+            worker.drain(now, self._generations.drain_time_s, worker.run.bindings)
+        # The kernel must not hand new connections to a socket nobody will look at.
+        self.close_slots([slot])
+
+    # -- birth
+
+    def wants_worker(self, slot: Slot, now: float) -> bool:
+        """Whether a worker should be started in ``slot`` (at ``now``; infinity: sooner or later)."""
+        if slot.current is not None or slot.successor is not None or slot.retiring or slot.given_up:
+            return False
+        return not self.is_drained and now >= slot.respawn_at and slot.run.is_warm(now)
+
+    def next_start(self) -> float:
+        """When the next missing worker may start, in ``loop.now`` seconds; infinity when none is missing."""
+        missing = [slot for slot in self.slots if self.wants_worker(slot, float("inf"))]
+        return min(
+            (max(slot.respawn_at, slot.run.warm_deadline if slot.run.unresolved else 0.0) for slot in missing),
+            default=float("inf"),
+        )
+
+    def start_missing(self, now: float) -> None:
+        """Start a worker where one is wanted."""
+        for slot in self.slots:
+            if self.wants_worker(slot, now):
+                try:
+                    slot.current = self.spawn(slot, slot.run)
+                except OSError as error:
+                    slot.respawn_at = now + 1.0
+                    _log.error("no worker could be forked", slot=slot.number, reason=error.strerror)
+
+    def spawn(self, slot: Slot, run: GenerationRun) -> WorkerHandle:
+        """Fork a worker. OSError when that is not possible."""
+        run.generation.prepare_slot(slot.number)
+        slab = Slab.create(self._registry.cells)
+        is_older = run is not self._generations.newest
+        parent_pid = os.getpid()
+
+        def in_worker(control: socket.socket) -> int:
+            if is_older:
+                # Forked during a roll-out for a slot that still runs the generation before: its groups are the ones to flush.
+                self._registry.abandon_generation()
+            return run_worker(
+                WorkerStart(
+                    slot=slot.number,
+                    cpu=slot.cpu,
+                    generation_number=run.number,
+                    generation=run.generation,
+                    sockets={key: [slot.sockets[binding]] for key, binding in run.bindings.items()},
+                    control=control,
+                    slab=slab,
+                    stats=self._registry,
+                    parent_pid=parent_pid,
+                    identity=run.identity,
+                    drain_time_s=self._generations.drain_time_s,
+                )
+            )
+
+        child = fork_child(self._loop, in_worker, lambda message: self._on_message(worker, message))
+        now = monotonic()
+        deadline = now + self._options.ready_timeout_s
+        worker = WorkerHandle(child.pid, slot, run, slab, child.channel, started_at=now, deadline=deadline)
+        self._by_pid[child.pid] = worker
+        return worker
+
+    def _on_message(self, worker: WorkerHandle, message: Message) -> None:
+        match message.get("op"):
+            case "ready":
+                worker.ready = True
+                worker.deadline = float("inf") if not worker.draining else worker.deadline
+                _log.debug("worker ready", slot=worker.slot.number, worker=worker.pid, generation=worker.run.number)
+            case "failed":
+                worker.failure = str(message.get("reason", ""))
+            case "flushed":
+                self._refreshes.on_flushed(worker.pid, message["round"])
+                return
+        self._on_change()
+
+    # -- life
+
+    def check(self, now: float) -> None:
+        """Abort or kill who hangs or is late; forget slots that have retired."""
+        for slot in list(self.slots):
+            for worker in slot.workers():
+                self._check_worker(worker, now)
+            if slot.retiring and not slot.workers():
+                self.slots.remove(slot)
+
+    def all_well(self) -> bool:
+        """Whether every worker's heart beats."""
+        return not any(worker.aborted_at or self._is_hung(worker) for worker in self.workers())
+
+    def _is_hung(self, worker: WorkerHandle) -> bool:
+        return worker.heartbeat_age_s() > self._options.heartbeat_timeout_s
+
+    def _check_worker(self, worker: WorkerHandle, now: float) -> None:
+        if now >= worker.deadline:
+            worker.deadline = now + 1.0
+            if not worker.draining and not worker.aborted_at:
+                _log.error("worker did not get ready", slot=worker.slot.number, worker=worker.pid)
+                worker.abort(now)
+            else:
+                if not worker.aborted_at:
+                    _log.warning(
+                        "worker cut off", slot=worker.slot.number, worker=worker.pid, connections=worker.connections
+                    )
+                worker.signal(signal.SIGKILL)
+        elif not worker.aborted_at and now >= self.no_hang_before and self._is_hung(worker):
+            _log.error(
+                "worker hangs: it gets SIGABRT",
+                slot=worker.slot.number,
+                worker=worker.pid,
+                silent_s=round(worker.heartbeat_age_s(), 1),
+            )
+            worker.abort(now)
+
+    # -- end
+
+    def drain_for(self, target: GenerationRun, worker: WorkerHandle) -> None:
+        """Have ``worker`` drain: ``target`` takes its place."""
+        # Listeners that the next generation does not have are served to the end of the roll-out.
+        kept = set(target.bindings.values())
+        going = [key for key, binding in worker.run.bindings.items() if binding not in kept]
+        worker.drain(monotonic(), self._generations.drain_time_s, going)
+
+    def end_all(self, now: float, *, at_once: bool) -> None:
+        """Have all workers drain, or end at once, and stop listening."""
+        for worker in self.workers():
+            if at_once:
+                worker.stop(now)
+            else:
+                worker.drain(now, self._generations.drain_time_s, worker.run.bindings)
+        self.close_slots(self.slots)
+
+    def drain_listeners(self) -> None:
+        """Stop listening until a reload."""
+        self.is_drained = True
+        self.close_slots(self.slots)
+
+    def close_slots(self, slots: Iterable[Slot]) -> None:
+        """Stop listening in these slots."""
+        # What waits in a queue is served by the worker that has the last copy: the kernel would reset it.
+        for slot in slots:
+            slot.close_sockets()
+            for worker in slot.workers():
+                worker.close_listeners()
+
+    def close_what_is_gone(self) -> None:
+        """Close the sockets that the running generation does not need."""
+        for binding in self.sockets.keep_only(self._generations.running.bindings.values(), self.slots):
+            _log.info("no longer listening", listener=binding.listener, address=str(binding.address))
+        for slot in self.slots:
+            for worker in slot.draining:
+                worker.close_listeners()
+
+    def on_gone(self, pid: int) -> WorkerHandle | None:
+        """A child has been reaped; the worker it was, with what it counted kept. None when it was no worker.
+
+        It is still in its slot, for the caller to see as what: ``slot.forget`` is called then.
+        """
+        worker = self._by_pid.pop(pid, None)
+        if worker is None:
+            return None
+        worker.channel.close()
+        self._registry.absorb(worker.slab)
+        worker.slab.close()
+        self._refreshes.on_gone(pid)
+        return worker
+
+    def kill_all(self) -> None:
+        """The end of the program: no worker is left when this returns."""
+        for worker in self._by_pid.values():
+            worker.signal(signal.SIGKILL)
+        for pid in self._by_pid:
+            os.waitpid(pid, 0)
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for slot in self.slots:
+            slot.close_sockets()
+        self.sockets.keep_only((), self.slots)
+        self.sockets.passed.close()

@@ -1,0 +1,107 @@
+"""Which generations of the configuration there are: the one that serves, and the newest that was built."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from time import monotonic
+
+from forkproxy import log
+from forkproxy.config.build.bootstrap import BootstrapConfig
+from forkproxy.config.problems import ConfigError
+from forkproxy.stats.counters import Registry
+from forkproxy.supervisor import listening
+from forkproxy.supervisor.exits import ConfigurationRefused
+from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
+from forkproxy.supervisor.identity import identity_for
+from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
+from forkproxy.upstream.dns import targets_of
+
+_log = log.get_logger("supervisor")
+
+
+class Generations:
+    """Makes generations, numbers them and knows which is which.
+
+    ``load()`` reads and validates the configuration, or raises ConfigurationRefused. ``build`` makes of it what workers run,
+    or raises ConfigError, of which ``explain`` makes what the operator reads.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        registry: Registry,
+        *,
+        load: Callable[[], BootstrapConfig],
+        build: BuildGeneration,
+        explain: Callable[[ConfigError], str],
+    ) -> None:
+        self.newest: GenerationRun | None = None
+        """The last that was made; it becomes the running one, or is given up."""
+        self.fails_health_check = False
+        """The operator said /healthcheck/fail."""
+        self._options = options
+        self._registry = registry
+        self._load = load
+        self._build = build
+        self._explain = explain
+        self._running: GenerationRun | None = None
+        self._made = 0
+
+    @property
+    def running(self) -> GenerationRun:
+        """The generation that serves."""
+        assert self._running is not None
+        return self._running
+
+    @property
+    def drain_time_s(self) -> float:
+        """How long connections may take to finish: the command line's word, or the file's, or the default."""
+        for given in (self._options.drain_time_s, self.running.bootstrap.forkproxy.drain_time_s):
+            if given is not None:
+                return given
+        return DEFAULT_DRAIN_TIME_S
+
+    def make(self) -> GenerationRun:
+        """Load and build. ConfigurationRefused says why not; nothing has changed then."""
+        bootstrap = self._load()
+        number = self._made + 1
+        self._registry.begin_generation()
+        try:
+            generation = self._build(bootstrap, self._registry, number)
+            generation.fail_health_check(self.fails_health_check)
+            bindings = listening.plan(generation.listen_addresses)
+            identity = identity_for(bootstrap)
+        except ConfigError as error:
+            self._registry.abandon_generation()
+            raise ConfigurationRefused(self._explain(error)) from None
+        if bootstrap.forkproxy.user and identity is None:
+            user = bootstrap.forkproxy.user
+            _log.warning("the workers run as this user: only root can run them as another", user=user)
+        self._made = number
+        run = GenerationRun(
+            number, bootstrap, generation, bindings, identity, dns_targets=targets_of(bootstrap.clusters)
+        )
+        run.begin_warming(self._running, monotonic() + self._options.dns_wait_s)
+        self.newest = run
+        # What is alive now lives as long as this generation. Frozen, no collection in a worker touches (and copies) its pages.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        return run
+
+    def put_in_force(self, run: GenerationRun) -> None:
+        """``run`` is the one that serves, from now on."""
+        self._running = run
+
+    def give_up_newest(self) -> None:
+        """The newest will not serve: its figures are forgotten, the running one is the newest again."""
+        self._registry.abandon_generation()
+        self.newest = self.running
+
+    def fail_health_check(self, failed: bool) -> None:
+        """/healthcheck/fail and /ok, for workers that are still to be born."""
+        self.fails_health_check = failed
+        for run in (self._running, self.newest):
+            if run is not None:
+                run.generation.fail_health_check(failed)
