@@ -166,10 +166,12 @@ class Fleet:
         """Fork a worker. OSError when that is not possible."""
         run.generation.prepare_slot(slot.number)
         slab = Slab.create(self._registry.cells)
+        seat = self._registry.shared.take_seat()
         is_older = run is not self._generations.newest
         parent_pid = os.getpid()
 
         def in_worker(control: socket.socket) -> int:
+            self._registry.shared.sit(seat)
             if is_older:
                 # Forked during a roll-out for a slot that still runs the generation before: its groups are the ones to flush.
                 self._registry.abandon_generation()
@@ -189,10 +191,14 @@ class Fleet:
                 )
             )
 
-        child = fork_child(self._loop, in_worker, lambda message: self._on_message(worker, message))
+        try:
+            child = fork_child(self._loop, in_worker, lambda message: self._on_message(worker, message))
+        except OSError:
+            self._registry.shared.free_seat(seat)
+            raise
         now = monotonic()
         deadline = now + self._options.ready_timeout_s
-        worker = WorkerHandle(child.pid, slot, run, slab, child.channel, started_at=now, deadline=deadline)
+        worker = WorkerHandle(child.pid, slot, run, slab, child.channel, now, seat, deadline=deadline)
         self._by_pid[child.pid] = worker
         return worker
 
@@ -296,6 +302,7 @@ class Fleet:
             return None
         worker.channel.close()
         self._registry.absorb(worker.slab)
+        self._registry.shared.free_seat(worker.seat)
         worker.slab.close()
         self._refreshes.on_gone(pid)
         return worker

@@ -39,6 +39,8 @@ class WorkerHandle:
     slab: Slab
     channel: Channel
     started_at: float
+    seat: int = 0
+    """Which of the shared cells are its own (stats/shared.py)."""
     ready: bool = False
     draining: bool = False
     deadline: float = float("inf")
