@@ -89,10 +89,12 @@ class WorkerHandle:
         self.channel.send({"op": "stop"})
 
     def abort(self, now: float) -> None:
-        """It does not answer any more: have faulthandler print where it stands. SIGKILL follows, by ``overdue``."""
+        """It does not answer any more: have faulthandler print where it stands. SIGKILL follows, at the ``deadline``."""
         self.aborted_at = now
         self.deadline = now + KILL_AFTER_ABORT_S
         self.signal(signal.SIGABRT)
+        # One that was stopped would keep the signal pending, and print nothing.
+        self.signal(signal.SIGCONT)
 
     def signal(self, number: int) -> None:
         """Send a signal; the process is our child and not yet reaped, so the pid is its own."""

@@ -70,7 +70,7 @@ def undo_parent(*, keep: Iterable[int], parent_pid: int, name: str) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent_pid:
         os._exit(0)
-    faulthandler.enable()
+    faulthandler.enable(log.descriptor())
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ EXIT_CANNOT_BIND = 69
 EXIT_CANNOT_BUILD = 78
 """The generation refused the configuration at start; another try would end the same way."""
 
+OVERTIME_S = 2.0
+"""What a drain that nobody watches may take beyond its time before the kernel ends the process."""
 FLUSH_INTERVAL_S = 1.0
 """How often figures and the heartbeat go to the slab; admin asks for what is newer."""
 
@@ -176,7 +178,12 @@ class Worker:
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._loop.register(read_fd, READ, lambda _mask: self._on_sigterm(read_fd))
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, self._bound_the_drain)
+
+    def _bound_the_drain(self, _number: int, _frame: object) -> None:
+        # The byte in the pipe drains a loop that turns. One that does not would outlive a supervisor that is gone.
+        signal.setitimer(signal.ITIMER_REAL, self._start.drain_time_s + OVERTIME_S)
 
     def _on_sigterm(self, fd: int) -> None:
         os.read(fd, 4096)

@@ -93,6 +93,20 @@ def test_a_hanging_worker_is_aborted_with_its_stack_and_replaced(tmp_path):
         assert "in answer" in log
 
 
+def test_a_stopped_worker_is_noticed_tells_where_it_stood_and_is_replaced(tmp_path):
+    with Supervised(tmp_path, heartbeat_timeout_s=1.5) as supervised:
+        first, second = sorted(supervised.pids())
+        os.kill(first, signal.SIGSTOP)
+        until(lambda: supervised.pids() - {first, second})
+        assert second in supervised.pids()
+        until(lambda: not is_alive(first))
+        log = supervised.log()
+        assert log.count("worker hangs") == 1
+        assert "Fatal Python error: Aborted" in log
+        assert "in run_once" in log
+        assert "signal SIGABRT" in log
+
+
 def test_idle_workers_do_not_look_hung(tmp_path):
     with Supervised(tmp_path, heartbeat_timeout_s=1.5) as supervised:
         pids = supervised.pids()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.proxy import free_ports
 from tests.support.supervised import Supervised, descriptors, exchange, is_alive, until
 
 
@@ -114,6 +115,31 @@ def test_a_connection_outlives_a_dead_supervisor_for_the_drain_time(supervised):
         until(lambda: not can_connect(sock.getpeername()))
         assert exchange(sock)[0] == pid
     until(lambda: not is_alive(pid))
+
+
+def test_a_hanging_worker_does_not_outlive_its_supervisor_for_ever(tmp_path):
+    with Supervised(tmp_path, drain_time_s=0.1) as supervised, supervised.connect() as sock:
+        pid = exchange(sock)[0]
+        sock.sendall(b"hang")
+        supervised.process.kill()
+        supervised.process.wait()
+        until(lambda: not is_alive(pid))
+
+
+def test_the_next_supervisor_serves_while_the_workers_of_a_killed_one_drain(tmp_path):
+    (port,) = free_ports(1)
+    settings = {"listeners": {"main": f"127.0.0.1:{port}"}}
+    with Supervised(tmp_path, settings) as first, first.connect() as old:
+        pid = exchange(old)[0]
+        first.process.kill()
+        first.process.wait()
+        until(lambda: not can_connect(old.getpeername()))
+        with Supervised(tmp_path, settings) as second, second.connect() as fresh:
+            assert exchange(fresh)[0] in second.pids()
+            assert exchange(old)[0] == pid
+            assert int(second.pid_file.read_text()) == second.process.pid
+        old.close()
+        until(lambda: not is_alive(pid))
 
 
 def test_unix_listeners_are_shared_and_removed(tmp_path):
