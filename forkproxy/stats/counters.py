@@ -162,6 +162,13 @@ class Registry:
         """
         return self._group(self._local, cls, prefix, ())
 
+    def forget_local(self, prefix: str) -> None:
+        """What the local groups of this prefix count on is gone: they are shown no more, and begin anew when asked for."""
+        local = self._local
+        for key in [key for key in local.groups if key[1] == prefix]:
+            group = local.groups.pop(key)
+            local.flushers = [flusher for flusher in local.flushers if flusher.group is not group]
+
     def counter(self, name: str) -> CounterValue:
         """A single counter named ``name``, for filters that are not ours: ``.value += 1``."""
         return self.group(CounterValue, name)

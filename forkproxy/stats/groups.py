@@ -223,18 +223,12 @@ class ClusterStats(StatGroup):
     lb_zone_routing_cross_zone: Counter
     lb_zone_routing_sampled: Counter
     max_host_weight: SharedGauge
-    membership_change: Counter
     membership_degraded: SharedGauge
     membership_excluded: SharedGauge
     membership_healthy: SharedGauge
     membership_total: SharedGauge
     original_dst_host_invalid: Counter
     retry_or_shadow_abandoned: Counter
-    update_attempt: Counter
-    update_empty: Counter
-    update_failure: Counter
-    update_no_rebuild: Counter
-    update_success: Counter
     upstream_cx_active: Gauge
     upstream_cx_close_notify: Counter
     upstream_cx_connect_attempts_exceeded: Counter
@@ -294,7 +288,6 @@ class ClusterStats(StatGroup):
     upstream_rq_timeout: Counter
     upstream_rq_total: Counter
     upstream_rq_tx_reset: Counter
-    version: SharedGauge
     warming_state: SharedGauge
     upstream_cx_connect_ms: Histogram
     upstream_cx_length_ms: Histogram
@@ -397,6 +390,26 @@ class ServerStats(StatGroup):
     version: Gauge
     wip_protos: Counter
     initialization_time_ms: Histogram
+
+
+class ClusterUpdateStats(StatGroup):
+    """``cluster.<stat_name>``: how its endpoints came and changed. The supervisor's, a local group."""
+
+    membership_change: Counter
+    update_attempt: Counter
+    update_empty: Counter
+    update_failure: Counter
+    update_no_rebuild: Counter
+    update_success: Counter
+    version: Gauge
+
+
+class ClusterSubscriptionStats(StatGroup):
+    """``cluster.<stat_name>`` of an EDS cluster, besides. The supervisor's, a local group. ``update_time`` in ms since 1970."""
+
+    init_fetch_timeout: Counter
+    update_rejected: Counter
+    update_time: Gauge
 
 
 class ListenerManagerStats(StatGroup):

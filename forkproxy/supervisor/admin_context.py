@@ -24,10 +24,9 @@ from forkproxy.admin.context import (
 )
 from forkproxy.admin.server import AdminServer
 from forkproxy.config.build.bootstrap import BootstrapConfig
-from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.net import address as addresses
-from forkproxy.net.address import normalise
+from forkproxy.net.address import SocketAddress, normalise
 from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import listening_socket
 from forkproxy.stats import slab as cells
@@ -37,7 +36,6 @@ from forkproxy.supervisor.figures import memory_of
 from forkproxy.supervisor.listening import refusal, socket_address
 from forkproxy.upstream import health
 from forkproxy.upstream.cluster import Cluster
-from forkproxy.worker.worker import Endpoints
 
 if TYPE_CHECKING:
     from forkproxy.supervisor.supervisor import Supervisor
@@ -107,15 +105,13 @@ class SupervisorContext:
         return snapshot
 
     def clusters(self) -> Sequence[ClusterView]:
-        """Clusters with the configured endpoints, or for DNS clusters the resolved ones."""
+        """Clusters with the endpoints they have now."""
         live = self._supervisor.generations.running.generation.clusters
         return [
             ClusterView(
                 name=cluster.name,
                 stat_name=cluster.stat_name,
-                endpoints=endpoint_views(
-                    cluster, self._supervisor.generations.running.endpoints.get(cluster.name), live.get(cluster.name)
-                ),
+                endpoints=endpoint_views(live[cluster.name]),
                 default_thresholds=cluster.circuit_breakers,
             )
             for cluster in self.bootstrap.clusters
@@ -278,32 +274,24 @@ def name_by_address(hidden: dict[str, int], cluster: Cluster) -> None:
             hidden[f"{prefix}{address}.{field}"] = hidden.get(f"{prefix}slot_{slot}.{field}", 0)
 
 
-def endpoint_views(
-    cluster: ClusterConfig, resolved: Endpoints | None, live: Cluster | None = None
-) -> tuple[EndpointView, ...]:
-    """A cluster's endpoints: for DNS clusters what DNS said last (nothing before that), else what the file says.
-
-    ``live``: the supervisor's copy, which knows their health.
-    """
-    flags = {endpoint.address: endpoint.health_flags for endpoint in live.endpoints} if live is not None else {}
-    configured = [(locality, endpoint) for locality in cluster.localities for endpoint in locality.endpoints]
-    if cluster.type == "STATIC":
-        found = [(locality, endpoint, endpoint.address) for locality, endpoint in configured]
-    else:
-        found = [
-            (*configured[int(str(entry["index"]))], AddressConfig(host=str(entry["ip"]), port=int(str(entry["port"]))))
-            for entry in resolved or ()
-        ]
+def endpoint_views(cluster: Cluster) -> tuple[EndpointView, ...]:
+    """A cluster's endpoints as they are now: of the file, of DNS, of EDS."""
     return tuple(
         EndpointView(
-            address=address,
-            hostname=endpoint.hostname or ("" if cluster.type == "STATIC" else endpoint.address.host),
+            address=_address_config(endpoint.socket_address),
+            hostname=endpoint.hostname,
             weight=endpoint.weight,
-            health_flags=health.names(flags.get(str(address), health.flags_of_status(endpoint.health_status))),
-            region=locality.region,
-            zone=locality.zone,
-            sub_zone=locality.sub_zone,
-            priority=locality.priority,
+            health_flags=health.names(endpoint.health_flags),
+            region=endpoint.config.region,
+            zone=endpoint.config.zone,
+            sub_zone=endpoint.config.sub_zone,
+            priority=endpoint.config.priority,
         )
-        for locality, endpoint, address in found
+        for endpoint in cluster.endpoints
     )
+
+
+def _address_config(address: SocketAddress) -> AddressConfig:
+    if isinstance(address, str):
+        return AddressConfig(pipe_path=addresses.text(address))
+    return AddressConfig(host=address[0], port=address[1])

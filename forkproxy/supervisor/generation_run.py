@@ -9,6 +9,7 @@ from typing import Protocol
 
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.stats.counters import Registry
+from forkproxy.supervisor.endpoint_files import EndpointFile
 from forkproxy.supervisor.listening import Binding, ListenAddress
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns import Target
@@ -36,8 +37,8 @@ BuildGeneration = Callable[[BootstrapConfig, Registry, int], BuiltGeneration]
 class GenerationRun:
     """``bindings`` by (listener name, address index). Times are ``loop.now`` seconds.
 
-    ``endpoints``: what DNS last said, by cluster. ``unresolved``: the DNS clusters that have had no answer for all their names
-    yet; workers wait for them as Envoy warms clusters before it listens, but not beyond ``warm_deadline``.
+    ``endpoints``: what DNS or an EDS file last said, by cluster. ``unresolved``: the clusters that have had no answer for all
+    their names yet; workers wait for them as Envoy warms clusters before it listens, but not beyond ``warm_deadline``.
     """
 
     number: int
@@ -48,14 +49,20 @@ class GenerationRun:
     admin_socket: socket.socket | None = None
     """Bound for this generation's admin address, when it is another than the one before."""
     dns_targets: list[Target] = field(default_factory=list)
+    endpoint_files: list[EndpointFile] = field(default_factory=list)
     endpoints: dict[str, Endpoints] = field(default_factory=dict)
     unresolved: set[str] = field(default_factory=set)
     warm_deadline: float = 0.0
 
+    @property
+    def sources(self) -> list[Target | EndpointFile]:
+        """Where the endpoints come from that the configuration itself does not list."""
+        return [*self.dns_targets, *self.endpoint_files]
+
     def begin_warming(self, before: GenerationRun | None, deadline: float) -> None:
-        """Take over what the generation before knows of unchanged DNS clusters; the others are to be resolved first."""
+        """Take over what the generation before knows of unchanged DNS and EDS clusters; the others come first."""
         self.warm_deadline = deadline
-        self.unresolved = {target.cluster for target in self.dns_targets}
+        self.unresolved = {source.cluster for source in self.sources}
         if before is None:
             return
         self._adopt_names(before)
@@ -65,20 +72,22 @@ class GenerationRun:
                 cluster.adopt_health(old)
 
     def _adopt_names(self, before: GenerationRun) -> None:
-        for target in self.dns_targets:
-            old, new = before.generation.clusters.get(target.cluster), self.generation.clusters.get(target.cluster)
+        sources_before = set(before.sources)
+        for source in self.sources:
+            name = source.cluster
+            old, new = before.generation.clusters.get(name), self.generation.clusters.get(name)
             if old is not None and new is not None and old.config.type != "STATIC":
                 new.adopt_slots(old)
-            known = before.endpoints.get(target.cluster)
-            if known and target in before.dns_targets:
-                self.unresolved.discard(target.cluster)
-                self.set_endpoints(target.cluster, known)
+            known = before.endpoints.get(name)
+            if known and source in sources_before:
+                self.unresolved.discard(name)
+                self.set_endpoints(name, known)
 
     def is_warm(self, now: float) -> bool:
         """Whether workers may start."""
         return not self.unresolved or now >= self.warm_deadline
 
     def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
-        """What DNS says now, for the workers to be born."""
+        """What DNS or the file says now, for the workers to be born."""
         self.endpoints[cluster] = endpoints
         self.generation.set_endpoints(cluster, endpoints)

@@ -11,6 +11,7 @@ from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor import listening
+from forkproxy.supervisor.endpoint_files import endpoint_files_of
 from forkproxy.supervisor.exits import ConfigurationRefused
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
 from forkproxy.supervisor.identity import identity_for
@@ -80,7 +81,13 @@ class Generations:
             _log.warning("the workers run as this user: only root can run them as another", user=user)
         self._made = number
         run = GenerationRun(
-            number, bootstrap, generation, bindings, identity, dns_targets=targets_of(bootstrap.clusters)
+            number,
+            bootstrap,
+            generation,
+            bindings,
+            identity,
+            dns_targets=targets_of(bootstrap.clusters),
+            endpoint_files=endpoint_files_of(bootstrap.clusters),
         )
         run.begin_warming(self._running, monotonic() + self._options.dns_wait_s)
         self.newest = run

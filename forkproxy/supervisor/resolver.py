@@ -1,6 +1,6 @@
-"""The process that resolves names, so that no lookup can hold up the supervisor or a worker.
+"""The process that resolves names and reads the files of EDS clusters, so that neither can hold up the supervisor or a worker.
 
-One child per generation with DNS clusters, born by fork with the names in memory, killed when its generation has been
+One child per generation with such clusters, born by fork with the names in memory, killed when its generation has been
 replaced. What it finds goes to the supervisor, which keeps the last result (workers born later inherit it) and passes it on
 to the workers that live. A resolver that dies is replaced; meanwhile everybody keeps the addresses they have.
 """
@@ -16,8 +16,9 @@ from time import monotonic
 from forkproxy import log
 from forkproxy.net.loop import Loop
 from forkproxy.supervisor.child import Child, fork_child
+from forkproxy.supervisor.endpoint_files import EndpointFiles
 from forkproxy.supervisor.generation_run import GenerationRun
-from forkproxy.upstream.dns import DnsResolver, Target
+from forkproxy.upstream.dns import DnsResolver
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Channel, Message
 
@@ -35,11 +36,21 @@ class ResolverHandle:
 
 
 class Resolvers:
-    """All resolver processes. ``on_endpoints(run, cluster, endpoints)`` is told every result."""
+    """All resolver processes.
 
-    def __init__(self, loop: Loop, on_endpoints: Callable[[GenerationRun, str, list[dict[str, object]]], None]) -> None:
+    ``on_endpoints(run, cluster, endpoints)`` is told every result, ``on_update(run, cluster, results, version)`` every
+    attempt and what became of it.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        on_endpoints: Callable[[GenerationRun, str, list[dict[str, object]]], None],
+        on_update: Callable[[GenerationRun, str, list[str], str | None], None],
+    ) -> None:
         self._loop = loop
         self._on_endpoints = on_endpoints
+        self._on_update = on_update
         self._processes: dict[int, ResolverHandle] = {}
         self._wanted: list[GenerationRun] = []
         self._not_before = 0.0
@@ -51,7 +62,7 @@ class Resolvers:
 
     def want(self, runs: Iterable[GenerationRun]) -> None:
         """Resolve for these generations, and for no others."""
-        self._wanted = [run for run in runs if run.dns_targets]
+        self._wanted = [run for run in runs if run.sources]
         for handle in self._processes.values():
             if handle.run not in self._wanted:
                 handle.child.end()
@@ -89,7 +100,7 @@ class Resolvers:
         parent_pid = os.getpid()
         child = fork_child(
             self._loop,
-            lambda control: run_resolver(run.dns_targets, control, parent_pid, run.identity),
+            lambda control: run_resolver(run, control, parent_pid),
             lambda message: self._on_message(run, message),
         )
         self._processes[child.pid] = ResolverHandle(child, run)
@@ -102,6 +113,15 @@ class Resolvers:
                 if message["complete"]:
                     run.unresolved.discard(message["cluster"])
                 self._on_endpoints(run, message["cluster"], message["endpoints"])
+            case "update":
+                self._on_update(run, message["cluster"], message["results"], message.get("version"))
+            case "eds_failure":
+                _log.warning(
+                    "the endpoints of a file could not be used; the cluster keeps those it has",
+                    cluster=message["cluster"],
+                    path=message["path"],
+                    reason=message["reason"],
+                )
             case "dns_failure":
                 _log.warning(
                     "a name could not be resolved",
@@ -113,15 +133,14 @@ class Resolvers:
                 )
 
 
-def run_resolver(
-    targets: Iterable[Target], control: socket.socket, parent_pid: int, identity: after_fork.Identity | None
-) -> int:
+def run_resolver(run: GenerationRun, control: socket.socket, parent_pid: int) -> int:
     """The whole life of a resolver process, from right after fork; it ends with the supervisor or by SIGTERM."""
     after_fork.undo_parent(keep=[control.fileno()], parent_pid=parent_pid, name="forkproxy:dns")
-    if identity is not None:
-        after_fork.become(identity)
+    if run.identity is not None:
+        after_fork.become(run.identity)
     loop = Loop(lambda error, callback: _log.exception("an exception left a callback", error, callback=callback))
     channel = Channel(loop, control, on_message=lambda _message: None, on_close=lambda _reason: loop.stop())
-    DnsResolver(loop, targets, channel.send).start()
+    DnsResolver(loop, run.dns_targets, channel.send).start()
+    EndpointFiles(loop, run.endpoint_files, channel.send).start()
     loop.run()
     return 0

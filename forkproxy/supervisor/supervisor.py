@@ -27,6 +27,7 @@ from forkproxy.net.poller import READ
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor.admin_context import AdminService, SupervisorContext
 from forkproxy.supervisor.admin_log import AdminLog
+from forkproxy.supervisor.cluster_updates import ClusterUpdates
 from forkproxy.supervisor.control_socket import Reply
 from forkproxy.supervisor.door import Door
 from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, StartFailed, exit_of
@@ -97,7 +98,8 @@ class Supervisor:
         )
         self.fleet = Fleet(self.loop, self.registry, options, self.generations, on_change=self.loop.stop)
         self.reloads = Reloads(self)
-        self.resolvers = Resolvers(self.loop, self._on_endpoints)
+        self.cluster_updates = ClusterUpdates(self.registry)
+        self.resolvers = Resolvers(self.loop, self._on_endpoints, self.cluster_updates.count)
         self.report = Report(self)
         self.notifier = Notifier()
         self.figures = OwnFigures(self.registry)
@@ -168,6 +170,7 @@ class Supervisor:
         """The running generation is another than ``before``: what else follows from that."""
         run = self.generations.running
         self.figures.on_generation(before.bootstrap if before is not None else None, run.bootstrap)
+        self.cluster_updates.on_generation(run)
         self.admin_log.use(run.bootstrap.admin)
         path = self.options.admin_address_path if before is None else ""
         self.admin.serve(run.bootstrap.admin.address, run.admin_socket, path)
@@ -356,6 +359,7 @@ class Supervisor:
 
     def _on_endpoints(self, run: GenerationRun, cluster: str, endpoints: list[dict[str, object]]) -> None:
         run.set_endpoints(cluster, endpoints)
+        self.cluster_updates.on_membership(run, cluster)
         for worker in self.fleet.workers():
             if worker.run is run:
                 worker.channel.send({"op": "endpoints", "cluster": cluster, "endpoints": endpoints})

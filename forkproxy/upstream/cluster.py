@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from forkproxy.config.build.cluster import ClusterConfig
+from forkproxy.config.build.cluster import ClusterConfig, LocalityEndpoints
 from forkproxy.http.headers import proper_case
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
@@ -21,8 +22,8 @@ Transport = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
 """Makes the connection object over a socket whose connect has been started: raw or TLS."""
 
 
-def static_endpoints(config: ClusterConfig) -> list[ResolvedEndpoint]:
-    """The endpoints of a STATIC cluster, in the order of the file."""
+def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[ResolvedEndpoint]:
+    """Endpoints that need no DNS (STATIC, EDS), in the order of the file."""
     return [
         ResolvedEndpoint(
             address=_socket_address(endpoint.address.pipe_path, endpoint.address.host, endpoint.address.port),
@@ -34,9 +35,15 @@ def static_endpoints(config: ClusterConfig) -> list[ResolvedEndpoint]:
             zone=locality.zone,
             sub_zone=locality.sub_zone,
         )
-        for locality in config.localities
+        for locality in localities
         for endpoint in locality.endpoints
     ]
+
+
+def _as_resolved(entry: Mapping[str, Any]) -> ResolvedEndpoint:
+    """The endpoint that travelled as JSON: its address was a list or a path."""
+    address = entry["address"]
+    return ResolvedEndpoint(**{**entry, "address": address if isinstance(address, str) else (address[0], address[1])})
 
 
 def _socket_address(pipe_path: str, host: str, port: int) -> SocketAddress:
@@ -109,7 +116,7 @@ class Cluster:
         bind = config.upstream_bind_address
         self.bind_address: SocketAddress | None = (bind.host, bind.port) if bind else None
         if config.type == "STATIC":
-            self.set_endpoints(static_endpoints(config))
+            self.set_endpoints(resolved_endpoints(config.localities))
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} {len(self.endpoints)} endpoints>"
@@ -217,10 +224,14 @@ class Cluster:
         self._recompile()
 
     def set_resolved(self, found: Sequence[Mapping[str, object]]) -> None:
-        """What DNS found: ``{"ip", "port", "index"}`` each, ``index`` counting the configured endpoints of all localities.
+        """What DNS found: ``{"ip", "port", "index"}`` each, ``index`` counting the configured endpoints of all localities; of
+        EDS, the fields of ResolvedEndpoint.
 
         LOGICAL_DNS uses the first address only, for new connections (Envoy: "Logical DNS").
         """
+        if self.config.type == "EDS":
+            self.set_endpoints([_as_resolved(entry) for entry in found])
+            return
         configured = [(locality, endpoint) for locality in self.config.localities for endpoint in locality.endpoints]
         resolved: list[ResolvedEndpoint] = []
         for entry in found:

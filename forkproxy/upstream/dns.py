@@ -19,6 +19,8 @@ For the supervisor::
     ``ttl_s``: seconds to the next look. For LOGICAL_DNS at most one endpoint.
 ``{"op": "dns_failure", "cluster": name, "host": name, "reason": text, "failures": n, "retry_s": seconds}``
     A resolution failed for the n-th time in a row. The cluster keeps the addresses it has.
+``{"op": "update", "cluster": name, "results": ["attempt", "success", "no_rebuild"]}``
+    What Envoy counts of every resolution (supervisor/cluster_updates.py).
 
 As in Envoy, a name that does not exist or has no records is an answer, not a failure: a STRICT_DNS cluster loses the
 endpoints of that name; a LOGICAL_DNS cluster keeps its address.
@@ -62,6 +64,7 @@ class Target:
     failure_base_s: float = 5.0
     failure_max_s: float = 5.0
     respect_ttl: bool = False
+    jitter_s: float = 0.0
     resolvers: tuple[tuple[str, int], ...] = ()
     use_tcp: bool = False
 
@@ -78,6 +81,7 @@ def targets_of(clusters: Iterable[ClusterConfig]) -> list[Target]:
             failure_base_s=cluster.dns_failure_refresh_base_s,
             failure_max_s=cluster.dns_failure_refresh_max_s,
             respect_ttl=cluster.respect_dns_ttl,
+            jitter_s=cluster.dns_jitter_s,
             resolvers=tuple((each.host, each.port or DNS_PORT) for each in cluster.dns_resolvers),
             use_tcp=cluster.use_tcp_for_dns_lookups,
         )
@@ -432,6 +436,7 @@ class _Host:
         if _is_ip(self._host):
             self.addresses = (self._host,)
             self.answered = True
+            self._resolver.count(self._cluster.target, "success")
             self._cluster.on_looked()
             return
         self._found = ()
@@ -476,9 +481,11 @@ class _Host:
     def _looked(self) -> None:
         target = self._cluster.target
         self.answered = True
+        before = self.addresses
         # One family's failure does not matter when the other has addresses.
         if self._failure and not self._found:
             self._failures += 1
+            self._resolver.count(target, "failure")
             self.next_look_s = _back_off_s(target, self._failures)
             self._resolver.emit(
                 {
@@ -497,6 +504,11 @@ class _Host:
                 self.next_look_s = min(self._ttls)
             if self._found or target.type == "STRICT_DNS":
                 self.addresses = tuple(dict.fromkeys(self._found))
+                same = sorted(before) == sorted(self.addresses)
+                self._resolver.count(target, "success", *(["no_rebuild"] if same else []))
+            else:
+                self._resolver.count(target, "failure")
+            self.next_look_s += random.uniform(0.0, target.jitter_s)
         self.next_look_s = max(self.next_look_s, self._resolver.min_refresh_s)
         self._timer.arm(self._loop.now + self.next_look_s)
         self._cluster.on_looked()
@@ -620,6 +632,10 @@ class DnsResolver:
             gone.stop()
         for cluster in fresh:
             cluster.start()
+
+    def count(self, target: Target, *results: str) -> None:
+        """A resolution is over, with these results."""
+        self.emit({"op": "update", "cluster": target.cluster, "results": ["attempt", *results]})
 
     def conf(self, target: Target) -> ResolvConf:
         """The name servers and search list for a cluster. A resolver of its own has no search list, as in Envoy."""

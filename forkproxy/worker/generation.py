@@ -30,12 +30,13 @@ from forkproxy.net.loop import Loop
 from forkproxy.router.matcher import compile_header_matcher
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import ClusterStats, EndpointStats, ListenerStats, ListenerWorkerStats, TlsStats
-from forkproxy.upstream.cluster import Cluster, Transport, static_endpoints
+from forkproxy.upstream.cluster import Cluster, Transport
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.listener import ChainMatch, Listener, LiveFilterChain, MakeConnection
 
 DNS_ENDPOINT_SLOTS = 64
+EDS_ENDPOINT_SLOTS = 256
 """Statistics of a DNS cluster's endpoints are kept apart for this many addresses at a time."""
 IDLE_GRACE_S = 1.0
 """While draining, a connection without a request for this long is closed: it is no longer likely that one is under way."""
@@ -238,9 +239,9 @@ class _Building:
         stats = registry.group(ClusterStats, f"cluster.{config.stat_name}")
         if config.type == "STATIC":
             names = [str(endpoint.address) for locality in config.localities for endpoint in locality.endpoints]
-            assert len(names) == len(static_endpoints(config))
         else:
-            names = [f"slot_{slot}" for slot in range(DNS_ENDPOINT_SLOTS)]
+            slots = EDS_ENDPOINT_SLOTS if config.type == "EDS" else DNS_ENDPOINT_SLOTS
+            names = [f"slot_{slot}" for slot in range(slots)]
         groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
         transport: Transport = Connection
         try:

@@ -14,6 +14,7 @@ from forkproxy.config.build.core import (
     build_socket_address,
     build_where,
 )
+from forkproxy.config.build.eds import EdsConfig, build_eds
 from forkproxy.config.build.tls import UpstreamTlsConfig
 from forkproxy.config.view import View
 
@@ -24,6 +25,7 @@ cluster_types_by_name = {
     "envoy.cluster.static": "STATIC",
     "envoy.cluster.strict_dns": "STRICT_DNS",
     "envoy.cluster.logical_dns": "LOGICAL_DNS",
+    "envoy.cluster.eds": "EDS",
 }
 """The cluster types that need no ``typed_config``: they follow the fields of ``Cluster``."""
 
@@ -74,7 +76,7 @@ class TcpKeepalive:
 class ClusterConfig:
     """``Cluster``.
 
-    ``type``: "STATIC", "STRICT_DNS" or "LOGICAL_DNS". ``lb_policy``: "ROUND_ROBIN", "LEAST_REQUEST" or "RANDOM".
+    ``type``: "STATIC", "STRICT_DNS", "LOGICAL_DNS" or "EDS". ``lb_policy``: "ROUND_ROBIN", "LEAST_REQUEST" or "RANDOM".
     ``stat_name``: alt_stat_name or the name, with ":" replaced by "_" as Envoy does. ``dns_lookup_family``: "AUTO", "V4_ONLY",
     "V6_ONLY", "V4_PREFERRED" or "ALL". ``idle_timeout_s`` None: pooled connections never time out.
     """
@@ -92,6 +94,7 @@ class ClusterConfig:
     dns_failure_refresh_base_s: float
     dns_failure_refresh_max_s: float
     respect_dns_ttl: bool
+    dns_jitter_s: float
     dns_resolvers: tuple[AddressConfig, ...]
     use_tcp_for_dns_lookups: bool
     least_request_choice_count: int
@@ -105,6 +108,8 @@ class ClusterConfig:
     tcp_keepalive: TcpKeepalive | None
     upstream_bind_address: AddressConfig | None
     where: Where
+    eds: EdsConfig | None = None
+    """Where the endpoints of an EDS cluster come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,7 @@ class DnsSettings:
     failure_base_s: float
     failure_max_s: float
     respect_ttl: bool
+    jitter_s: float
     lookup_family: str
     resolver: DnsResolver | None
     all_addresses_in_single_endpoint: bool = False
@@ -192,7 +198,7 @@ def _failure_refresh(view: View, refresh_rate_s: float) -> tuple[float, float]:
 
 
 def build_dns_cluster(view: View, context: BuildContext) -> DnsSettings:
-    """``extensions.clusters.dns.v3.DnsCluster``; jitter stays unread."""
+    """``extensions.clusters.dns.v3.DnsCluster``."""
     refresh_rate_s = view.duration_s("dns_refresh_rate", default_dns_refresh_rate_s)
     base_s, max_s = _failure_refresh(view, refresh_rate_s)
     family = view.enum("dns_lookup_family")
@@ -201,6 +207,7 @@ def build_dns_cluster(view: View, context: BuildContext) -> DnsSettings:
         failure_base_s=base_s,
         failure_max_s=max_s,
         respect_ttl=view.bool("respect_dns_ttl"),
+        jitter_s=view.duration_s("dns_jitter", 0.0),
         lookup_family="AUTO" if family == "UNSPECIFIED" else family,
         resolver=_typed_resolver(view, context),
         all_addresses_in_single_endpoint=view.bool("all_addresses_in_single_endpoint"),
@@ -220,6 +227,7 @@ def _cluster_dns(view: View, context: BuildContext) -> DnsSettings:
         failure_base_s=base_s,
         failure_max_s=max_s,
         respect_ttl=view.bool("respect_dns_ttl"),
+        jitter_s=view.duration_s("dns_jitter", 0.0),
         lookup_family=view.enum("dns_lookup_family"),
         resolver=resolver,
     )
@@ -399,7 +407,7 @@ def _common_lb_config(view: View, localities: tuple[LocalityEndpoints, ...]) -> 
 
 
 def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
-    """``Cluster``. EDS, health checks, outlier detection, subsets, HTTP/2 and whatever is not named here stay unread."""
+    """``Cluster``. Health checks, outlier detection, subsets, HTTP/2 and whatever is not named here stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
     view.ignore("cleanup_interval", why="only ORIGINAL_DST clusters use it")
@@ -443,6 +451,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         dns_failure_refresh_base_s=dns.failure_base_s,
         dns_failure_refresh_max_s=dns.failure_max_s,
         respect_dns_ttl=dns.respect_ttl,
+        dns_jitter_s=dns.jitter_s,
         dns_resolvers=resolver.addresses,
         use_tcp_for_dns_lookups=resolver.use_tcp,
         least_request_choice_count=balancing.choice_count,
@@ -454,6 +463,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         tcp_keepalive=_tcp_keepalive(view),
         upstream_bind_address=_bind_address(view, context),
         where=build_where(view),
+        eds=build_eds(view, context) if cluster_type == "EDS" else None,
     )
 
 
@@ -461,7 +471,7 @@ def _type_and_dns(view: View, context: BuildContext) -> tuple[str, DnsSettings]:
     """The discovery type by its enum, or by the DNS cluster extension."""
     dns = _cluster_dns(view, context)
     if view.which("cluster_discovery_type") != "cluster_type":
-        return view.enum("type", supported=("STATIC", "STRICT_DNS", "LOGICAL_DNS")), dns
+        return view.enum("type", supported=("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS")), dns
     custom = view.require("cluster_type")
     name = custom.str("name")
     if not custom.has("typed_config"):

@@ -18,6 +18,7 @@ def snapshot():
     registry.group(groups.ListenerHttpStats, "listener.0.0.0.0_80.http.in", rolls_up_to=("http.in",))
     registry.group(groups.ListenerStats, "listener.0.0.0.0_80")
     registry.group(groups.TcpProxyStats, "tcp.t")
+    registry.local_group(groups.ClusterUpdateStats, "cluster.web")
     registry.local_group(groups.ServerStats, "server")
     return registry.read([])
 

@@ -7,7 +7,7 @@ import pytest
 from forkproxy.config.build.cluster import LocalityEndpoints, TcpKeepalive
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.upstream import cluster as module
-from forkproxy.upstream.cluster import static_endpoints
+from forkproxy.upstream.cluster import resolved_endpoints
 from forkproxy.upstream.endpoint import ResolvedEndpoint
 from tests.support.fakes import FakeLoop
 from tests.support.playbook import WHERE, EndpointConfig, cluster_config, endpoint, make_cluster
@@ -47,7 +47,7 @@ def test_a_static_cluster_has_its_endpoints_at_once():
 @pytest.mark.parametrize(("path", "address"), [("/run/x", "/run/x"), ("@x", "\0x")])
 def test_pipes(path, address):
     pipe = EndpointConfig(AddressConfig(pipe_path=path), 1, "", "UNKNOWN", WHERE)
-    assert [each.address for each in static_endpoints(cluster_config(endpoints=[pipe]))] == [address]
+    assert [each.address for each in resolved_endpoints(cluster_config(endpoints=[pipe]).localities)] == [address]
 
 
 def test_a_dns_cluster_has_none_before_it_is_resolved():

@@ -32,7 +32,11 @@ class World:
         self.resolv_conf.write_text("")
         self.hosts.write_text("")
         self.said = []
+        self.counted = []
         self.resolver = None
+
+    def emit(self, message):
+        (self.counted if message["op"] == "update" else self.said).append(message)
 
     def target(self, *hosts, cluster="c", type="STRICT_DNS", **fields):
         fields.setdefault("resolvers", (self.server.address,))
@@ -43,7 +47,7 @@ class World:
         arguments.setdefault("timeout_s", 0.1)
         arguments.setdefault("attempts", 2)
         files = arguments.pop("files", None) or SystemFiles(str(self.resolv_conf), str(self.hosts))
-        self.resolver = DnsResolver(self.loop, targets, self.said.append, files=files, min_refresh_s=0.01, **arguments)
+        self.resolver = DnsResolver(self.loop, targets, self.emit, files=files, min_refresh_s=0.01, **arguments)
         self.resolver.start()
         return self
 
@@ -376,3 +380,42 @@ def test_importing_the_module_does_not_import_dnspython():
     code = "import sys, forkproxy.upstream.dns; print([m for m in sys.modules if m == 'dns' or m.startswith('dns.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def results(world):
+    return [message["results"] for message in world.counted]
+
+
+def test_what_is_counted_of_resolutions(world):
+    world.server.records[("a.test.", "A")] = (60, ["10.0.0.1"])
+    world.resolve(world.target(("a.test", 80), refresh_s=0.02)).until(lambda _said: len(world.counted) == 2)
+    assert results(world) == [["attempt", "success"], ["attempt", "success", "no_rebuild"]]
+    world.server.records[("a.test.", "A")] = (60, ["10.0.0.2"])
+    world.until(lambda _said: results(world)[-1] == ["attempt", "success"])
+
+
+@pytest.mark.parametrize(
+    ("type", "expected"),
+    [("STRICT_DNS", ["attempt", "success", "no_rebuild"]), ("LOGICAL_DNS", ["attempt", "failure"])],
+)
+def test_a_name_that_does_not_exist_is_a_failure_for_logical_dns_only(world, type, expected):
+    world.resolve(world.target(("a.test", 80), type=type)).complete()
+    assert results(world) == [expected]
+
+
+def test_a_server_that_refuses_is_a_failure(world):
+    world.server.rcodes["a.test."] = dns.rcode.SERVFAIL
+    world.resolve(world.target(("a.test", 80)), attempts=1).complete()
+    assert results(world) == [["attempt", "failure"]]
+
+
+def test_jitter_puts_the_next_look_off(world):
+    world.server.records[("a.test.", "A")] = (60, ["10.0.0.1"])
+    looks = set()
+    for number in range(8):
+        world.said.clear()
+        world.resolve(world.target(("a.test", 80), cluster=str(number), refresh_s=100.0, jitter_s=1000.0)).complete()
+        looks.add(world.said[-1]["ttl_s"])
+    assert min(looks) >= 100
+    assert max(looks) > 100
+    assert len(looks) > 1
