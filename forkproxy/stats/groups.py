@@ -300,6 +300,44 @@ class ClusterStats(StatGroup):
     internal__upstream_rq_time: Histogram
 
 
+class HealthCheckStats(StatGroup):
+    """``cluster.<stat_name>.health_check``: what the process that checks counts."""
+
+    attempt: Counter
+    degraded: Gauge
+    failure: Counter
+    healthy: Gauge
+    network_failure: Counter
+    passive_failure: Counter
+    success: Counter
+    verify_cluster: Counter
+
+
+class OutlierDetectionStats(StatGroup):
+    """``cluster.<stat_name>.outlier_detection``. The supervisor's, a local group."""
+
+    ejections_active: Gauge
+    ejections_consecutive_5xx: Counter
+    ejections_detected_consecutive_5xx: Counter
+    ejections_detected_consecutive_gateway_failure: Counter
+    ejections_detected_consecutive_local_origin_failure: Counter
+    ejections_detected_failure_percentage: Counter
+    ejections_detected_local_origin_failure_percentage: Counter
+    ejections_detected_local_origin_success_rate: Counter
+    ejections_detected_success_rate: Counter
+    ejections_enforced_consecutive_5xx: Counter
+    ejections_enforced_consecutive_gateway_failure: Counter
+    ejections_enforced_consecutive_local_origin_failure: Counter
+    ejections_enforced_failure_percentage: Counter
+    ejections_enforced_local_origin_failure_percentage: Counter
+    ejections_enforced_local_origin_success_rate: Counter
+    ejections_enforced_success_rate: Counter
+    ejections_enforced_total: Counter
+    ejections_overflow: Counter
+    ejections_success_rate: Counter
+    ejections_total: Counter
+
+
 class EndpointStats(StatGroup):
     """``cluster.<name>.endpoint.<address>``: the figures of one endpoint, shown by /clusters and not by /stats."""
 

@@ -27,6 +27,12 @@ class ResolvedEndpoint:
     region: str = ""
     zone: str = ""
     sub_zone: str = ""
+    check_host: str = ""
+    """Where active health checks go, when not to ``address``: an IP literal, or the path of a unix-domain socket."""
+    check_port: int = 0
+    check_hostname: str = ""
+    """The Host of HTTP checks of this endpoint; "" when the checks' own counts."""
+    check_disabled: bool = False
 
 
 class Endpoint:

@@ -45,6 +45,11 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": (
         "forkproxy.config.build.cluster:build_getaddrinfo_resolver"
     ),
+    # health checks
+    "envoy.extensions.health_checkers.redis.v3.Redis": "forkproxy.config.build.health_check:build_redis",
+    "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink": (
+        "forkproxy.config.build.health_check:build_file_sink"
+    ),
     "envoy.extensions.regex_engines.v3.GoogleRE2": "forkproxy.config.build.bootstrap:build_google_re2",
 }
 

@@ -1,0 +1,100 @@
+"""The Redis health check: PING must be answered by PONG, or EXISTS of a key by 0.
+
+So an operator takes a Redis out of service by setting that key. A redirection (MOVED, ASK) is as good as an answer: the
+endpoint lives. (Redis serialization protocol: "RESP protocol description".)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from forkproxy.config.build.health_check import RedisCheck
+from forkproxy.net.connection import LOCAL_CLOSE, Connection
+from forkproxy.upstream.health_check.session import ACTIVE, NETWORK
+
+if TYPE_CHECKING:
+    from forkproxy.upstream.health_check.checker import HealthChecker
+    from forkproxy.upstream.health_check.session import Session
+
+MAX_ANSWER_BYTES = 4096
+"""No answer to either question is as long as that: all are one line."""
+
+
+class RedisProbe:
+    """See the module's text."""
+
+    __slots__ = ("_begun", "_checker", "_connection", "_good", "_received", "_request", "_session")
+
+    def __init__(self, checker: HealthChecker, session: Session, check: RedisCheck) -> None:
+        self._checker = checker
+        self._session = session
+        self._request = _command(b"EXISTS", check.key.encode()) if check.key else _command(b"PING")
+        self._good = b":0" if check.key else b"+PONG"
+        self._connection: Connection | None = None
+        self._begun = False
+        self._received = b""
+
+    def check(self) -> None:
+        """Probe: ask, over the connection of the last check when it is still there."""
+        if self._connection is None:
+            try:
+                connection = self._checker.connect(self._session.endpoint)
+            except OSError:
+                self._session.on_failure(NETWORK)
+                return
+            self._connection = connection
+            connection.on_data = self._on_data
+            connection.on_close = self._on_close
+        self._begun = True
+        self._received = b""
+        self._connection.write(self._request)
+
+    def give_up(self) -> None:
+        """Probe: it takes too long."""
+        self._begun = False
+        self._drop()
+
+    close = give_up
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort(LOCAL_CLOSE)
+
+    def _on_data(self, data: bytes) -> None:
+        if not self._begun:
+            self._drop()  # an answer that nobody asked for would be taken for the next one
+            return
+        self._received += data
+        line, end, rest = self._received.partition(b"\r\n")
+        if end:
+            self._on_answer(line, rest)
+        elif line[:1] not in (b"+", b"-", b":", b"$", b"*") or len(line) > MAX_ANSWER_BYTES:
+            self._fail()
+
+    def _on_answer(self, line: bytes, rest: bytes) -> None:
+        kind = line[:1]
+        if kind not in (b"+", b"-", b":", b"$", b"*"):
+            self._fail()
+            return
+        self._begun = False
+        if rest or kind in (b"$", b"*") or not self._checker.config.reuse_connection:
+            self._drop()
+        if line == self._good or line.startswith((b"-MOVED ", b"-ASK ")):
+            self._session.on_success()
+        else:
+            self._session.on_failure(ACTIVE)
+
+    def _on_close(self, _reason: str) -> None:
+        self._connection = None
+        self._fail()
+
+    def _fail(self) -> None:
+        self._drop()
+        if self._begun:
+            self._begun = False
+            self._session.on_failure(NETWORK)
+
+
+def _command(*words: bytes) -> bytes:
+    return b"*%d\r\n" % len(words) + b"".join([b"$%d\r\n%s\r\n" % (len(word), word) for word in words])
