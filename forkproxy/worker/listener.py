@@ -17,6 +17,7 @@ from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
 from forkproxy.net.sockets import DEFAULT_BACKLOG
 from forkproxy.stats.groups import ListenerStats, ListenerWorkerStats
+from forkproxy.worker.handover import Share
 
 ACCEPTS_PER_PASS = 16
 """Fairness: a connection flood must not starve the connections that are there."""
@@ -125,6 +126,8 @@ class Listener:
         self._per_event = config.max_connections_to_accept_per_socket_event or ACCEPTS_PER_PASS
         self._paused = False
         self._quiet_until = 0.0
+        self.share: Share | None = None
+        """Its part in handing connections to workers that have fewer; None when nobody else is there."""
 
     def start(self, loop: Loop, sockets: Sequence[socket.socket], slot: int) -> None:
         """Accept from ``sockets``."""
@@ -150,7 +153,9 @@ class Listener:
                 self._pause(error)
             # Anything else happened to that one connection while it waited (ECONNABORTED and the like).
             return False
-        self._take(accepted, addresses.normalise(raw_peer) if raw_peer else "")
+        peer = addresses.normalise(raw_peer) if raw_peer else ""
+        if self.share is None or not self.share.give_away(accepted, peer, len(self.connections)):
+            self.take(accepted, peer)
         return True
 
     def _pause(self, error: OSError) -> None:
@@ -177,7 +182,8 @@ class Listener:
         for sock in self._sockets:
             self._loop.register(sock.fileno(), READ, _Acceptor(self, sock))
 
-    def _take(self, accepted: socket.socket, peer: SocketAddress) -> None:
+    def take(self, accepted: socket.socket, peer: SocketAddress) -> None:
+        """Serve an accepted connection, which this worker or another has accepted."""
         accepted.setblocking(False)
         if isinstance(peer, tuple):
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -188,9 +194,13 @@ class Listener:
         if live is None:
             stats.no_filter_chain_match += 1
             accepted.close()
+            if self.share is not None:
+                self.share.count(len(self.connections))
             return
         connection = live.make_connection(self._loop, accepted, peer, self._limit)
         self.connections.add(connection)
+        if self.share is not None:
+            self.share.count(len(self.connections))
         stats.downstream_cx_active += 1
         if self._worker_stats is not None:
             self._worker_stats.downstream_cx_total += 1
@@ -221,6 +231,8 @@ class Listener:
     def on_connection_closed(self, connection: Connection, started: float) -> None:
         """One of this listener's connections is gone."""
         self.connections.discard(connection)
+        if self.share is not None:
+            self.share.count(len(self.connections))
         stats = self.stats
         stats.downstream_cx_active -= 1
         stats.downstream_cx_destroy += 1

@@ -121,13 +121,17 @@ def test_python_filters():
         "traffic_direction: INBOUND",
         "enable_reuse_port: false",
         "ignore_global_conn_limit: true",
-        "connection_balance_config: {exact_balance: {}}",
         "listener_filters_timeout: 1s, continue_on_listener_filters_timeout: true",
         "use_original_dst: false, bind_to_port: true",
     ],
 )
 def test_what_makes_no_difference(rest):
     assert made(rest).name
+
+
+def test_exact_balance():
+    assert made("connection_balance_config: {exact_balance: {}}").exact_balance
+    assert not made("enable_reuse_port: false").exact_balance
 
 
 def test_what_is_not_there():
