@@ -58,6 +58,11 @@ class Fleet:
         self._on_change = on_change
         self._by_pid: dict[int, WorkerHandle] = {}
         self._refreshes = Refreshes()
+        self._served: dict[str, Callable[[WorkerHandle, Message], None]] = {}
+
+    def serve(self, op: str, answer: Callable[[WorkerHandle, Message], None]) -> None:
+        """Have ``answer(worker, message)`` called for every message of this kind."""
+        self._served[op] = answer
 
     @property
     def pids(self) -> Iterable[int]:
@@ -212,6 +217,9 @@ class Fleet:
                 worker.failure = str(message.get("reason", ""))
             case "flushed":
                 self._refreshes.on_flushed(worker.pid, message["round"])
+                return
+            case op if op in self._served:
+                self._served[op](worker, message)
                 return
         self._on_change()
 
