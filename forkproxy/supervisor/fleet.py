@@ -20,6 +20,7 @@ from forkproxy.supervisor.child import fork_child
 from forkproxy.supervisor.exits import ConfigurationRefused
 from forkproxy.supervisor.generation_run import GenerationRun
 from forkproxy.supervisor.generations import Generations
+from forkproxy.supervisor.handovers import Handovers
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.options import Options
 from forkproxy.supervisor.refresh import Refreshes
@@ -58,6 +59,7 @@ class Fleet:
         self._on_change = on_change
         self._by_pid: dict[int, WorkerHandle] = {}
         self._refreshes = Refreshes()
+        self._handovers = Handovers()
         self._served: dict[str, Callable[[WorkerHandle, Message], None]] = {}
 
     def serve(self, op: str, answer: Callable[[WorkerHandle, Message], None]) -> None:
@@ -174,6 +176,12 @@ class Fleet:
         seat = self._registry.shared.take_seat()
         is_older = run is not self._generations.newest
         parent_pid = os.getpid()
+        handover = self._handovers.part_of(
+            slot.number,
+            generation=run.number,
+            listeners=len(run.bootstrap.listeners),
+            slots=[lasting.number for lasting in self.lasting_slots()],
+        )
 
         def in_worker(control: socket.socket) -> int:
             self._registry.shared.sit(seat)
@@ -191,6 +199,7 @@ class Fleet:
                     slab=slab,
                     stats=self._registry,
                     parent_pid=parent_pid,
+                    handover=handover,
                     identity=run.identity,
                     drain_time_s=self._generations.drain_time_s,
                 )
@@ -232,6 +241,7 @@ class Fleet:
                 self._check_worker(worker, now)
             if slot.retiring and not slot.workers():
                 self.slots.remove(slot)
+        self._handovers.keep_only([run.number for run in (self._generations.running, self._generations.newest) if run])
 
     def all_well(self) -> bool:
         """Whether every worker's heart beats."""
@@ -313,6 +323,8 @@ class Fleet:
         self._registry.shared.free_seat(worker.seat)
         worker.slab.close()
         self._refreshes.on_gone(pid)
+        if worker is worker.slot.current:
+            self._handovers.on_worker_gone(worker.slot.number, worker.run.number)
         return worker
 
     def kill_all(self) -> None:
@@ -328,3 +340,4 @@ class Fleet:
             slot.close_sockets()
         self.sockets.keep_only((), self.slots)
         self.sockets.passed.close()
+        self._handovers.keep_only(())

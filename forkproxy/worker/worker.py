@@ -25,6 +25,7 @@ from forkproxy.stats import slab as cells
 from forkproxy.stats.slab import Slab
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Channel, Message
+from forkproxy.worker.handover import Handover
 
 EXIT_CANNOT_BIND = 69
 """The generation could not take the sockets or open what it needs; another try would end the same way."""
@@ -62,6 +63,9 @@ class RunnableGeneration(Protocol):
 
     def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]], slot: int) -> None:
         """Serve ``sockets``, by listener name and address index. ConfigError or OSError when it cannot."""
+
+    def balance(self, handover: Handover) -> None:
+        """After ``start``: how to hand connections to other workers, and take theirs."""
 
     def sync_stats(self) -> None:
         """Bring up to date what is not counted as it happens; figures are read next."""
@@ -111,6 +115,8 @@ class WorkerStart:
     slab: Slab
     stats: StatFlusher
     parent_pid: int
+    handover: Handover | None = None
+    """How connections are shared with the other workers; None: they are not."""
     identity: after_fork.Identity | None = None
     """Who to run as; None: who the supervisor is."""
     drain_time_s: float = 30.0
@@ -121,6 +127,8 @@ def run_worker(start: WorkerStart) -> int:
     """The whole life of a worker, from right after fork to its exit code."""
     keep = [sock.fileno() for socks in start.sockets.values() for sock in socks]
     keep.append(start.control.fileno())
+    if start.handover is not None:
+        keep += start.handover.descriptors()
     after_fork.undo_parent(keep=keep, parent_pid=start.parent_pid, name=f"forkproxy:w{start.slot}")
     return Worker(start).run()
 
@@ -153,6 +161,9 @@ class Worker:
             if start.identity is not None:
                 after_fork.become(start.identity)
             self._generation.start(self._loop, start.sockets, start.slot)
+            if start.handover is not None:
+                self._generation.balance(start.handover)
+                start.handover.start(self._loop)
         except ConfigError as error:
             return self._fail(EXIT_CANNOT_BUILD, str(error))
         except OSError as error:
@@ -235,6 +246,8 @@ class Worker:
     def _stop_accepting(self, going: Collection[tuple[str, int]]) -> None:
         if self._accepting:
             self._accepting = False
+            if self._start.handover is not None:
+                self._start.handover.leave()
             self._generation.drain(going)
 
     def _close_listeners(self) -> None:

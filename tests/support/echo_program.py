@@ -83,6 +83,9 @@ class EchoGeneration:
                 self.listening[key] = sock
                 loop.register(sock.fileno(), READ, lambda _mask, sock=sock: self.accept(sock))
 
+    def balance(self, handover):
+        pass
+
     def accept(self, sock):
         try:
             connection, _ = sock.accept()

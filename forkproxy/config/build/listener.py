@@ -78,6 +78,8 @@ class ListenerConfig:
     socket_options: tuple[tuple[int, int, bytes, str], ...]
     """(level, name, value, state): state "STATE_PREBIND", "STATE_BOUND" or "STATE_LISTENING"."""
     where: Where
+    exact_balance: bool = False
+    """``connection_balance_config.exact_balance``: every connection goes to the worker that has the fewest."""
 
 
 def build_filter_entry(
@@ -157,13 +159,17 @@ def _refuse_listener_filter(view: View) -> None:
         view.unsupported(text, field="name")
 
 
+def _is_balanced_exactly(view: View | None) -> bool:
+    """``ConnectionBalanceConfig``; ``extend_balance`` (hardware, Intel DLB) stays unread."""
+    return view is not None and view.message("exact_balance") is not None
+
+
 def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     """``Listener``, TCP. UDP, internal and API listeners, original destination and filter chain matchers stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("traffic_direction", why="it labels traces and tags, and changes no byte")
     view.ignore("enable_reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("reuse_port", why="every worker has its own SO_REUSEPORT socket")
-    view.ignore("connection_balance_config", why="the kernel spreads connections over the workers' sockets")
     view.ignore("ignore_global_conn_limit", why="there is no global limit of connections")
     view.ignore("bypass_overload_manager", why="there is no overload manager")
     if not view.has("listener_filters"):
@@ -203,4 +209,5 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
         max_connections_to_accept_per_socket_event=view.uint("max_connections_to_accept_per_socket_event"),
         socket_options=tuple(socket_options),
         where=build_where(view),
+        exact_balance=_is_balanced_exactly(view.message("connection_balance_config")),
     )
