@@ -2,17 +2,24 @@
 
 structlog does the work behind ``get_logger``. It is imported with the first line that is really written: its import costs
 40 ms and 9 MiB, which ``forkproxy version`` need not pay, and a line below the level costs one comparison.
-A line that cannot be written (disk full, terminal gone) is lost; it never stops the program that wanted to write it.
+A line never stops the program that wants to write it. What cannot be written at once (a full disk, a pipe that nobody reads, a
+terminal that is gone) is lost and counted, and the first line that can be written again is preceded by one that says how
+many were.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from socket import socket
 
 LEVELS: dict[str, int] = {"trace": 5, "debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50, "off": 100}
 """Envoy's level names and their rank; ``warn`` is accepted for ``warning`` as Envoy does."""
@@ -37,10 +44,72 @@ class _Output:
         self.colour = False
         self.threshold = LEVELS["info"]
         self.components: dict[str, int] = {}
+        self.on_loss: Callable[[], None] = _nobody_counts
+        self._send: Callable[[bytes], int] | None = None
+        self._socket: socket | None = None
+        self._untold = 0
+        self._reason = ""
+        self._telling = False
+        self._cut = False  # what was written last is not a whole line
+
+    def use(self, fd: int) -> None:
+        """Write to ``fd`` from now on."""
+        former = self.fd
+        if self._socket is not None:
+            self._socket.detach()
+            self._socket = None
+        if former != 2:
+            os.close(former)
+        self.fd = fd
+        self._send = None
+        self._cut = False
+        if _is_socket(fd):
+            # Standard error of a service: the journal. Only then is the module wanted.
+            from socket import MSG_DONTWAIT, socket
+
+            self._socket = journal = socket(fileno=fd)
+            self._send = lambda data: journal.send(data, MSG_DONTWAIT)
 
     def write(self, line: str) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self.fd, line.encode("utf-8", "backslashreplace"))
+        if self._untold and not self._telling:
+            self._tell()
+        data = line.encode("utf-8", "backslashreplace")
+        if self._cut:
+            data = b"\n" + data
+        try:
+            sent = os.write(self.fd, data) if self._send is None else self._send(data)
+        except OSError as error:
+            self._lose(os.strerror(error.errno) if error.errno else str(error))
+            return
+        self._cut = sent < len(data)
+        if self._cut:
+            self._lose("the rest of a line was not taken")
+
+    def _lose(self, reason: str) -> None:
+        self._untold += 1
+        self._reason = reason
+        if not self._telling:
+            self.on_loss()
+
+    def _tell(self) -> None:
+        count, self._untold = self._untold, 0
+        self._telling = True
+        _own.warning("lines of this log were lost", lines=count, reason=self._reason, hint=_hint_for(self._reason))
+        self._telling = False
+        if self._untold:
+            self._untold = count
+
+
+def _nobody_counts() -> None:
+    pass
+
+
+def _hint_for(reason: str) -> str:
+    if reason == os.strerror(errno.EAGAIN):
+        return "whoever reads this log is too slow, or has stopped: see what standard error is connected to"
+    if reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+        return "the disk was full: see what fills it, and rotate the logs sooner"
+    return "see where the log goes"
 
 
 _output = _Output()
@@ -86,10 +155,7 @@ def configure(
     _output.components = parse_component_levels(component_levels)
     _output.format = format
     _output.path = path
-    fresh = _open(path) if path else 2
-    if _output.fd != 2:
-        os.close(_output.fd)
-    _output.fd = fresh
+    _output.use(_open(path) if path else _standard_error())
     _output.takes_streams = takes_streams and bool(path)
     _redirect_streams()
     _output.colour = not path and "NO_COLOR" not in os.environ and os.isatty(2)
@@ -136,8 +202,33 @@ def descriptor() -> int:
     return _output.fd
 
 
+def count_losses(on_loss: Callable[[], None]) -> None:
+    """Call ``on_loss()`` for every line of this process that is lost from now on."""
+    _output.on_loss = on_loss
+
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
 def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    return os.open(path, _FLAGS | os.O_CREAT, 0o640)
+
+
+def _standard_error() -> int:
+    # A pipe or a terminal is opened anew: not to block would otherwise be the mode of everybody who shares it, the shell among
+    # them. A socket, which cannot be opened, is told not to block with every line; a file does not.
+    with contextlib.suppress(OSError):  # closed, or another user's: then it is used as it is
+        if stat.S_ISFIFO(os.fstat(2).st_mode) or os.isatty(2):
+            return os.open("/proc/self/fd/2", _FLAGS)
+        if _is_socket(2):
+            return os.dup(2)
+    return 2
+
+
+def _is_socket(fd: int) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    return False
 
 
 class Logger:
@@ -212,6 +303,9 @@ def _set_up() -> Callable[[str], Any]:
 
     _bind = bind
     return bind
+
+
+_own = get_logger("log")
 
 
 class _Lines:

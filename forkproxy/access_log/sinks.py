@@ -9,12 +9,13 @@ all, so it is given whole lines of no more than that.
 A pipe or terminal whose reader is slow never stops a worker: it is opened anew, without blocking.
 
 A file that cannot be written never stops traffic: lines are dropped and counted, and the log says so at most every
-ten seconds.
+ten seconds. Writing is tried again with the next lines, so that a disk that has room again needs no reopening.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Protocol
 from forkproxy.config.build.core import Where
 from forkproxy.config.problems import ConfigError
 from forkproxy.log import get_logger
+from forkproxy.stats.groups import FilesystemStats
 
 FLUSH_BYTES = 64 * 1024
 FLUSH_INTERVAL_S = 10.0
@@ -32,6 +34,7 @@ MAX_BUFFERED_BYTES = 1024 * 1024
 PIPE_BUF_BYTES = 4096
 """What a pipe takes in one piece, on Linux (pipe(7))."""
 COMPLAINT_INTERVAL_S = 10.0
+TOO_SLOW = "its reader is too slow"
 
 _OUTPUTS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
@@ -99,6 +102,7 @@ class FileSink:
     __slots__ = (
         "_clock",
         "_complained_at",
+        "_counted",
         "_fd",
         "_is_pipe",
         "_lines",
@@ -108,14 +112,17 @@ class FileSink:
         "flush_interval_s",
         "lines_dropped",
         "path",
-        "write_errors",
+        "stats",
     )
 
-    def __init__(self, path: str, *, flush_interval_s: float = FLUSH_INTERVAL_S) -> None:
+    def __init__(
+        self, path: str, *, flush_interval_s: float = FLUSH_INTERVAL_S, stats: FilesystemStats | None = None
+    ) -> None:
         self.path = path
         self.flush_interval_s = flush_interval_s
         self.lines_dropped = 0
-        self.write_errors = 0
+        self.stats = stats if stats is not None else FilesystemStats()
+        self._counted = 0  # of the lines that wait: how many are in write_buffered
         self._lines: list[bytes] = []
         self._rest = b""  # what a full disk or pipe did not take, from the middle of a line on
         self._size = 0
@@ -149,6 +156,16 @@ class FileSink:
         if self._size >= FLUSH_BYTES:
             self.flush()
 
+    def sync_stats(self) -> int:
+        """Count what was written since the last time, which is not done on the path; returns how many bytes wait."""
+        self.stats.write_buffered += len(self._lines) - self._counted
+        self._counted = len(self._lines)
+        return self._size + len(self._rest)
+
+    def _on_timer(self) -> None:
+        self.stats.flushed_by_timer += 1
+        self.flush()
+
     def _schedule(self) -> None:
         clock = self._clock
         if clock is None or self._timer is not None:
@@ -157,7 +174,7 @@ class FileSink:
             # Somebody may be watching: at the end of the pass.
             clock.call_soon(self.flush)
         else:
-            self._timer = clock.call_later(self.flush_interval_s, self.flush)
+            self._timer = clock.call_later(self.flush_interval_s, self._on_timer)
 
     def flush(self) -> None:
         """Write what waits."""
@@ -169,6 +186,8 @@ class FileSink:
         if self._clock is None:
             self._drop_excess()
             return
+        self.sync_stats()
+        self._counted = 0
         data = self._rest + b"".join(self._lines)
         self._rest = b""
         self._lines = []
@@ -179,6 +198,7 @@ class FileSink:
                 # A short write is rare: a disk that fills, a terminal, a signal. The next one tells which.
                 end = _end_of_piece(data, written) if self._is_pipe else len(data)
                 written += os.write(self._fd, data[written:end])
+                self.stats.write_completed += 1
         except BlockingIOError:
             self._keep(data[written:])
         except OSError as error:
@@ -188,14 +208,14 @@ class FileSink:
         # Only a pipe or a terminal comes here: try again with the next flush.
         if len(data) > MAX_BUFFERED_BYTES:
             kept = data.find(b"\n", MAX_BUFFERED_BYTES) + 1 or len(data)
-            self._drop(data[kept:], "its reader is too slow")
+            self._drop(data[kept:], TOO_SLOW)
             data = data[:kept]
         self._rest = data
         if self._clock is not None:
             self._timer = self._clock.call_later(0.1, self.flush)
 
     def _fail(self, data: bytes, written: int, error: OSError) -> None:
-        self.write_errors += 1
+        self.stats.write_failed += 1
         dropped = data[written:]
         if written and not data[:written].endswith(b"\n"):
             # The file ends in the middle of a line: its rest goes first when writing works again.
@@ -207,6 +227,8 @@ class FileSink:
         # Not started: nobody has a file open yet.
         if self._size > MAX_BUFFERED_BYTES:
             self._drop(b"".join(self._lines), "it was never opened")
+            self.sync_stats()
+            self._counted = 0
             self._lines = []
             self._size = 0
 
@@ -218,7 +240,7 @@ class FileSink:
         now = self._clock.now if self._clock is not None else 0.0
         if now - self._complained_at >= COMPLAINT_INTERVAL_S:
             self._complained_at = now
-            _log.error(event, path=self.path, reason=reason, lines_dropped=self.lines_dropped)
+            _log.error(event, path=self.path, reason=reason, lines_dropped=self.lines_dropped, hint=_hint_for(reason))
 
     def _open(self) -> bool:
         output = _OUTPUTS.get(self.path)
@@ -231,7 +253,7 @@ class FileSink:
         try:
             fd = os.open(self.path, flags, 0o644)
         except OSError as error:
-            self.write_errors += 1
+            self.stats.reopen_failed += 1
             self._complain("access log not opened", error.strerror or str(error))
             return False
         self._is_pipe = _is_pipe(fd)
@@ -261,6 +283,14 @@ class FileSink:
         self._clock = None
 
 
+def _hint_for(reason: str) -> str:
+    if reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)):
+        return "requests go on without their lines; make room, and writing goes on by itself"
+    if reason == TOO_SLOW:
+        return "requests go on without their lines; see who reads it"
+    return "requests go on without their lines; when it can be opened, SIGUSR1 opens it again"
+
+
 def _end_of_piece(data: bytes, start: int) -> int:
     # As many whole lines as a pipe takes at once; a line that is longer than that goes in pieces.
     end = start + PIPE_BUF_BYTES
@@ -272,19 +302,29 @@ def _end_of_piece(data: bytes, start: int) -> int:
 class Sinks:
     """All sinks of a generation, one per path: two logs of one file share it."""
 
-    __slots__ = ("_by_path", "flush_interval_s")
+    __slots__ = ("_by_path", "flush_interval_s", "stats")
 
-    def __init__(self, *, flush_interval_s: float = FLUSH_INTERVAL_S) -> None:
+    def __init__(self, *, flush_interval_s: float = FLUSH_INTERVAL_S, stats: FilesystemStats | None = None) -> None:
         self._by_path: dict[str, FileSink] = {}
         self.flush_interval_s = flush_interval_s
+        self.stats = stats if stats is not None else FilesystemStats()
 
     def get(self, path: str, where: Where) -> FileSink:
         """The sink of ``path``. Raises ConfigError when the path cannot be written to."""
         sink = self._by_path.get(path)
         if sink is None:
             check_path(path, where)
-            sink = self._by_path[path] = FileSink(path, flush_interval_s=self.flush_interval_s)
+            sink = FileSink(path, flush_interval_s=self.flush_interval_s, stats=self.stats)
+            self._by_path[path] = sink
         return sink
+
+    def sync_stats(self) -> None:
+        """Bring ``filesystem.*`` up to date."""
+        self.stats.write_total_buffered = sum([sink.sync_stats() for sink in self._by_path.values()])
+
+    def on_lost_log_line(self) -> None:
+        """A line of the program's own log could not be written: it counts like one of an access log, as in Envoy."""
+        self.stats.write_failed += 1
 
     def start(self, clock: Clock) -> None:
         """Open every file, in the worker."""

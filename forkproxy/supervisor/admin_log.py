@@ -7,6 +7,7 @@ from forkproxy.admin import access_log
 from forkproxy.admin.context import AdminAccess
 from forkproxy.config.build.bootstrap import AdminConfig
 from forkproxy.net.loop import Loop
+from forkproxy.stats.groups import FilesystemStats
 
 FLUSH_INTERVAL_S = 1.0
 
@@ -14,8 +15,9 @@ FLUSH_INTERVAL_S = 1.0
 class AdminLog:
     """Files by path; which ones they are may change on a reload."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, stats: FilesystemStats) -> None:
         self._loop = loop
+        self._stats = stats
         self._sinks: dict[str, FileSink] = {}
 
     def use(self, config: AdminConfig) -> None:
@@ -24,7 +26,7 @@ class AdminLog:
         for path in self._sinks.keys() - paths:
             self._sinks.pop(path).close()
         for path in paths - self._sinks.keys():
-            sink = self._sinks[path] = FileSink(path, flush_interval_s=FLUSH_INTERVAL_S)
+            sink = self._sinks[path] = FileSink(path, flush_interval_s=FLUSH_INTERVAL_S, stats=self._stats)
             sink.start(self._loop)
 
     def write(self, access: AdminAccess) -> None:
@@ -33,6 +35,7 @@ class AdminLog:
             line = access_log.line(access)
             for sink in self._sinks.values():
                 sink.write(line)
+                sink.sync_stats()
 
     def reopen(self) -> None:
         """Open the files again under their names."""

@@ -1,4 +1,4 @@
-"""What the supervisor itself counts, under Envoy's names: server, listener_manager, cluster_manager, runtime."""
+"""What the supervisor itself counts, under Envoy's names: server, listener_manager, cluster_manager, runtime, and its files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.stats.counters import Registry
-from forkproxy.stats.groups import ClusterManagerStats, ListenerManagerStats, RuntimeStats, ServerStats
+from forkproxy.stats.groups import ClusterManagerStats, FilesystemStats, ListenerManagerStats, RuntimeStats, ServerStats
 
 STATES = {"LIVE": 0, "DRAINING": 1, "PRE_INITIALIZING": 2, "INITIALIZING": 3}
 """Envoy's server.state by the name that /ready says."""
@@ -20,6 +20,11 @@ class OwnFigures:
         self.listeners = registry.local_group(ListenerManagerStats, "listener_manager")
         self.clusters = registry.local_group(ClusterManagerStats, "cluster_manager")
         self.runtime = registry.local_group(RuntimeStats, "runtime")
+        self.filesystem = registry.local_group(FilesystemStats, "filesystem")
+
+    def on_lost_log_line(self) -> None:
+        """A line of the supervisor's own log could not be written."""
+        self.filesystem.write_failed += 1
 
     def on_ready(self, took_s: float) -> None:
         """The first generation serves."""

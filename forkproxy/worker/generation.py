@@ -14,7 +14,7 @@ import psutil
 
 from forkproxy import log
 from forkproxy.access_log.access_log import AccessLog
-from forkproxy.access_log.sinks import Sinks
+from forkproxy.access_log.sinks import FLUSH_INTERVAL_S, Sinks
 from forkproxy.config.build.access_log import AccessLogConfig
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.cluster import ClusterConfig
@@ -29,7 +29,14 @@ from forkproxy.net.filter import NetworkFilter, NetworkFilterChain, WriteFiltere
 from forkproxy.net.loop import Loop
 from forkproxy.router.matcher import compile_header_matcher
 from forkproxy.stats.counters import Registry
-from forkproxy.stats.groups import ClusterStats, EndpointStats, ListenerStats, ListenerWorkerStats, TlsStats
+from forkproxy.stats.groups import (
+    ClusterStats,
+    EndpointStats,
+    FilesystemStats,
+    ListenerStats,
+    ListenerWorkerStats,
+    TlsStats,
+)
 from forkproxy.upstream.cluster import Cluster, Transport
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
@@ -93,6 +100,7 @@ class Generation:
         self._loop = loop
         self._sockets = sockets
         self._sinks.start(loop)
+        log.count_losses(self._sinks.on_lost_log_line)
         for cluster in self.clusters.values():
             cluster.start(loop)
         context = WorkerContext(loop, slot)
@@ -133,6 +141,7 @@ class Generation:
         for cluster in self.clusters.values():
             if cluster.connections:
                 cluster.sync_bytes()
+        self._sinks.sync_stats()
 
     def drain(self, going: Collection[tuple[str, int]] = ()) -> None:
         """Stop accepting; every connection is asked to go and may finish what it does.
@@ -203,7 +212,10 @@ def build_generation(
     ``options``: ``file_flush_interval_s``, how long access logs may hold lines back.
     """
     flush_s = (options or {}).get("file_flush_interval_s")
-    sinks = Sinks(flush_interval_s=float(flush_s)) if isinstance(flush_s, int | float) else Sinks()
+    sinks = Sinks(
+        flush_interval_s=float(flush_s) if isinstance(flush_s, int | float) else FLUSH_INTERVAL_S,
+        stats=registry.group(FilesystemStats, "filesystem"),
+    )
     building = _Building(bootstrap, registry, sinks, FilterFailures(registry.counter("forkproxy.filter_exception")))
     building.clusters.update({config.name: building.cluster(config) for config in bootstrap.clusters})
     listeners = [building.listener(config) for config in bootstrap.listeners]

@@ -1,7 +1,10 @@
 """One event, one line; and nothing below the level."""
 
+import contextlib
 import json
 import os
+import re
+import socket
 
 import pytest
 
@@ -119,9 +122,112 @@ def test_reopen_follows_a_moved_file(tmp_path, written):
     assert len(lines()) == 1
 
 
-def test_a_full_disk_stops_nobody():
-    log.configure(path="/dev/full")
+@pytest.fixture
+def losses():
+    counted = []
+    log.count_losses(lambda: counted.append(1))
+    yield counted
+    log.count_losses(lambda: None)
+
+
+def test_a_full_disk_stops_nobody_and_is_told_when_there_is_room(tmp_path, losses):
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    log.configure(path=str(path))
+    logger = log.get_logger("web")
+    for number in range(3):
+        logger.info("lost", number=number)
+    assert len(losses) == 3
+    path.unlink()
+    log.reopen()
+    logger.info("here")
+    logger.info("again")
+    told, *lines = path.read_text().splitlines()
+    assert "warning log[" in told
+    assert 'lines of this log were lost lines=3 reason="No space left on device" hint="the disk was full' in told
+    assert [line.split("] ")[1] for line in lines] == ["here", "again"]
+    assert len(losses) == 3
+
+
+def test_what_is_lost_while_a_loss_is_told_is_not_forgotten(tmp_path, losses):
+    path = tmp_path / "log"
+    path.symlink_to("/dev/full")
+    log.configure(path=str(path))
+    for _ in range(5):
+        log.get_logger("web").info("lost")
+    path.unlink()
+    log.reopen()
+    log.get_logger("web").info("here")
+    assert "lost lines=5 " in path.read_text()
+    assert len(losses) == 5
+
+
+def test_a_line_that_was_cut_does_not_run_into_the_next(tmp_path, written, monkeypatch, losses):
+    lines = written()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:40]))
+    log.get_logger("web").info("a line of more than forty characters")
+    monkeypatch.undo()
+    log.get_logger("web").info("next")
+    cut, told, following = lines()
+    assert len(cut) == 40
+    assert "lines=1" in told
+    assert following.endswith("next")
+    assert len(losses) == 1
+
+
+@pytest.fixture
+def standard_error():
+    """Puts another descriptor in the place of standard error."""
+    kept = os.dup(2)
+
+    def replace(fd):
+        os.dup2(fd, 2)
+        os.close(fd)
+        log.configure()
+
+    yield replace
+    os.dup2(kept, 2)
+    os.close(kept)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_standard_error_that_nobody_reads_stops_nobody(kind, standard_error, losses):
+    reading, writing = os.pipe() if kind == "pipe" else [sock.detach() for sock in socket.socketpair()]
+    os.set_blocking(reading, False)
+    standard_error(writing)
+    logger = log.get_logger("web")
+    while not losses:
+        logger.info("x" * 900)
+    logger.info("x" * 900)
+    assert os.get_blocking(2)
+    logger.info("x" * 900)
+    written = read_all(reading)
+    logger.info("the reader is back")
+    written += read_all(reading)
+    log.configure()
+    os.close(reading)
+    lines = written.splitlines()
+    assert len(lines) > 10
+    assert lines[-1].endswith("the reader is back")
+    assert ' reason="Resource temporarily unavailable" hint="whoever reads this log is too slow' in written
+    assert sum(int(count) for count in re.findall(r"were lost lines=(\d+) ", written)) == len(losses)
+
+
+def read_all(fd):
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := os.read(fd, 1 << 20):
+            data += piece
+    return data.decode()
+
+
+def test_a_pipe_whose_reader_is_gone(standard_error, losses):
+    reading, writing = os.pipe()
+    standard_error(writing)
+    os.close(reading)
     log.get_logger("web").info("lost")
+    assert len(losses) == 1
 
 
 @pytest.mark.parametrize("text", ["x", ":info", "x:nope", "a:info,b"])

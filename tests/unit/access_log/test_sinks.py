@@ -133,10 +133,10 @@ def test_a_full_disk_drops_counts_and_complains_now_and_then(loop, log):
     for _ in range(3):
         sink.write(b"1\n2\n")
         sink.flush()
-    assert (sink.lines_dropped, sink.write_errors) == (6, 3)
-    assert log.events == [
-        ("access log lines dropped", {"path": "/dev/full", "reason": "No space left on device", "lines_dropped": 2})
-    ]
+    assert (sink.lines_dropped, sink.stats.write_failed) == (6, 3)
+    told = {"path": "/dev/full", "reason": "No space left on device", "lines_dropped": 2}
+    hint = "requests go on without their lines; make room, and writing goes on by itself"
+    assert log.events == [("access log lines dropped", {**told, "hint": hint})]
     loop.advance(10)
     sink.write(b"3\n")
     sink.flush()
@@ -373,3 +373,44 @@ def test_logs_of_one_path_share_a_sink(tmp_path, loop):
     made.close()
     assert (tmp_path / "a.1").read_bytes() == b"1\n2\n"
     assert (tmp_path / "a").read_bytes() == b"3\n"
+
+
+def test_what_is_counted(path, loop):
+    sinks = Sinks(flush_interval_s=1.0)
+    sink = sinks.get(str(path), WHERE)
+    stats = sinks.stats
+    sinks.start(loop)
+    sink.write(b"1\n")
+    sink.write(b"22\n")
+    sinks.sync_stats()
+    assert (stats.write_buffered, stats.write_total_buffered, stats.write_completed) == (2, 5, 0)
+    sink.write(b"3\n")
+    loop.advance(1)
+    sinks.sync_stats()
+    assert (stats.write_buffered, stats.write_total_buffered, stats.write_completed) == (3, 0, 1)
+    assert (stats.flushed_by_timer, stats.write_failed, stats.reopen_failed) == (1, 0, 0)
+    sinks.close()
+
+
+def test_failures_are_counted(path, loop, log):
+    path.symlink_to("/dev/full")
+    sinks = Sinks()
+    sink = sinks.get(str(path), WHERE)
+    sinks.start(loop)
+    sink.write(b"1\n")
+    sinks.flush()
+    assert (sinks.stats.write_failed, sinks.stats.write_completed) == (1, 0)
+    # The disk has room again.
+    path.unlink()
+    sinks.reopen()
+    sink.write(b"2\n")
+    sinks.flush()
+    assert path.read_bytes() == b"2\n"
+    assert (sinks.stats.write_failed, sinks.stats.write_completed) == (1, 1)
+    path.unlink()
+    path.mkdir()
+    sinks.reopen()
+    assert sinks.stats.reopen_failed == 1
+    sinks.on_lost_log_line()
+    assert sinks.stats.write_failed == 2
+    sinks.close()
