@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from forkproxy.cli import about, configuration, instance, service, serving
+from forkproxy.cli import about, configuration, extension, instance, operations, service, serving, workers
 
 
 class InOrder(click.Group):
@@ -29,10 +29,21 @@ for command in (
     serving.start,
     instance.stop,
     instance.reload,
-    instance.status,
+    instance.restart,
+    instance.upgrade,
     configuration.check,
     configuration.migrate,
+    configuration.config_group,
+    instance.status,
+    workers.top,
+    operations.stats,
+    operations.logs_group,
+    operations.drain,
+    workers.workers_group,
+    operations.healthcheck,
+    extension.filters_group,
     service.systemd_group,
+    about.completion,
     about.version,
 ):
     main.add_command(command)

@@ -8,10 +8,11 @@ import sys
 import click
 
 from forkproxy import __version__
+from forkproxy.cli.options import json_option
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.command(short_help="Show the version.")
+@json_option
 def version(as_json: bool) -> None:
     """Show the version."""
     python = ".".join(map(str, sys.version_info[:3]))
@@ -19,3 +20,22 @@ def version(as_json: bool) -> None:
         click.echo(json.dumps({"name": "forkproxy", "version": __version__, "python": python}))
     else:
         click.echo(f"forkproxy {__version__} (Python {python})")
+
+
+@click.command(short_help="Print what makes a shell complete forkproxy's commands.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete forkproxy's commands and options.
+
+    \b
+    bash: forkproxy completion bash > /etc/bash_completion.d/forkproxy
+    zsh:  forkproxy completion zsh > "${fpath[1]}/_forkproxy"
+    fish: forkproxy completion fish > ~/.config/fish/completions/forkproxy.fish
+    """
+    from click.shell_completion import ShellComplete, get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    # Not kind.source(): for bash that runs the bash of this machine, to see its version.
+    click.echo(ShellComplete.source(kind(ctx.find_root().command, {}, "forkproxy", "_FORKPROXY_COMPLETE")))

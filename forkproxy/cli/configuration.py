@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from forkproxy import log
-from forkproxy.cli.options import config_options
+from forkproxy.cli.options import config_options, json_option, pid_file_option
 from forkproxy.cli.terminal import EXIT_CONFIGURATION, EXIT_FAILURE, end, is_coloured
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from forkproxy.config.problems import ConfigError
 
 
-@click.command()
+@click.command(short_help="Say whether forkproxy runs a file, and why not.")
 @click.argument("file", required=False)
 @config_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@json_option
 @click.option("--strict", is_flag=True, help="Warnings count as errors.")
 @click.option("-q", "--quiet", is_flag=True, help="No output but the exit code.")
 def check(file: str | None, as_json: bool, strict: bool, quiet: bool, **given: Any) -> None:
@@ -35,7 +35,7 @@ def check(file: str | None, as_json: bool, strict: bool, quiet: bool, **given: A
     _check(path, given, as_json=as_json, strict=strict, quiet=quiet)
 
 
-@click.command()
+@click.command(short_help="Print the version 3 equivalent of a version 2 file.")
 @click.argument("file")
 def migrate(file: str) -> None:
     """Print the v3 equivalent of a v2 FILE."""
@@ -56,6 +56,61 @@ def migrate(file: str) -> None:
     if result.text is None:
         sys.exit(EXIT_FAILURE)
     click.echo(result.text, nl=False)
+
+
+@click.group("config", short_help="Show the configuration in force, or which fields are honoured.")
+def config_group() -> None:
+    """The configuration in force, and the fields it may have."""
+
+
+@config_group.command("dump", short_help="Print the configuration in force, as version 3.")
+@click.argument("file", required=False)
+@pid_file_option
+def dump(file: str | None, pid_file: Path | None) -> None:
+    """Print the configuration in force, as the admin's /config_dump; or what it would be with FILE. Secrets are left out."""
+    if file is None:
+        from forkproxy.cli.operations import ask_admin
+
+        click.echo(ask_admin(pid_file, "/config_dump").rstrip("\n"))
+        return
+    from datetime import UTC, datetime
+
+    from forkproxy.admin import config_dump
+
+    result = _read(file, {"config_yaml": "", "allow_unsupported": False})
+    if result.bootstrap is None:
+        end(EXIT_FAILURE, _problems_text(result, file, colour=is_coloured(sys.stderr)))
+    loaded = config_dump.timestamp(datetime.now(UTC))
+    click.echo(json.dumps({"configs": config_dump.full_dump(result.bootstrap.config_dump, loaded, None)}, indent=1))
+
+
+@config_group.command("schema", short_help="Show which fields of Envoy's configuration are honoured.")
+@click.argument("path", required=False)
+@json_option
+def show_schema(path: str | None, as_json: bool) -> None:
+    """Show which fields of the message at PATH are honoured; without PATH all messages that are.
+
+    \b
+    PATH is that of a field in the file, or begins with a message's name:
+      static_resources.clusters
+      Cluster.connect_timeout
+      HttpConnectionManager.route_config.virtual_hosts
+      forkproxy
+    """
+    from forkproxy.cli import honoured
+
+    try:
+        rows = honoured.describe(path) if path else honoured.index()
+    except honoured.NoSuchPath as error:
+        end(EXIT_FAILURE, str(error))
+    if as_json:
+        click.echo(json.dumps(honoured.honoured() if not path else rows, indent=1))
+        return
+    for row in rows:
+        if path:
+            click.echo(f"{row['field']:<40} {row['honoured']}  ({row['type']})")
+        else:
+            click.echo(f"{row['honoured']:>3} of {row['fields']:>3}  {row['message']}")
 
 
 def find_config(given: str | None, overlay: str) -> str:

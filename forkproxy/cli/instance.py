@@ -1,55 +1,48 @@
-"""The instance that runs: finding it by its pid file, asking it over its control socket, and what can be asked."""
+"""The instance that runs: finding it by its pid file, asking it over its control socket, and what becomes of it."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from forkproxy.cli.options import option, pid_file_option
-from forkproxy.cli.terminal import EXIT_FAILURE, EXIT_NO_PERMISSION, EXIT_NOT_RUNNING, EXIT_UNKNOWN, end
+from forkproxy.cli.options import json_option, pid_file_option, timeout_option
+from forkproxy.cli.terminal import (
+    EXIT_CONFIGURATION,
+    EXIT_FAILURE,
+    EXIT_NO_PERMISSION,
+    EXIT_NOT_RUNNING,
+    EXIT_UNKNOWN,
+    end,
+    in_colour,
+)
 
 if TYPE_CHECKING:
     from forkproxy.worker.control import Message
 
 
-@click.command()
+@click.command(short_help="Drain and stop; returns when the processes are gone.")
 @pid_file_option
 @click.option("--now", is_flag=True, help="Do not wait for connections to finish.")
-@option(
-    "--timeout",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="S",
-    help="How long to wait for the end.",
-)
+@timeout_option(60.0, "How long to wait for the end.")
 def stop(pid_file: Path | None, now: bool, timeout: float) -> None:
-    """Drain and stop; returns when the processes are gone."""
-    from forkproxy.net.poller import READ, Poller
+    """Drain and stop; returns when the processes are gone.
 
+    Connections may finish what they do within the drain time of the instance; --now does not wait for them.
+    """
     path, pid = running(pid_file)
-    pidfd = os.pidfd_open(pid)
-    ask_supervisor(path, {"op": "stop", "now": now}, timeout_s=10.0)
-    poller = Poller()
-    poller.register(pidfd, READ)
-    if not poller.poll(timeout, 1):
-        end(EXIT_FAILURE, f"pid {pid} is still draining after {timeout:g} s (stop --now ends it)")
+    _stop(path, pid, now=now, timeout_s=timeout)
 
 
-@click.command()
+@click.command(short_help="Check the configuration and roll it out without a lost request.")
 @pid_file_option
-@option(
-    "--timeout",
-    type=click.FloatRange(0),
-    default=120.0,
-    show_default=True,
-    metavar="S",
-    help="How long to wait for the verdict.",
-)
+@timeout_option(120.0, "How long to wait for the verdict.")
 def reload(pid_file: Path | None, timeout: float) -> None:
     """Check the configuration and roll it out; on refusal the old one stays, and the exit code is not 0."""
     path, _pid = running(pid_file)
@@ -59,29 +52,74 @@ def reload(pid_file: Path | None, timeout: float) -> None:
     click.echo(f"generation {answer['generation']}, {answer['workers']} workers")
 
 
-@click.command()
+@click.command(short_help="Stop, and start again with the same options.")
 @pid_file_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--now", is_flag=True, help="Do not wait for connections to finish.")
+@timeout_option(60.0, "How long to wait for the end of the one that runs.")
+def restart(pid_file: Path | None, now: bool, timeout: float) -> None:
+    """Stop what `forkproxy start` has started, and start it again: same options, environment and directory.
+
+    A configuration that would be refused is refused before anything is stopped. Requests are lost between the two; reload
+    loses none.
+    """
+    import subprocess
+
+    path, pid = running(pid_file)
+    argv, directory, environment = _how_started(pid)
+    start = partial(subprocess.run, cwd=directory, env=environment, stdin=subprocess.DEVNULL, text=True)
+    trial = start([*argv, "--test"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if trial.returncode:
+        end(EXIT_CONFIGURATION, f"{trial.stdout.strip()}\nnot restarted: the one that runs, pid {pid}, goes on")
+    _stop(path, pid, now=now, timeout_s=timeout)
+    started = start(argv)
+    if started.returncode:
+        end(started.returncode, "stopped, and not started again")
+
+
+@click.command(short_help="Hand over to a new supervisor, with the code installed now.")
+@pid_file_option
+@timeout_option(120.0, "How long to wait for the new one.")
+def upgrade(pid_file: Path | None, timeout: float) -> None:
+    """Have a new supervisor, with the code that is installed now, take the listeners over; prints its pid.
+
+    If it does not get ready, the old one carries on, and the exit code is not 0.
+    """
+    path, _pid = running(pid_file)
+    answer = ask_or_end(path, {"op": "upgrade"}, timeout_s=timeout)
+    click.echo(answer["pid"])
+
+
+@click.command(short_help="Show processes, listeners, generation.")
+@pid_file_option
+@json_option
 def status(pid_file: Path | None, as_json: bool) -> None:
-    """Show the processes."""
+    """Show processes, listeners, the generation of the configuration, and why the last reload was refused."""
     path, _pid = running(pid_file)
     answer = ask_supervisor(path, {"op": "status"}, timeout_s=10.0)
     del answer["ok"]
     click.echo(json.dumps(answer, indent=2) if as_json else _status_text(answer))
 
 
+# -- reaching it
+
+
 def running(pid_file: Path | None) -> tuple[Path, int]:
     """The pid file and the pid of the supervisor that holds it; ends the program when there is none."""
-    from forkproxy.supervisor.pid_file import default_pid_file, holder_of
+    from forkproxy.supervisor.pid_file import default_pid_file, holder_of, read_pid
 
     path = pid_file if pid_file is not None else default_pid_file()
-    pid = holder_of(path)
+    try:
+        pid = holder_of(path)
+    except PermissionError:
+        end(EXIT_NO_PERMISSION, f"{path}: no permission")
     if not pid:
-        end(EXIT_NOT_RUNNING, f"not running ({path})")
+        left = read_pid(path)
+        end(EXIT_NOT_RUNNING, f"not running ({path}{f' is of pid {left}, which has gone' if left else ''})")
     return path, pid
 
 
 def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Message:
+    """Its answer; ends the program when there is none."""
     from forkproxy.supervisor.control_socket import ask
     from forkproxy.supervisor.pid_file import control_socket_of
     from forkproxy.worker.control import ProtocolError
@@ -90,25 +128,97 @@ def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Messag
     try:
         return ask(path, request, timeout_s)
     except PermissionError:
-        end(EXIT_NO_PERMISSION, f"{path}: no permission")
+        end(EXIT_NO_PERMISSION, f"{path}: no permission: only {_owner(path)} and root are answered")
     except TimeoutError:
         end(EXIT_UNKNOWN, f"{path}: no answer within {timeout_s:g} s")
     except (OSError, ProtocolError) as error:
         end(EXIT_UNKNOWN, f"{path}: {error}")
 
 
+def ask_or_end(pid_file: Path, request: Message, timeout_s: float) -> Message:
+    """Its answer when it has done what was asked; ends the program with its reason when it has not."""
+    answer = ask_supervisor(pid_file, request, timeout_s)
+    if not answer["ok"]:
+        end(int(answer["exit"]), str(answer["reason"]))
+    return answer
+
+
+def _owner(path: Path) -> str:
+    import pwd
+
+    try:
+        uid = path.stat().st_uid
+    except OSError:
+        return "its owner"
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _stop(path: Path, pid: int, *, now: bool, timeout_s: float) -> None:
+    from forkproxy.net.poller import READ, Poller
+
+    pidfd = os.pidfd_open(pid)
+    ask_or_end(path, {"op": "stop", "now": now}, timeout_s=10.0)
+    poller = Poller()
+    poller.register(pidfd, READ)
+    if not poller.poll(timeout_s, 1):
+        end(EXIT_FAILURE, f"pid {pid} is still draining after {timeout_s:g} s (forkproxy stop --now ends it)")
+
+
+def _how_started(pid: int) -> tuple[list[str], str, dict[str, str]]:
+    """The command, the directory and the environment it was started with; ends the program when it cannot be started again."""
+    proc = Path("/proc", str(pid))
+    try:
+        uid = int(
+            next(line for line in (proc / "status").read_text().splitlines() if line.startswith("Uid:")).split()[2]
+        )
+        if uid != os.geteuid():
+            # Also root: what a user wrote into a command line must not run as root.
+            end(EXIT_NO_PERMISSION, f"pid {pid} runs as {_owner(proc)}: only that user can start it again")
+        argv = [os.fsdecode(word) for word in (proc / "cmdline").read_bytes().split(b"\0")[:-1]]
+        environment = dict(
+            os.fsdecode(entry).split("=", 1) for entry in (proc / "environ").read_bytes().split(b"\0") if b"=" in entry
+        )
+        directory = os.readlink(proc / "cwd")
+    except OSError as error:
+        end(EXIT_NO_PERMISSION, f"pid {pid}: {error}")
+    if next((word for word in argv[1:] if word in ("run", "start")), "") != "start":
+        hint = "forkproxy upgrade hands over without a lost request"
+        end(
+            EXIT_FAILURE,
+            f"pid {pid} runs in the foreground: what started it can restart it (systemctl restart); {hint}",
+        )
+    return argv, directory, environment
+
+
+# -- showing it
+
+
 def _status_text(answer: Message) -> str:
+    state = str(answer["state"])
     lines = [
-        f"forkproxy {answer['version']} {answer['state']}, pid {answer['pid']}, up {answer['uptime_s']:.0f} s, "
-        f"generation {answer['generation']}, {answer['config_path']}"
+        f"forkproxy {answer['version']} {in_colour(state, _COLOURS.get(state, 'yellow'), sys.stdout)}, pid {answer['pid']}, "
+        f"up {answer['uptime_s']:.0f} s, generation {answer['generation']}, {answer['config_path']}"
     ]
     lines += [f"  {entry['name']:<20} {entry['address']}" for entry in answer["listeners"]]
-    lines.append(f"{'slot':>4} {'pid':>8} {'cpu':>4} {'gen':>4}  {'state':<10} {'conns':>6} {'up':>8}")
-    lines += [
-        f"{worker['slot']:>4} {worker['pid']:>8} {'-' if worker['cpu'] is None else worker['cpu']:>4} "
-        f"{worker['generation']:>4}  {worker['state']:<10} {worker['connections']:>6} {worker['uptime_s']:>6.0f} s"
-        for worker in answer["workers"]
-    ]
+    lines += workers_table(answer["workers"])
     if answer["last_refusal"]:
-        lines.append(f"last reload refused: {answer['last_refusal']}")
+        lines.append(f"{in_colour('last reload refused', 'red', sys.stdout)}: {answer['last_refusal']}")
     return "\n".join(lines)
+
+
+def workers_table(workers: Iterable[Message]) -> list[str]:
+    """A head line, and a line for each."""
+    lines = [f"{'slot':>4} {'pid':>8} {'cpu':>4} {'gen':>4}  {'state':<10} {'conns':>6} {'up':>8}"]
+    for worker in workers:
+        state = in_colour(f"{worker['state']:<10}", _COLOURS.get(worker["state"], "yellow"), sys.stdout)
+        lines.append(
+            f"{worker['slot']:>4} {worker['pid']:>8} {'-' if worker['cpu'] is None else worker['cpu']:>4} "
+            f"{worker['generation']:>4}  {state} {worker['connections']:>6} {worker['uptime_s']:>6.0f} s"
+        )
+    return lines
+
+
+_COLOURS = {"serving": "green", "ready": "green", "hung": "red"}

@@ -82,6 +82,17 @@ def config_options(command: F) -> F:
     return command
 
 
+def json_option(command: F) -> F:
+    """For programs."""
+    return click.option("--json", "as_json", is_flag=True, help="As JSON.")(command)
+
+
+def timeout_option(default: float, text: str) -> Callable[[F], F]:
+    """How patient the command is."""
+    kind = click.FloatRange(0)
+    return option("--timeout", type=kind, default=default, show_default=True, metavar="S", help=text)
+
+
 def pid_file_option(command: F) -> F:
     """Which instance is meant."""
     text = "Default: /run/forkproxy/forkproxy.pid, or in $XDG_RUNTIME_DIR. The control socket lies beside it."

@@ -34,7 +34,7 @@ def run(**given: Any) -> None:
     sys.exit(code)
 
 
-@click.command()
+@click.command(short_help="Serve in the background; prints the pid once traffic is served.")
 @serving_options
 def start(**given: Any) -> None:
     """Serve in the background: returns when traffic is served, and prints the pid."""

@@ -20,7 +20,19 @@ def is_coloured(stream: Any) -> bool:
     return "NO_COLOR" not in os.environ and stream.isatty()
 
 
+def in_colour(text: str, colour: str, stream: Any) -> str:
+    """``text`` in a colour, where colour is welcome."""
+    return click.style(text, fg=colour) if is_coloured(stream) else text
+
+
 def end(code: int, message: str) -> NoReturn:
     """Say why on standard error, and exit."""
     click.echo(message, err=True)
     sys.exit(code)
+
+
+def pause(time_s: float) -> None:
+    """Do nothing for a while."""
+    from threading import Event
+
+    Event().wait(time_s)

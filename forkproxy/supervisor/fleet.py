@@ -114,11 +114,18 @@ class Fleet:
         """Bind what ``run`` needs and is not bound yet. CannotBind: nothing has changed."""
         self.sockets.bind(run.bindings.values(), self.lasting_slots(), self.slots)
 
-    def resize(self, count: int) -> None:
-        """Have ``count`` slots: the last ones retire, or new ones are added, for the running generation."""
+    def resize(self, count: int) -> str:
+        """Have ``count`` slots: the last ones retire, or new ones are added, for the running generation.
+
+        Returns why that cannot be, or "".
+        """
         slots = self.lasting_slots()
-        if not 1 <= count <= MOST_WORKERS or count == len(slots) or self.is_drained:
-            return
+        if not 1 <= count <= MOST_WORKERS:
+            return f"there can be 1 to {MOST_WORKERS} workers"
+        if self.is_drained:
+            return "the listeners are drained: reload first"
+        if count == len(slots):
+            return ""
         if count < len(slots):
             for slot in slots[count:]:
                 self._retire(slot)
@@ -131,9 +138,10 @@ class Fleet:
                 self.sockets.bind(running.bindings.values(), more, self.slots)
             except CannotBind as error:
                 _log.error("no further worker", reason=str(error))
-                return
+                return str(error)
             self.slots += more
         _log.info("number of workers changed", workers=count)
+        return ""
 
     def _retire(self, slot: Slot) -> None:
         slot.retiring = True

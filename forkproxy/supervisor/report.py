@@ -65,6 +65,7 @@ class Report:
                     "generation": worker.run.number,
                     "state": worker.state,
                     "connections": worker.connections,
+                    "requests": worker.requests,
                     "uptime_s": round(monotonic() - worker.started_at, 3),
                 }
                 for worker in fleet.workers()

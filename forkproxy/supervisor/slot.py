@@ -63,6 +63,11 @@ class WorkerHandle:
         """Downstream connections open at its last heartbeat."""
         return int(self.slab.cells[cells.CONNECTIONS])
 
+    @property
+    def requests(self) -> int:
+        """HTTP requests up to its last heartbeat."""
+        return int(self.slab.cells[cells.REQUESTS])
+
     def heartbeat_age_s(self) -> float:
         """Seconds since its loop last went round; 0 before the first time."""
         beat = int(self.slab.cells[cells.HEARTBEAT_NS])

@@ -38,7 +38,9 @@ from forkproxy.supervisor.generations import Generations
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.options import Options
 from forkproxy.supervisor.reload import Reloads
+from forkproxy.supervisor.replacement import Replacement
 from forkproxy.supervisor.report import Report
+from forkproxy.supervisor.requests import Requests
 from forkproxy.supervisor.resolver import Resolvers
 from forkproxy.supervisor.signals import INTENTIONS, SignalPipe, how_it_ended
 from forkproxy.supervisor.slot import Slot, WorkerHandle
@@ -63,6 +65,8 @@ class Intention:
     kind: str
     reply: Reply | None = None
     now: bool = False
+    number: int = 0
+    """Of a slot, or of workers."""
 
     def answer(self, message: Message) -> None:
         """Tell whoever waits."""
@@ -98,6 +102,7 @@ class Supervisor:
         )
         self.fleet = Fleet(self.loop, self.registry, options, self.generations, on_change=self.loop.stop)
         self.reloads = Reloads(self)
+        self.replacement = Replacement(self.fleet)
         self.cluster_updates = ClusterUpdates(self.registry)
         self.resolvers = Resolvers(self.loop, self._on_endpoints, self.cluster_updates.count)
         self.report = Report(self)
@@ -107,7 +112,7 @@ class Supervisor:
         log.count_losses(self.figures.on_lost_log_line)
         self._context = SupervisorContext(self)
         self.admin = AdminService(self.loop, self._context)
-        self._door = Door(self.loop, self._answer)
+        self._door = Door(self.loop, Requests(self, self._context).answer)
         self._load = load
         self._on_ready = on_ready
         self._signals = SignalPipe()
@@ -135,11 +140,11 @@ class Supervisor:
         finally:
             self._close()
 
-    def want(self, kind: str, reply: Reply | None = None, *, now: bool = False) -> None:
-        """Leave an intention: "stop", "reload", "reopen_logs", "more_workers", "fewer_workers"."""
+    def want(self, kind: str, reply: Reply | None = None, *, now: bool = False, number: int = 0) -> None:
+        """Leave an intention: one of the kinds in ``_act``."""
         if reply is None and any(waiting.kind == kind == "reload" for waiting in self._intentions):
             return
-        self._intentions.append(Intention(kind, reply, now))
+        self._intentions.append(Intention(kind, reply, now, number))
         self.loop.stop()
 
     # -- start and end
@@ -223,8 +228,9 @@ class Supervisor:
         if worker.draining:
             _log.info("worker has gone", slot=slot.number, worker=worker.pid, generation=worker.run.number, how=how)
         elif was_successor:
-            reason = worker.failure or how
-            self.reloads.fail(f"the new worker of slot {slot.number} did not get ready: {reason}", code)
+            reason = f"the new worker of slot {slot.number} did not get ready: {worker.failure or how}"
+            if not self.replacement.fail(slot, reason):
+                self.reloads.fail(reason, code)
         else:
             wait_s = slot.count_death(now - worker.started_at, now)
             if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND):
@@ -245,12 +251,15 @@ class Supervisor:
     # -- intentions
 
     def _take_one_intention(self) -> None:
-        # While a roll-out is under way only a stop can be acted on; the others keep their place.
+        # While workers are being exchanged only a stop can be acted on; the others keep their place.
         for intention in self._intentions:
-            if not self.reloads.is_under_way or intention.kind == "stop":
+            if not self._is_exchanging() or intention.kind == "stop":
                 self._intentions.remove(intention)
                 self._act(intention)
                 return
+
+    def _is_exchanging(self) -> bool:
+        return self.reloads.is_under_way or self.replacement.is_under_way
 
     def _act(self, intention: Intention) -> None:
         match intention.kind:
@@ -265,14 +274,26 @@ class Supervisor:
             case "drain_listeners":
                 self.fleet.drain_listeners()
                 _log.info("listeners drained: nothing is accepted until a reload")
+            case "replace_worker":
+                self.replacement.begin(intention.number, intention.answer, now=intention.now)
+            case "scale":
+                self._scale(intention)
             case "more_workers":
                 self.fleet.resize(len(self.fleet.lasting_slots()) + 1)
             case "fewer_workers":
                 self.fleet.resize(len(self.fleet.lasting_slots()) - 1)
 
+    def _scale(self, intention: Intention) -> None:
+        reason = self.fleet.resize(intention.number)
+        if reason:
+            intention.answer({"ok": False, "reason": reason, "exit": EXIT_FAILURE})
+        else:
+            intention.answer({"ok": True, "workers": len(self.fleet.lasting_slots())})
+
     def _stop(self, intention: Intention) -> None:
         is_fast = intention.now or self.phase == "stopping"
         self.reloads.cancel()
+        self.replacement.cancel()
         self.phase = "stopping"
         self.notifier.stopping()
         time_s = self.generations.drain_time_s
@@ -305,6 +326,7 @@ class Supervisor:
             self.fleet.start_missing(now)
         self.resolvers.check(now)
         self.reloads.advance(now)
+        self.replacement.advance()
         self._check_phase()
         self._tell_manager(now)
 
@@ -336,7 +358,7 @@ class Supervisor:
     # -- sleep, and what ends it
 
     def _sleep(self) -> None:
-        if self._exit_code is not None or (self._intentions and not self.reloads.is_under_way):
+        if self._exit_code is not None or (self._intentions and not self._is_exchanging()):
             self._wake_at = monotonic()
             return
         now = monotonic()
@@ -370,17 +392,6 @@ class Supervisor:
         """/healthcheck/fail and /ok: told to all workers, and kept for those to come."""
         self.generations.fail_health_check(failed)
         self.fleet.tell({"op": "health_check", "failed": failed})
-
-    def _answer(self, request: Message, reply: Reply) -> None:
-        match request.get("op"):
-            case "status":
-                reply({"ok": True, **self.report.status()})
-            case "stop":
-                self.want("stop", reply, now=bool(request.get("now")))
-            case "reload":
-                self.want("reload", reply)
-            case op:
-                reply({"ok": False, "reason": f"no such request: {op}", "exit": EXIT_FAILURE})
 
     def _on_exception(self, exception: Exception, callback: object) -> None:
         _log.exception("an exception left a callback; the supervisor goes on", exception, callback=callback)
