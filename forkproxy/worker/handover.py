@@ -44,8 +44,9 @@ Take = Callable[[socket.socket, SocketAddress], None]
 class Board:
     """The shared memory of one generation. Made by the supervisor; the descriptor is kept for its lock.
 
-    For every slot: whether it takes connections; for every listener and slot: how many it has (written by its worker), how
-    many were ever handed to it (written under the lock), how many of these it has taken (written by its worker).
+    For every slot: the pid of the worker that takes connections, 0 when none does; for every listener and slot: how many it
+    has (written by its worker), how many were ever handed to it (written under the lock), how many of these it has taken
+    (written by its worker).
     """
 
     __slots__ = ("_memory", "cells", "fd")
@@ -104,6 +105,7 @@ class Handover:
         self.left = receiver is None
         """Nothing is given away any more, and nothing is to come."""
         self._receiver = receiver
+        self._pid = 0
         self._shares: dict[int, Share] = {}
         self._loop: Loop = None  # type: ignore[assignment]  # set by start()
         self._tokens = BURST
@@ -125,12 +127,13 @@ class Handover:
         self._refilled_at = loop.now
         if self._receiver is not None:
             loop.register(self._receiver.fileno(), READ, self._on_ready)
-            self.board.cells[self.slot] = 1
+            self._pid = self.board.cells[self.slot] = os.getpid()
 
     def pause(self, paused: bool) -> None:
         """Nothing can be taken for a moment (no descriptors), or again."""
-        if not self.left:
-            self.board.cells[self.slot] = int(not paused)
+        cells = self.board.cells
+        if not self.left and cells[self.slot] == (self._pid if paused else 0):
+            cells[self.slot] = 0 if paused else self._pid
 
     def leave(self) -> None:
         """Take what is under way, and give nothing away any more."""
@@ -138,10 +141,16 @@ class Handover:
             return
         # Who sends does it under the lock and looks at the board first: after this nothing more can come.
         is_locked = self.board.lock()
-        self.board.cells[self.slot] = 0
+        is_last = self.board.cells[self.slot] in (0, self._pid)
+        if is_last:
+            self.board.cells[self.slot] = 0
         if is_locked:
             self.board.unlock()
         self.left = True
+        if not is_last:
+            # Another worker has taken this place, and the queue with it.
+            self._stop_receiving()
+            return
         try:
             while self._receive():
                 pass

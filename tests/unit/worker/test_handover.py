@@ -10,7 +10,7 @@ import pytest
 
 from forkproxy.supervisor.handovers import Handovers
 from forkproxy.worker import handover as module
-from forkproxy.worker.handover import BURST, MOST_SLOTS, Board
+from forkproxy.worker.handover import BURST, MOST_SLOTS, Board, Handover
 from tests.support.live_loop import LiveLoop
 
 PEER = ("192.0.2.1", 4000)
@@ -56,6 +56,19 @@ class Fleet:
             client.close()
         self.handovers.keep_only(())
         self.loop.close()
+
+
+class Successor:
+    """A second worker of the same generation in a slot, started while the first one serves."""
+
+    def __init__(self, workers, slot):
+        self.taken = []
+        before = workers.parts[slot]
+        # As another process would have it: its own descriptors of the same sockets, another pid.
+        part = Handover(before.board, slot, before._receiver.dup(), {})
+        self.share = part.share(0, lambda sock, peer: self.taken.append((sock, peer)), exact=True)
+        part.start(workers.loop)
+        self.part = part
 
 
 @pytest.fixture
@@ -172,6 +185,24 @@ def test_a_worker_that_leaves_takes_what_is_under_way_and_gets_no_more(fleet):
     workers.shares[1].count(1)
     workers.parts[1].leave()
     assert not any(workers.parts[1].board.cells[cell] for cell in (1, MOST_SLOTS + 1))
+
+
+def test_a_worker_whose_place_is_taken_leaves_the_queue_to_the_next_one(fleet, monkeypatch):
+    workers = fleet(2)
+    monkeypatch.setattr(os, "getpid", lambda: 77)
+    next_one = Successor(workers, 1)
+    next_one.share.count(4)
+    workers.shares[1].pause(True)
+    assert workers.arrives_at(0, 50)
+    workers.parts[1].leave()
+    assert workers.taken[1] == []
+    workers.loop.run_until(lambda: next_one.taken)
+    workers.taken.append(next_one.taken)
+    assert workers.parts[0].board.cells[MOST_SLOTS + 1] == 5
+    assert workers.arrives_at(0, 50)
+    workers.loop.run_until(lambda: len(next_one.taken) == 2)
+    next_one.part._stop_receiving()
+    workers.loop.passes(1)
 
 
 def test_a_worker_without_descriptors_gets_nothing_for_a_while(fleet):
