@@ -144,7 +144,8 @@ class Configuration:
         result = _read(self._path, given)
         self._lines = result.lines
         if result.bootstrap is None:
-            raise ConfigurationRefused(_problems_text(result, self._path, colour=is_coloured(sys.stderr)))
+            text = _problems_text(result, self._path, colour=is_coloured(sys.stderr))
+            raise ConfigurationRefused(text, files=result.files)
         for problem in result.warnings:
             log.get_logger("config").warning(problem.text(self._path))
         node = result.bootstrap.node

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from forkproxy.config import semantics, tree
 from forkproxy.config.build.bootstrap import BootstrapConfig, ForkproxyConfig, build_bootstrap
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.overlay import merge
+from forkproxy.config.digest import digest_of
 from forkproxy.config.problems import ConfigError, Problem, by_place
 from forkproxy.config.tree import Document, Node
 from forkproxy.config.upgrade import detect_version, upgrade
@@ -45,7 +46,8 @@ _SECRET_FIELDS = ("private_key", "password", "pkcs12", "session_ticket_keys", "g
 class LoadResult:
     """``bootstrap`` is there exactly when ``verdict`` is "runs". ``root``: the v3 tree, None when there is none.
 
-    ``lines``: the source lines, for :func:`forkproxy.config.problems.render`.
+    ``lines``: the source lines, for :func:`forkproxy.config.problems.render`. ``files``: the digests of the files that were read,
+    those among them that could not be.
     """
 
     filename: str
@@ -54,11 +56,18 @@ class LoadResult:
     bootstrap: BootstrapConfig | None
     root: Node | None
     lines: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """The problems that do not stand in the way; ``check --strict`` fails on them."""
         return tuple(problem for problem in self.problems if problem.kind == "warning")
+
+    def with_file(self, path: str, content: bytes) -> LoadResult:
+        """This result when its text is the content of a file."""
+        files = {path: digest_of(content), **self.files}
+        bootstrap = replace(self.bootstrap, files=files) if self.bootstrap is not None else None
+        return replace(self, files=files, bootstrap=bootstrap)
 
     def with_problems(self, found: Sequence[Problem]) -> LoadResult:
         """This result once a later step has found more, such as building what workers run. Nothing of it can be waived:
@@ -98,7 +107,8 @@ def load_file(path: str, *, overlay_yaml: str = "", allow_unsupported: bool = Fa
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return _invalid(path, [Problem("error", "", 0, 0, f"cannot read the file: {reason}")])
-    return load(text, path, overlay_yaml=overlay_yaml, allow_unsupported=allow_unsupported)
+    result = load(text, path, overlay_yaml=overlay_yaml, allow_unsupported=allow_unsupported)
+    return result.with_file(path, text)
 
 
 def load(text: bytes | str, filename: str, *, overlay_yaml: str = "", allow_unsupported: bool = False) -> LoadResult:
@@ -143,7 +153,7 @@ def _load_document(document: Document, *, allow_unsupported: bool) -> LoadResult
     problems += view.problems
     problems += context.problems
     problems += unread(view)
-    return _result(document, problems, bootstrap, allow_unsupported)
+    return replace(_result(document, problems, bootstrap, allow_unsupported), files=context.files)
 
 
 def redacted(root: Node) -> dict[str, object]:

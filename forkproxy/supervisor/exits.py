@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.worker.worker import EXIT_CANNOT_BIND
 
@@ -11,7 +13,14 @@ EXIT_NO_PERMISSION = 77
 
 
 class ConfigurationRefused(Exception):
-    """The file cannot be used; the text is every problem as the operator should see it."""
+    """The file cannot be used; the text is every problem as the operator should see it.
+
+    ``files``: the digests of what was read, the files among it that the configuration names.
+    """
+
+    def __init__(self, message: str, *, files: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(message)
+        self.files = files or {}
 
 
 class StartFailed(Exception):

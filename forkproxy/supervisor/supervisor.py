@@ -183,9 +183,7 @@ class Supervisor:
         self._context.config_loaded_at = datetime.now(UTC)
 
     def _load_configuration(self) -> BootstrapConfig:
-        if self._watcher is not None:
-            self._watcher.note()
-        return self._load()
+        return self._load() if self._watcher is None else self._watcher.load(self._load)
 
     def _end_interval(self) -> None:
         """Envoy's stats flush: what histograms show as the last interval ends here."""

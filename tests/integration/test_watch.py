@@ -3,14 +3,18 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 
 import pytest
 
 from tests.integration.test_cli import bootstrap
+from tests.support import bootstrap as b
+from tests.support.forkproxy import Forkproxy
 from tests.support.proxy import free_ports
 from tests.support.supervised import ROOT, Supervised, exchange, until
+from tests.support.x509_authority import leaf
 
 SETTINGS = {"listeners": {"main": "127.0.0.1:0"}, "concurrency": 1}
 
@@ -102,3 +106,58 @@ def test_a_half_written_file_does_not_take_the_service_down(tmp_path):
         finally:
             process.terminate()
             assert process.wait(15) == 0
+
+
+def test_a_renewed_certificate_is_taken_when_its_key_has_come(tmp_path):
+    # As Kubernetes mounts a secret: the files are links through ..data, which is swapped; and then as certbot writes.
+    for number in (1, 2, 3):
+        directory = tmp_path / f"version{number}"
+        directory.mkdir()
+        made = leaf(f"version{number}.example")
+        (directory / "cert.pem").write_bytes(made.pem)
+        (directory / "key.pem").write_bytes(made.key_pem)
+    (tmp_path / "..data").symlink_to("version1")
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    proxy = TlsProxy(tmp_path)
+    proxy.start()
+    try:
+        assert proxy.shown_certificate() == pem_of(tmp_path / "version1")
+        (tmp_path / "fresh").symlink_to("version2")
+        (tmp_path / "fresh").replace(tmp_path / "..data")
+        until(lambda: proxy.shown_certificate() == pem_of(tmp_path / "version2"))
+        # One after the other, and the pair does not fit in between.
+        third = tmp_path / "version3"
+        third.joinpath("cert.pem").replace(tmp_path / "version2" / "cert.pem")
+        until(lambda: "reload refused" in proxy.output())
+        assert proxy.shown_certificate() != pem_of(tmp_path / "version2")
+        third.joinpath("key.pem").replace(tmp_path / "version2" / "key.pem")
+        until(lambda: proxy.shown_certificate() == pem_of(tmp_path / "version2"))
+        assert proxy.stop() == 0
+    finally:
+        proxy.close()
+
+
+def pem_of(directory):
+    return (directory / "cert.pem").read_text()
+
+
+class TlsProxy(Forkproxy):
+    """One TLS listener whose certificate lies in the directory."""
+
+    def __init__(self, directory):
+        self.ports = dict(zip(("main", "admin"), free_ports(2), strict=True))
+        hcm = b.hcm({"virtual_hosts": []}, access_log=[])
+        data = b.bootstrap([hcm], [])
+        (chain,) = data["static_resources"]["listeners"][0]["filter_chains"]
+        chain["transport_socket"] = b.tls_downstream()
+        (files,) = chain["transport_socket"]["typed_config"]["common_tls_context"]["tls_certificates"]
+        files["certificate_chain"]["filename"] = f"{directory}/cert.pem"
+        files["private_key"]["filename"] = f"{directory}/key.pem"
+        super().__init__(b.render(data, self.ports), admin_port=self.ports["admin"], directory=directory)
+
+    def command(self):
+        return [*super().command(), "--watch"]
+
+    def shown_certificate(self):
+        return ssl.get_server_certificate(("127.0.0.1", self.ports["main"]), timeout=10)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs, default_text_format
 from forkproxy.config.build.cluster import ClusterConfig, build_cluster, build_dns_resolver
@@ -53,7 +53,8 @@ class ForkproxyConfig:
 class BootstrapConfig:
     """Everything that a generation of workers runs on.
 
-    ``config_dump`` is the upgraded v3 bootstrap as JSON-ready data, secrets redacted.
+    ``config_dump`` is the upgraded v3 bootstrap as JSON-ready data, secrets redacted. ``files`` has the digests of the files
+    that were read for it: its own, and those that it names.
     """
 
     admin: AdminConfig
@@ -65,6 +66,7 @@ class BootstrapConfig:
     runtime: dict[str, object]
     """The flattened static runtime layers: key → value."""
     stats_flush_interval_s: float = 5.0
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def build_admin(view: View | None, context: BuildContext) -> AdminConfig:

@@ -47,6 +47,7 @@ class BuildContext:
 
     ``runtime``: the flattened static runtime layers. ``secrets``: the views of ``static_resources.secrets``, by kind and
     name. ``environment``: what ``environment_variable`` data sources read. ``dns_resolver``: the bootstrap's default.
+    ``files``: the digests of the files that were read because the configuration names them.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -55,6 +56,7 @@ class BuildContext:
     secrets: dict[tuple[str, str], View] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     dns_resolver: Any = None
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def each(self, views: list[View], build: Callable[[View, BuildContext], T]) -> tuple[T, ...]:
         """Build every view; one that fails is reported and left out, so that its siblings' problems are found too."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from forkproxy.config.build.certificates import certificate_error, is_ca_bundle, is_cipher_suite, is_curve
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
+from forkproxy.config.digest import UNREADABLE, digest_of
 from forkproxy.config.view import View
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
@@ -92,6 +93,7 @@ def build_data_source(view: View, context: BuildContext) -> DataSource:
     if kind == "filename":
         filename = view.str("filename")
         data, wrong = _read(filename)
+        context.files[filename] = UNREADABLE if wrong else digest_of(data)
         if wrong:
             view.report(f'cannot read file "{filename}": {wrong}', field="filename")
         return DataSource(data, filename)

@@ -1,9 +1,13 @@
 """When a file counts as changed; looks are made at times that the test says."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from forkproxy.config.digest import UNREADABLE, digest_of
+from forkproxy.supervisor import watcher as module
+from forkproxy.supervisor.exits import ConfigurationRefused
 from forkproxy.supervisor.watcher import INTERVAL_S, Watcher
 
 
@@ -135,3 +139,143 @@ def test_a_pipe_is_not_waited_for(looks, file):
     file.unlink()
     os.mkfifo(file)
     assert looks(2) == [False, False]
+
+
+def test_a_directory_is_no_content(looks, file):
+    file.unlink()
+    file.mkdir()
+    assert looks(3) == [False] * 3
+    file.rmdir()
+    file.write_text("two")
+    assert looks(2) == [False, True]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_no_content(looks, file):
+    file.write_text("two")
+    file.chmod(0)
+    assert looks(3) == [False] * 3
+    file.chmod(0o600)
+    assert looks(2) == [False, True]
+
+
+class FakeLog:
+    def __init__(self):
+        self.warnings = []
+
+    def warning(self, event, **values):
+        self.warnings.append((event, values))
+
+
+@pytest.fixture
+def log(monkeypatch):
+    fake = FakeLog()
+    monkeypatch.setattr(module, "_log", fake)
+    return fake
+
+
+def test_what_somebody_has_open_for_writing_is_waited_for(looks, file, log):
+    with open(file, "w") as writing:
+        writing.write("half")
+        writing.flush()
+        if not module._is_open_for_writing(str(file)):
+            pytest.skip("this file system has no leases")
+        assert looks(4) == [False] * 4
+        writing.write("whole")
+    assert len(log.warnings) == 1
+    assert looks(2) == [False, True]
+
+
+def test_a_reader_is_not_waited_for(looks, file):
+    file.write_text("two")
+    with open(file):
+        assert looks(2) == [False, True]
+
+
+def loading(*files, content=None):
+    """A ``load`` that reads ``files``; the first one's content may have been another when it was read."""
+    digests = {str(file): digest_of(file.read_bytes()) if file.exists() else UNREADABLE for file in files}
+    if content is not None:
+        digests[str(files[0])] = digest_of(content)
+    return lambda: SimpleNamespace(files=digests)
+
+
+@pytest.fixture
+def named(file):
+    """Two files that the configuration names."""
+    files = file.with_name("cert.pem"), file.with_name("key.pem")
+    for each in files:
+        each.write_text("one")
+    return files
+
+
+@pytest.mark.parametrize("write", WAYS)
+def test_files_that_it_names_count_too(looks, file, named, write):
+    looks.watcher.load(loading(file, *named))
+    assert looks(2) == [False, False]
+    write(named[1], "two")
+    assert looks(2) == [False, True]
+    looks.watcher.load(loading(file, *named))
+    assert looks(2) == [False, False]
+
+
+def test_all_of_them_are_waited_for(looks, file, named):
+    looks.watcher.load(loading(file, *named))
+    looks()
+    named[0].write_text("two")
+    assert looks() == [False]
+    named[1].write_text("two")
+    assert looks() == [False]
+    assert looks() == [True]
+
+
+def test_a_change_between_the_load_and_the_first_look(looks, file, named):
+    load = loading(file, *named)
+    named[0].write_text("two")
+    looks.watcher.load(load)
+    assert looks(2) == [False, True]
+
+
+def test_files_that_it_names_no_more_do_not_count(looks, file, named):
+    looks.watcher.load(loading(file, *named))
+    looks.watcher.load(loading(file, named[0]))
+    looks()
+    named[1].write_text("two")
+    assert looks(3) == [False] * 3
+
+
+def test_one_that_goes_is_told_and_no_change(looks, file, named, log):
+    looks.watcher.load(loading(file, *named))
+    looks()
+    named[0].unlink()
+    assert looks(3) == [False] * 3
+    assert [values for _, values in log.warnings] == [{"path": str(named[0])}]
+    named[0].write_text("one")
+    assert looks(3) == [False] * 3
+
+
+def test_what_was_missing_at_the_load_counts_when_it_comes(looks, file, named):
+    named[0].unlink()
+
+    def refuse():
+        raise ConfigurationRefused("no such file", files=loading(file, *named)().files)
+
+    with pytest.raises(ConfigurationRefused):
+        looks.watcher.load(refuse)
+    assert looks(2) == [False, False]
+    named[0].write_text("now")
+    assert looks(2) == [False, True]
+
+
+def test_a_content_that_nobody_has_seen_stay_is_refused_and_comes_again(looks, file):
+    looks.watcher.load(loading(file))
+    with pytest.raises(ConfigurationRefused, match="changed while it was loaded"):
+        looks.watcher.load(loading(file, content=b"half"))
+    assert looks(2) == [True, True]
+    looks.watcher.load(loading(file))
+    assert looks(2) == [False, False]
+
+
+def test_the_first_load_takes_what_there_is(looks, file):
+    assert looks.watcher.load(loading(file, content=b"half"))
+    assert looks() == [True]
