@@ -1,8 +1,8 @@
 """What a killed supervisor leaves under systemd: its workers, which drain while the next supervisor serves already.
 
-They go by themselves. One that stands still does not, and the kernel would go on giving its listening sockets their share of the
-new connections. So the next supervisor holds whoever it finds in its service's cgroup, and ends who is left after the drain
-time. Only as the process that systemd itself started, see systemd.exec(5): elsewhere other programs share a cgroup.
+They stop listening at once and go when they are done. One that stands still does neither, and no other supervisor could have its
+ports. So the next one holds whoever it finds in its service's cgroup, ends at once who goes on listening, and after the drain
+time who is left. Only as the process that systemd itself started, see systemd.exec(5): elsewhere other programs share a cgroup.
 """
 
 from __future__ import annotations
@@ -11,30 +11,50 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping
+from time import monotonic
 
 from forkproxy import log
+
+PATIENCE_S = 1.0
+"""How long a worker may take to notice that its supervisor is gone, and to stop listening."""
 
 _log = log.get_logger("supervisor")
 
 
-def end_later(
-    call_later: Callable[[float, Callable[[], None]], object],
-    after_s: float,
-    *,
-    environment: Mapping[str, str] = os.environ,
-    processes: str = "/proc",
-) -> int:
-    """Find them, and have ``call_later`` end who is left ``after_s`` from now; returns how many there are.
+class Leftovers:
+    """To be made before there is a process of our own. ``pids``: who was found."""
 
-    To be called before there is a process of our own.
-    """
-    if environment.get("SYSTEMD_EXEC_PID") != str(os.getpid()):
-        return 0
-    held = _hold(processes)
-    if held:
-        _log.info("workers of a supervisor before this one still drain", workers=len(held), at_most_s=after_s)
-        call_later(after_s, lambda: _end(held))
-    return len(held)
+    def __init__(self, environment: Mapping[str, str] = os.environ, processes: str = "/proc") -> None:
+        is_main = environment.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+        self._held = _hold(processes) if is_main else {}
+        self.pids = sorted(self._held)
+
+    def make_way(self, wait: Callable[[float], None], patience_s: float = PATIENCE_S) -> None:
+        """Return when none of them listens any more; ``wait(seconds)`` passes the time until then."""
+        deadline = monotonic() + patience_s
+        while listening := [pid for pid in self._held if _listens(pid)]:
+            if monotonic() > deadline:
+                for pid in listening:
+                    _kill(pid, self._held[pid], "it still listens")
+                deadline = monotonic() + patience_s
+            wait(0.02)
+
+    def end_later(self, call_later: Callable[[float, Callable[[], None]], object], after_s: float) -> None:
+        """Have ``call_later`` end who is left ``after_s`` from now."""
+        if self._held:
+            _log.info("workers of a supervisor before this one still drain", workers=len(self._held), at_most_s=after_s)
+            call_later(after_s, self._end)
+
+    def close(self) -> None:
+        """Let go of them."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def _end(self) -> None:
+        for pid, descriptor in self._held.items():
+            _kill(pid, descriptor, "the drain time is over")
+        self.close()
 
 
 def _hold(processes: str) -> dict[int, int]:
@@ -61,16 +81,21 @@ def _cgroup_of(processes: str, name: str) -> str:
         return ""
 
 
-def _end(held: dict[int, int]) -> None:
-    for pid, descriptor in held.items():
-        try:
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            _log.warning("ended a worker that a supervisor before this one left", worker=pid)
-        except ProcessLookupError:
-            pass
-        except OSError as error:
-            _log.error(
-                "a worker that a supervisor before this one left cannot be ended", worker=pid, reason=error.strerror
-            )
-        finally:
-            os.close(descriptor)
+def _listens(pid: int) -> bool:
+    # Its import takes 20 ms, which only this rare start spends.
+    import psutil
+
+    try:
+        return any(found.status == psutil.CONN_LISTEN for found in psutil.Process(pid).net_connections("tcp"))
+    except psutil.Error:
+        return False
+
+
+def _kill(pid: int, descriptor: int, reason: str) -> None:
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        _log.warning("ended a worker that a supervisor before this one left", worker=pid, reason=reason)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        _log.error("a worker that a supervisor before this one left cannot be ended", worker=pid, reason=error.strerror)
