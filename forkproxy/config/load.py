@@ -19,8 +19,8 @@ from typing import Any, Final, Literal
 from forkproxy.config import semantics, tree
 from forkproxy.config.build.bootstrap import BootstrapConfig, ForkproxyConfig, build_bootstrap
 from forkproxy.config.build.context import BuildContext
-from forkproxy.config.overlay import merge
 from forkproxy.config.digest import digest_of
+from forkproxy.config.overlay import merge
 from forkproxy.config.problems import ConfigError, Problem, by_place
 from forkproxy.config.tree import Document, Node
 from forkproxy.config.upgrade import detect_version, upgrade
