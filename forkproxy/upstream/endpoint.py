@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress
@@ -27,6 +29,9 @@ class ResolvedEndpoint:
     region: str = ""
     zone: str = ""
     sub_zone: str = ""
+    locality_weight: int = 0
+    metadata: str = ""
+    """What load balancers read of the endpoint's metadata (``envoy.lb``), as JSON; "" when there is none."""
     check_host: str = ""
     """Where active health checks go, when not to ``address``: an IP literal, or the path of a unix-domain socket."""
     check_port: int = 0
@@ -38,7 +43,18 @@ class ResolvedEndpoint:
 class Endpoint:
     """The live endpoint in a worker. ``rq_active`` on ``stats`` is what LEAST_REQUEST compares."""
 
-    __slots__ = ("address", "config", "health_flags", "hostname", "pool", "socket_address", "stats", "weight")
+    __slots__ = (
+        "address",
+        "config",
+        "health_flags",
+        "healthy_since",
+        "hostname",
+        "lb_metadata",
+        "pool",
+        "socket_address",
+        "stats",
+        "weight",
+    )
 
     def __init__(
         self, config: ResolvedEndpoint, stats: EndpointStats, make_pool: Callable[[Endpoint], HttpPool]
@@ -51,6 +67,9 @@ class Endpoint:
         self.weight = config.weight
         self.health_flags = health.flags_of_status(config.health_status)
         """upstream/health.py; changed by ``Cluster.set_health_flags`` only."""
+        self.healthy_since = monotonic()
+        """When it was found, or passed its active health checks again, in seconds of the loop's clock: its slow start begins."""
+        self.lb_metadata: dict[str, Any] = json.loads(config.metadata) if config.metadata else {}
         self.stats = stats
         self.pool = make_pool(self)
 

@@ -1,0 +1,435 @@
+"""Load balancing of a cluster: ``lb_policy`` and its companions, or ``load_balancing_policy`` with typed policies."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.view import View
+
+MAX_RING_SIZE: Final = 8 * 1024 * 1024
+default_panic_threshold: Final = 50
+default_overprovisioning_factor: Final = 140
+_LB: Final = "envoy.lb"
+
+POLICIES: Final = (
+    *("ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV", "CLUSTER_PROVIDED"),
+    "LOAD_BALANCING_POLICY_CONFIG",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SlowStart:
+    """``SlowStartConfig``; ``min_weight`` is a share of 1."""
+
+    window_s: float
+    aggression: float = 1.0
+    min_weight: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneAware:
+    """``ZoneAwareLbConfig``. ``force_local_min_size`` None: ``force_local_zone`` is not asked for."""
+
+    routing_percent: int = 100
+    min_cluster_size: int = 6
+    fail_traffic_on_panic: bool = False
+    force_local_min_size: int | None = None
+    by_weight: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetSelector:
+    """``LbSubsetSelector``: ``keys`` sorted; ``fallback``: "NOT_DEFINED" (the cluster's counts) or a policy's name."""
+
+    keys: tuple[str, ...]
+    fallback: str = "NOT_DEFINED"
+    fallback_keys: tuple[str, ...] = ()
+    single_endpoint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetConfig:
+    """``LbSubsetConfig``. ``default_subset``: sorted (key, value as ``metadata_value`` makes it) pairs."""
+
+    fallback: str = "NO_FALLBACK"
+    default_subset: tuple[tuple[str, object], ...] = ()
+    selectors: tuple[SubsetSelector, ...] = ()
+    locality_weight_aware: bool = False
+    scale_locality_weight: bool = False
+    panic_mode_any: bool = False
+    list_as_any: bool = False
+    fallback_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadBalancingConfig:
+    """How a cluster's endpoints are chosen; Envoy's defaults.
+
+    ``policy``: "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV" (within each subset when there is ``subset``), or
+    "CLUSTER_PROVIDED": the cluster's type knows.
+    ``panic_threshold`` in percent, 0: never. ``overprovisioning_factor`` in percent.
+    """
+
+    policy: str = "ROUND_ROBIN"
+    choice_count: int = 2
+    active_request_bias: float = 1.0
+    full_scan: bool = False
+    slow_start: SlowStart | None = None
+    locality_weighted: bool = False
+    zone_aware: ZoneAware = field(default_factory=ZoneAware)
+    min_ring_size: int = 1024
+    max_ring_size: int = MAX_RING_SIZE
+    hash_function: str = "XX_HASH"
+    table_size: int = 65537
+    use_hostname: bool = False
+    hash_balance_factor: int = 0
+    subset: SubsetConfig | None = None
+    panic_threshold: int = default_panic_threshold
+    overprovisioning_factor: int = default_overprovisioning_factor
+    weighted_priority_health: bool = False
+    close_connections_on_change: bool = False
+
+    @property
+    def hashes(self) -> bool:
+        """Whether a pick goes by a hash of the request."""
+        return self.policy in ("RING_HASH", "MAGLEV")
+
+
+# Metadata
+
+
+def metadata_value(value: object) -> object:
+    """A metadata value as it is compared: numbers are doubles, and true is not 1."""
+    if isinstance(value, bool):
+        return (value,)
+    if isinstance(value, list | tuple):
+        return ("list", *(metadata_value(each) for each in value))
+    if isinstance(value, dict):
+        return ("struct", *((key, metadata_value(value[key])) for key in sorted(value)))
+    return value
+
+
+def criteria(metadata: dict[str, Any]) -> tuple[tuple[str, object], ...]:
+    """Metadata as sorted pairs to be compared."""
+    return tuple((key, metadata_value(metadata[key])) for key in sorted(metadata))
+
+
+def build_lb_metadata(view: View | None) -> dict[str, Any]:
+    """``core.v3.Metadata``: what stands under ``envoy.lb``. Other filters' is opaque to the proxy itself."""
+    if view is None:
+        return {}
+    view.ignore("typed_filter_metadata", why="Envoy's load balancers do not read it")
+    found: dict[str, Any] = view.map_("filter_metadata").get(_LB, {})
+    return found
+
+
+def metadata_json(view: View | None) -> str:
+    """The same as JSON with sorted keys; "" when there is none."""
+    found = build_lb_metadata(view)
+    return json.dumps(found, sort_keys=True, separators=(",", ":")) if found else ""
+
+
+# The parts that old and typed forms share
+
+
+def _percent(view: View | None, default: int) -> int:
+    """``type.v3.Percent`` as a whole number, made as Envoy makes it: 29 % are 28."""
+    return default if view is None else int(100 * (view.float("value") / 100.0))
+
+
+def _runtime_double(view: View, context: BuildContext) -> float:
+    default = view.float("default_value")
+    value = context.runtime_value(view.str("runtime_key"))
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def _slow_start(view: View | None, context: BuildContext) -> SlowStart | None:
+    if view is None:
+        return None
+    window_s = view.duration_s("slow_start_window", 0.0)
+    aggression = view.message("aggression")
+    factor = 1.0 if aggression is None else _runtime_double(aggression, context)
+    least = view.message("min_weight_percent")
+    made = SlowStart(
+        window_s=window_s,
+        aggression=factor if factor > 0.0 else 1.0,
+        min_weight=0.1 if least is None else least.float("value") / 100.0,
+    )
+    return made if window_s else None
+
+
+def _zone_aware(view: View, context: BuildContext, *, typed: bool) -> ZoneAware:
+    force: int | None = None
+    by_weight = False
+    if typed:
+        if view.bool("force_locality_direct_routing"):
+            force = 1
+        zone = view.message("force_local_zone")
+        if zone is not None:
+            force = zone.uint("min_size", 1)
+        by_weight = view.enum("locality_basis") == "HEALTHY_HOSTS_WEIGHT"
+    percent = _percent(view.message("routing_enabled"), 100)
+    minimum = view.uint("min_cluster_size", 6)
+    return ZoneAware(
+        routing_percent=int(_override(context, "upstream.zone_routing.enabled", percent)),
+        min_cluster_size=int(_override(context, "upstream.zone_routing.min_cluster_size", minimum)),
+        fail_traffic_on_panic=view.bool("fail_traffic_on_panic"),
+        force_local_min_size=force,
+        by_weight=by_weight,
+    )
+
+
+def _override(context: BuildContext, key: str, default: float) -> float:
+    value = context.runtime_value(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
+
+
+def _locality(view: View | None, context: BuildContext, *, typed: bool) -> dict[str, Any]:
+    """``LocalityLbConfig``, and the same oneof of ``CommonLbConfig``."""
+    if view is None:
+        return {}
+    if view.which("locality_config_specifier") == "locality_weighted_lb_config":
+        view.require("locality_weighted_lb_config")
+        return {"locality_weighted": True}
+    zone_aware = view.message("zone_aware_lb_config")
+    return {} if zone_aware is None else {"zone_aware": _zone_aware(zone_aware, context, typed=typed)}
+
+
+def _consistent_hashing(view: View | None) -> dict[str, Any]:
+    """``ConsistentHashingLbConfig``; a policy's own ``hash_policy`` stays unread."""
+    if view is None:
+        return {}
+    return {
+        "use_hostname": view.bool("use_hostname_for_hashing"),
+        "hash_balance_factor": view.uint("hash_balance_factor"),
+    }
+
+
+def _selectors(view: View, context: BuildContext) -> SubsetSelector:
+    keys = tuple(sorted(set(view.strings("keys"))))
+    fallback = view.enum("fallback_policy")
+    fallback_keys = tuple(sorted(set(view.strings("fallback_keys_subset"))))
+    single = view.bool("single_host_per_subset")
+    # Envoy's words.
+    if single and len(keys) != 1:
+        view.report("subset_lb selector: single_host_per_subset cannot be set when there are multiple keys")
+    if fallback == "KEYS_SUBSET":
+        if not fallback_keys:
+            view.report("fallback_keys_subset cannot be empty")
+        elif not set(fallback_keys) <= set(keys):
+            view.report("fallback_keys_subset must be a subset of selector keys")
+        elif set(fallback_keys) == set(keys):
+            view.report("fallback_keys_subset cannot be equal to keys")
+    elif fallback_keys:
+        view.report("fallback_keys_subset can be set only for KEYS_SUBSET fallback_policy")
+    return SubsetSelector(keys, fallback, fallback_keys, single)
+
+
+def _subset(view: View, context: BuildContext) -> SubsetConfig:
+    return SubsetConfig(
+        fallback=view.enum("fallback_policy"),
+        default_subset=criteria(view.struct("default_subset")),
+        selectors=context.each(view.repeated("subset_selectors"), _selectors),
+        locality_weight_aware=view.bool("locality_weight_aware"),
+        scale_locality_weight=view.bool("scale_locality_weight"),
+        panic_mode_any=view.bool("panic_mode_any"),
+        list_as_any=view.bool("list_as_any"),
+        fallback_list=view.enum("metadata_fallback_policy") == "FALLBACK_LIST",
+    )
+
+
+# Typed policies
+
+
+def build_round_robin(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``RoundRobin``."""
+    return LoadBalancingConfig(
+        policy="ROUND_ROBIN",
+        slow_start=_slow_start(view.message("slow_start_config"), context),
+        **_locality(view.message("locality_lb_config"), context, typed=True),
+    )
+
+
+def build_random(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``Random``."""
+    return LoadBalancingConfig(policy="RANDOM", **_locality(view.message("locality_lb_config"), context, typed=True))
+
+
+def build_least_request(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``LeastRequest``; Envoy refuses ``enable_full_scan``, which has become ``selection_method``."""
+    view.only_default("enable_full_scan")
+    return LoadBalancingConfig(
+        policy="LEAST_REQUEST",
+        full_scan=view.enum("selection_method") == "FULL_SCAN",
+        **_least_request(view, context),
+        **_locality(view.message("locality_lb_config"), context, typed=True),
+    )
+
+
+def _least_request(view: View, context: BuildContext) -> dict[str, Any]:
+    bias = view.message("active_request_bias")
+    exponent = 1.0 if bias is None else _runtime_double(bias, context)
+    return {
+        "choice_count": view.uint("choice_count", 2),
+        "active_request_bias": exponent if exponent >= 0.0 else 1.0,
+        "slow_start": _slow_start(view.message("slow_start_config"), context),
+    }
+
+
+def build_ring_hash(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``RingHash``."""
+    hashing = _consistent_hashing(view.message("consistent_hashing_lb_config")) or {
+        "use_hostname": view.bool("use_hostname_for_hashing"),
+        "hash_balance_factor": view.uint("hash_balance_factor"),
+    }
+    return LoadBalancingConfig(
+        policy="RING_HASH",
+        **_ring_size(view),
+        hash_function="MURMUR_HASH_2" if view.enum("hash_function") == "MURMUR_HASH_2" else "XX_HASH",
+        locality_weighted=view.message("locality_weighted_lb_config") is not None,
+        **hashing,
+    )
+
+
+def _ring_size(view: View) -> dict[str, Any]:
+    smallest, largest = view.uint("minimum_ring_size", 1024), view.uint("maximum_ring_size", MAX_RING_SIZE)
+    if smallest > largest:
+        # Envoy's words.
+        view.report(
+            f"ring hash: minimum_ring_size ({smallest}) > maximum_ring_size ({largest})", field="minimum_ring_size"
+        )
+    return {"min_ring_size": smallest, "max_ring_size": largest}
+
+
+def build_maglev(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``Maglev``."""
+    return LoadBalancingConfig(
+        policy="MAGLEV",
+        table_size=_table_size(view),
+        locality_weighted=view.message("locality_weighted_lb_config") is not None,
+        **_consistent_hashing(view.message("consistent_hashing_lb_config")),
+    )
+
+
+def _table_size(view: View) -> int:
+    size = view.uint("table_size", 65537)
+    if size < 2 or any(size % divisor == 0 for divisor in range(2, math.isqrt(size) + 1)):
+        view.report("The table size of maglev must be prime number", field="table_size")
+        return 65537
+    return size
+
+
+def build_wrr_locality(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``WrrLocality``: the policy in it, with localities by their weight."""
+    inner = _policies(view.message("endpoint_picking_policy"), context)
+    return replace(inner, locality_weighted=True)
+
+
+def build_cluster_provided(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``ClusterProvided``."""
+    return LoadBalancingConfig(policy="CLUSTER_PROVIDED")
+
+
+def build_subset(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """``Subset``; ``allow_redundant_keys`` stays unread."""
+    inner = _policies(view.message("subset_lb_policy"), context)
+    return replace(inner, subset=_subset(view, context))
+
+
+def _policies(view: View | None, context: BuildContext) -> LoadBalancingConfig:
+    """``LoadBalancingPolicy``: the first that Envoy knows counts, and Envoy knows all that its schema has."""
+    if view is None:
+        return LoadBalancingConfig()
+    found: LoadBalancingConfig | None = None
+    for policy in view.repeated("policies"):
+        typed = policy.require("typed_extension_config")
+        if found is not None:
+            typed.ignore("name", "typed_config", why="only the first policy that is known counts")
+            continue
+        made = context.extension(typed, "load balancing policy")
+        if made is None:
+            found = LoadBalancingConfig()
+        else:
+            found = made.value
+    return found or LoadBalancingConfig()
+
+
+# Cluster
+
+
+def build_load_balancing(view: View, context: BuildContext) -> LoadBalancingConfig:
+    """The fields of ``Cluster`` that say how endpoints are chosen."""
+    common = view.message("common_lb_config")
+    if view.has("load_balancing_policy") or view.enum("lb_policy", supported=POLICIES) == POLICIES[-1]:
+        made = _typed(view, common, context)
+    else:
+        made = _old(view, common, context)
+    assignment = view.peek("load_assignment")
+    policy = assignment.message("policy") if assignment is not None else None
+    threshold = default_panic_threshold
+    close = False
+    if common is not None:
+        threshold = _percent(common.message("healthy_panic_threshold"), default_panic_threshold)
+        close = common.bool("close_connections_on_host_set_change")
+        common.ignore("update_merge_window", why="changes are applied together at the next pick")
+    return replace(
+        made,
+        panic_threshold=min(100, int(_override(context, "upstream.healthy_panic_threshold", threshold))),
+        close_connections_on_change=close,
+        overprovisioning_factor=policy.uint("overprovisioning_factor", 140) if policy is not None else 140,
+        weighted_priority_health=policy.bool("weighted_priority_health") if policy is not None else False,
+    )
+
+
+def _typed(view: View, common: View | None, context: BuildContext) -> LoadBalancingConfig:
+    # Envoy's words.
+    if view.has("lb_subset_config"):
+        view.report("cluster: load_balancing_policy cannot be combined with lb_subset_config", field="lb_subset_config")
+    old = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
+    if common is not None and any(common.has(name) for name in old):
+        common.report(
+            f"cluster: load_balancing_policy cannot be combined with partial fields ({', '.join(old)}) of common_lb_config"
+        )
+    view.ignore("lb_policy", why="load_balancing_policy replaces it")
+    chosen = view.which("lb_config")
+    if chosen is not None:
+        view.ignore(chosen, why="load_balancing_policy replaces it")
+    return _policies(view.message("load_balancing_policy"), context)
+
+
+def _old(view: View, common: View | None, context: BuildContext) -> LoadBalancingConfig:
+    policy = view.enum("lb_policy", supported=POLICIES)
+    own = _FIELDS.get(policy, "")
+    settings = view.message(own) if own else None
+    other = view.which("lb_config")
+    if other is not None and other != own:
+        view.ignore(other, why="it belongs to another lb_policy")
+    fields: dict[str, Any] = {}
+    if settings is not None:
+        if policy == "ROUND_ROBIN":
+            fields = {"slow_start": _slow_start(settings.message("slow_start_config"), context)}
+        elif policy == "LEAST_REQUEST":
+            fields = _least_request(settings, context)
+        elif policy == "RING_HASH":
+            fields = {**_ring_size(settings), "hash_function": settings.enum("hash_function")}
+        else:
+            fields = {"table_size": _table_size(settings)}
+    fields |= _locality(common, context, typed=False)
+    consistent = common.message("consistent_hashing_lb_config") if common is not None else None
+    fields |= _consistent_hashing(consistent)
+    subset = view.message("lb_subset_config")
+    # Without selectors Envoy does not make subsets at all.
+    made = _subset(subset, context) if subset is not None else None
+    return LoadBalancingConfig(policy=policy, subset=made if made and made.selectors else None, **fields)
+
+
+_FIELDS: Final = {
+    "ROUND_ROBIN": "round_robin_lb_config",
+    "LEAST_REQUEST": "least_request_lb_config",
+    "RING_HASH": "ring_hash_lb_config",
+    "MAGLEV": "maglev_lb_config",
+}
