@@ -23,6 +23,7 @@ from forkproxy.supervisor.generations import Generations
 from forkproxy.supervisor.handovers import Handovers
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.options import Options
+from forkproxy.supervisor.pinning import Pinning
 from forkproxy.supervisor.refresh import Refreshes
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.slot_sockets import SlotSockets
@@ -60,6 +61,7 @@ class Fleet:
         self._by_pid: dict[int, WorkerHandle] = {}
         self._refreshes = Refreshes()
         self._handovers = Handovers()
+        self._pinning = Pinning(lambda count: self._place(self._generations.running, count))
         self._served: dict[str, Callable[[WorkerHandle, Message], None]] = {}
 
     def serve(self, op: str, answer: Callable[[WorkerHandle, Message], None]) -> None:
@@ -93,15 +95,20 @@ class Fleet:
     def placement(self, run: GenerationRun) -> cpus.Placement:
         """A CPU for every worker that ``run`` wants. ConfigurationRefused for a malformed cpuset."""
         ours = run.bootstrap.forkproxy
-        cpuset = self._options.cpuset if self._options.cpuset is not None else ours.cpuset
         count = self._options.concurrency if self._options.concurrency is not None else ours.concurrency
         try:
-            placement = cpus.place_here(concurrency=count or None, cpuset=cpuset)
+            placement = self._place(run, count or None)
         except ValueError as error:
             raise ConfigurationRefused(f"{self._options.config_path}: forkproxy.cpuset: {error}") from None
-        for warning in placement.warnings:
-            _log.warning(warning)
+        self._pinning.warn(placement.warnings)
         return placement
+
+    def _place(self, run: GenerationRun, count: int | None) -> cpus.Placement:
+        if self._options.cpuset is not None:
+            return cpus.place_here(concurrency=count, cpuset=self._options.cpuset)
+        return cpus.place_here(
+            concurrency=count, cpuset=run.bootstrap.forkproxy.cpuset, asked_by="forkproxy.cpuset of the configuration"
+        )
 
     def lay_out(self, run: GenerationRun) -> None:
         """Make the first slots and bind their sockets. ConfigurationRefused, CannotBind."""
@@ -125,21 +132,22 @@ class Fleet:
         if self.is_drained:
             return "the listeners are drained: reload first"
         if count == len(slots):
+            self._pinning.place(slots)
             return ""
         if count < len(slots):
             for slot in slots[count:]:
                 self._retire(slot)
         else:
             running = self._generations.running
-            allowed = cpus.in_topology_order(os.sched_getaffinity(0))
             free = [number for number in range(MOST_WORKERS * 2) if all(slot.number != number for slot in self.slots)]
-            more = [Slot(number, allowed[number % len(allowed)], running) for number in free[: count - len(slots)]]
+            more = [Slot(number, None, running) for number in free[: count - len(slots)]]
             try:
                 self.sockets.bind(running.bindings.values(), more, self.slots)
             except CannotBind as error:
                 _log.error("no further worker", reason=str(error))
                 return str(error)
             self.slots += more
+        self._pinning.place(self.lasting_slots())
         _log.info("number of workers changed", workers=count)
         return ""
 
@@ -249,6 +257,7 @@ class Fleet:
                 self._check_worker(worker, now)
             if slot.retiring and not slot.workers():
                 self.slots.remove(slot)
+        self._pinning.check(now, self.slots, self.lasting_slots())
         self._handovers.keep_only([run.number for run in (self._generations.running, self._generations.newest) if run])
 
     def all_well(self) -> bool:

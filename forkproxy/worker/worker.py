@@ -155,7 +155,7 @@ class Worker:
         slab[cells.PID] = os.getpid()
         slab[cells.GENERATION] = start.generation_number
         self._catch_sigterm()
-        if start.cpu is not None and not pin(start.cpu):
+        if start.cpu is not None and not pin([start.cpu]):
             _log.warning("not pinned: the kernel refuses this CPU", slot=start.slot, cpu=start.cpu)
         try:
             if start.identity is not None:
@@ -222,6 +222,8 @@ class Worker:
                 self._generation.fail_health_check(message["failed"])
             case "reopen_logs":
                 self._reopen_logs()
+            case "pin":
+                pin(message["cpus"])
             case "log_level":
                 log.set_level(message["level"], message["component"])
             case op:
@@ -281,10 +283,10 @@ class Worker:
         _log.exception("an exception left a callback; the worker goes on", exception, callback=callback)
 
 
-def pin(cpu: int) -> bool:
-    """Pin this process to a CPU. False when the kernel refuses; the process then runs on the CPUs it had."""
+def pin(cpus: Collection[int]) -> bool:
+    """Run this process on these CPUs. False when the kernel refuses; it then runs on those it had."""
     try:
-        os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, cpus)
     except OSError:
         return False
     return True
