@@ -17,7 +17,6 @@ HARMLESS_FLAGS = (
     ("--base-id", int),
     ("--restart-epoch", int),
     ("--parent-shutdown-time-s", int),
-    ("--drain-strategy", str),
     ("--use-dynamic-base-id", bool),
     ("--disable-hot-restart", bool),
     ("--enable-fine-grain-logging", bool),
@@ -124,6 +123,13 @@ def serving_options(command: F) -> F:
             type=click.FloatRange(0),
             default=None,
             help="How long connections may take to finish on stop and reload. [default: 30]",
+        ),
+        option(
+            "--drain-strategy",
+            type=click.Choice(["gradual", "immediate"]),
+            default="gradual",
+            show_default=True,
+            help="How drain --graceful asks connections to close: more and more of them, or all.",
         ),
         option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
         option(

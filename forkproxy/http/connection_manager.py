@@ -8,6 +8,7 @@ The order and the presence of every header added here were asked of real Envoy (
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -164,6 +165,20 @@ class ConnectionManagerSettings:
         self.stream_error_on_invalid_http_message = False
 
 
+class _Chance:
+    """Stands for a bool that is true more and more often: Envoy's gradual drain (DrainManager). Who does not drain pays nothing
+    for it: the path asks an attribute whether it is true, and that is mostly False itself."""
+
+    __slots__ = ("_since", "_time_s")
+
+    def __init__(self, since: float, time_s: float) -> None:
+        self._since = since
+        self._time_s = time_s
+
+    def __bool__(self) -> bool:
+        return time.monotonic() - self._since >= self._time_s * random.random()
+
+
 class ConnectionManager:
     """What all connections of one HttpConnectionManager entry share in a worker."""
 
@@ -195,7 +210,9 @@ class ConnectionManager:
         self.log_filter_exception = log_filter_exception
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.connections: set[HttpConnection] = set()
-        self.draining = self._drained = False
+        self.draining: object = False
+        """True, or true by chance, while responses are to carry ``connection: close``."""
+        self._drained: object = False
         self.request_ids: list[bytes] = []
         self.server_line = b"server: " + settings.server_name
         self.proto_header = (b"x-forwarded-proto", settings.scheme)
@@ -249,7 +266,15 @@ class ConnectionManager:
 
     def fail_health_check(self, failed: bool) -> None:
         """/healthcheck/fail and /ok: while it fails, every response asks its client to go elsewhere, as in Envoy."""
-        self.draining = failed or self._drained
+        self.draining = True if failed else self._drained
+
+    def leave_gradually(self, since: float, time_s: float) -> None:
+        """Answer with ``connection: close`` more and more often, and always from ``since + time_s`` on (``loop.now``). Nothing
+        else changes: connections are still taken."""
+        if self._drained is False:
+            self._drained = _Chance(since, time_s)
+        if self.draining is False:
+            self.draining = self._drained
 
     def close_idle(self, for_s: float) -> None:
         """Close the connections that have been without a request for ``for_s`` seconds."""
@@ -548,10 +573,10 @@ class HttpConnection:
     def _close_after_this(self) -> None:
         stats = self.manager.stats
         if not self.close_after:
-            if self.manager.draining:
-                stats.downstream_cx_drain_close += 1
-            else:
+            if self.requests == self.manager.max_requests:
                 stats.downstream_cx_max_requests_reached += 1
+            else:
+                stats.downstream_cx_drain_close += 1
         self.close_after = True
 
     def _reject(self, stream: Stream, status: int, details: str, close: bool = True) -> None:

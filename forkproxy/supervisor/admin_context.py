@@ -65,7 +65,8 @@ class SupervisorContext:
         phase = self._supervisor.phase
         if phase == "starting":
             return context.INITIALIZING
-        if phase == "stopping" or self._supervisor.fleet.is_drained or self._supervisor.generations.fails_health_check:
+        # Drained listeners leave it LIVE, as in Envoy: who wants requests to go elsewhere first fails the health check.
+        if phase == "stopping" or self._supervisor.generations.fails_health_check:
             return context.DRAINING
         return context.LIVE
 
@@ -182,13 +183,8 @@ class SupervisorContext:
         self._supervisor.want("reopen_logs")
 
     def drain_listeners(self, *, graceful: bool, skip_exit: bool, inbound_only: bool) -> None:
-        """Stop accepting, now or after the drain time. Listeners have no direction here, so inbound_only finds none."""
-        if inbound_only or skip_exit:
-            _log.warning("listeners not drained: neither inboundonly nor skip_exit is implemented")
-        elif graceful:
-            self._supervisor.loop.call_later(self._supervisor.generations.drain_time_s, self._drain)
-        else:
-            self._drain()
+        """Stop accepting, now or after the drain time."""
+        self._supervisor.draining.request(graceful=graceful, skip_exit=skip_exit, inbound_only=inbound_only)
 
     def quit(self) -> None:
         """As SIGTERM does."""
@@ -197,9 +193,6 @@ class SupervisorContext:
     def log_access(self, access: AdminAccess) -> None:
         """One line in the admin's access logs."""
         self._supervisor.admin_log.write(access)
-
-    def _drain(self) -> None:
-        self._supervisor.want("drain_listeners")
 
 
 class AdminService:

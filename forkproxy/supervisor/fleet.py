@@ -49,8 +49,8 @@ class Fleet:
     ) -> None:
         self.slots: list[Slot] = []
         self.sockets = SlotSockets()
-        self.is_drained = False
-        """The listeners were drained on request: nothing is accepted until a reload."""
+        self.drained: set[str] = set()
+        """The listeners that were drained on request: they accept nothing until a reload."""
         self.no_hang_before = 0.0
         """Until then a late heartbeat proves nothing."""
         self._loop = loop
@@ -80,6 +80,13 @@ class Fleet:
     def lasting_slots(self) -> list[Slot]:
         """The slots that are to have a worker."""
         return [slot for slot in self.slots if not slot.retiring]
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all listeners were drained on request: then no worker is missed."""
+        if not self.drained:
+            return False
+        return self.drained.issuperset(name for name, _index in self._generations.running.bindings)
 
     def refresh(self, done: Callable[[], None]) -> None:
         """Have every worker bring its slab up to date; ``done()`` is called once, when all have."""
@@ -210,7 +217,9 @@ class Fleet:
                     cpu=slot.cpu,
                     generation_number=run.number,
                     generation=run.generation,
-                    sockets={key: [slot.sockets[binding]] for key, binding in run.bindings.items()},
+                    sockets={
+                        key: [slot.sockets[binding]] for key, binding in run.bindings.items() if binding in slot.sockets
+                    },
                     control=control,
                     slab=slab,
                     stats=self._registry,
@@ -306,10 +315,15 @@ class Fleet:
                 worker.drain(now, self._generations.drain_time_s, worker.run.bindings)
         self.close_slots(self.slots)
 
-    def drain_listeners(self) -> None:
-        """Stop listening until a reload."""
-        self.is_drained = True
-        self.close_slots(self.slots)
+    def drain_listeners(self, names: tuple[str, ...]) -> None:
+        """Have these listeners stop accepting until a reload; connections stay. The workers serve what waits in their queues."""
+        self.drained.update(names)
+        self._close_drained()
+        self.tell({"op": "stop_listening", "listeners": names})
+
+    def _close_drained(self) -> None:
+        bindings = self._generations.running.bindings.items()
+        self.sockets.close((binding for (name, _index), binding in bindings if name in self.drained), self.slots)
 
     def close_slots(self, slots: Iterable[Slot]) -> None:
         """Stop listening in these slots."""
@@ -323,6 +337,8 @@ class Fleet:
         """Close the sockets that the running generation does not need."""
         for binding in self.sockets.keep_only(self._generations.running.bindings.values(), self.slots):
             _log.info("no longer listening", listener=binding.listener, address=str(binding.address))
+        # A reload that was refused had bound them again.
+        self._close_drained()
         for slot in self.slots:
             for worker in slot.draining:
                 worker.close_listeners()

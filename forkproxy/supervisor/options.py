@@ -20,6 +20,8 @@ class Options:
     concurrency: int | None = None
     cpuset: str | None = None
     drain_time_s: float | None = None
+    drain_strategy: str = "gradual"
+    """How a graceful /drain_listeners asks connections to close: more and more of them, or ("immediate") all from the start."""
     pid_file: Path | None = None
     default_pid_file: Path | None = None
     needs_pid_file: bool = False

@@ -135,12 +135,13 @@ class Reloads:
         before = self._generations.running
         self._generations.put_in_force(run)
         supervisor.resolvers.want([run])
+        if not roll_out.is_back:
+            fleet.drained.clear()
         fleet.close_what_is_gone()
         if roll_out.is_back:
             _log.warning("rolled back", generation=run.number)
             return
         self.last_refusal = ""
-        fleet.is_drained = False
         supervisor.on_generation(before)
         fleet.resize(len(fleet.placement(run).cpus))
         workers = len(fleet.lasting_slots())

@@ -1,8 +1,8 @@
 """What can be asked at the control socket, by ``op``. Every answer has ``ok``; a refusal has ``reason`` and ``exit`` as well.
 
-``status`` (``fresh``: with the figures of this moment) · ``stop`` (``now``) · ``reload`` ·
-``upgrade`` → ``pid`` · ``replace_worker`` (``slot``, ``now``) → ``pid`` · ``scale`` (``workers``) · ``admin`` (``method``, ``target``) → ``status``, ``body``: an admin page, also
-where no admin port is configured.
+``status`` (``fresh``: with the figures of this moment) · ``stop`` (``now``) · ``reload`` · ``upgrade`` → ``pid`` ·
+``replace_worker`` (``slot``, ``now``) → ``pid`` · ``scale`` (``workers``) · ``admin`` (``method``, ``target``) → ``status``,
+``body``: an admin page, also where no admin port is configured.
 """
 
 from __future__ import annotations

@@ -45,6 +45,13 @@ class SlotSockets:
                     self._remove_path(binding)
             raise
 
+    def close(self, bindings: Iterable[Binding], slots: Iterable[Slot]) -> None:
+        """Close these in all slots. They keep their ports: whoever binds them again gets the same."""
+        gone = set(bindings)
+        for slot in slots:
+            for binding in gone & slot.sockets.keys():
+                slot.sockets.pop(binding).close()
+
     def keep_only(self, needed: Iterable[Binding], slots: Iterable[Slot]) -> list[Binding]:
         """Close everything else; returns what was closed."""
         kept = set(needed)

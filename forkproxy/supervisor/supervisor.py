@@ -30,6 +30,7 @@ from forkproxy.supervisor.admin_log import AdminLog
 from forkproxy.supervisor.cluster_updates import ClusterUpdates
 from forkproxy.supervisor.control_socket import Reply
 from forkproxy.supervisor.door import Door
+from forkproxy.supervisor.draining import Draining
 from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, StartFailed, exit_of
 from forkproxy.supervisor.figures import OwnFigures
 from forkproxy.supervisor.fleet import Fleet
@@ -67,6 +68,8 @@ class Intention:
     now: bool = False
     number: int = 0
     """Of a slot, or of workers."""
+    names: tuple[str, ...] = ()
+    """Of listeners; none: all."""
 
     def answer(self, message: Message) -> None:
         """Tell whoever waits."""
@@ -103,6 +106,7 @@ class Supervisor:
         self.fleet = Fleet(self.loop, self.registry, options, self.generations, on_change=self.loop.stop)
         self.reloads = Reloads(self)
         self.replacement = Replacement(self.fleet)
+        self.draining = Draining(self)
         self.cluster_updates = ClusterUpdates(self.registry)
         self.resolvers = Resolvers(self.loop, self._on_endpoints, self.cluster_updates.count)
         self.report = Report(self)
@@ -140,11 +144,13 @@ class Supervisor:
         finally:
             self._close()
 
-    def want(self, kind: str, reply: Reply | None = None, *, now: bool = False, number: int = 0) -> None:
+    def want(
+        self, kind: str, reply: Reply | None = None, *, now: bool = False, number: int = 0, names: tuple[str, ...] = ()
+    ) -> None:
         """Leave an intention: one of the kinds in ``_act``."""
         if reply is None and any(waiting.kind == kind == "reload" for waiting in self._intentions):
             return
-        self._intentions.append(Intention(kind, reply, now, number))
+        self._intentions.append(Intention(kind, reply, now, number, names))
         self.loop.stop()
 
     # -- start and end
@@ -270,8 +276,7 @@ class Supervisor:
             case "reopen_logs":
                 self._reopen_logs()
             case "drain_listeners":
-                self.fleet.drain_listeners()
-                _log.info("listeners drained: nothing is accepted until a reload")
+                self.draining.stop_listening(intention.names)
             case "replace_worker":
                 self.replacement.begin(intention.number, intention.answer, now=intention.now)
             case "scale":

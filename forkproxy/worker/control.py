@@ -2,7 +2,8 @@
 
 The same channel serves a slot's socketpair and the operator's control socket. A message is a dict whose ``"op"`` says what
 it is. To a worker go ``drain`` (``time_s``, ``going``: the [listener, index] of the sockets that no other worker serves after
-it), ``close_listeners``, ``stop``, ``reopen_logs``, ``log_level`` (``level``, ``component``), ``flush`` (``round``),
+it), ``close_listeners``, ``stop_listening`` (``listeners``), ``drain_connections`` (``listeners``, ``since``, ``time_s``),
+``stop``, ``reopen_logs``, ``log_level`` (``level``, ``component``), ``flush`` (``round``),
 ``pin`` (``cpus``), ``health_check`` (``failed``) and ``endpoints`` (``cluster``, ``endpoints``); from it come ``ready``,
 ``failed`` (``reason``, ``exit``) and ``flushed`` (``round``).
 """

@@ -168,6 +168,21 @@ class Generation:
         for listener in self.listeners:
             listener.close_listening()
 
+    def stop_listening(self, listeners: Collection[str]) -> None:
+        """The operator drains these listeners: take what waits in their queues, then close them. Connections stay."""
+        for listener in self.listeners:
+            if listener.config.name in listeners:
+                listener.close_listening()
+
+    def drain_connections(self, listeners: Collection[str], since: float, time_s: float) -> None:
+        """Responses on connections of these listeners ask to close, more and more of them until ``since + time_s``."""
+        for listener in self.listeners:
+            if listener.config.name in listeners:
+                for chain in listener.all_chains:
+                    for found in chain.chain.filters:
+                        if isinstance(found, HttpConnectionManagerFilter):
+                            found.manager.leave_gradually(since, time_s)
+
     def fail_health_check(self, failed: bool) -> None:
         """The operator fails this host's health check, or lets it pass again."""
         for found in self._managers():

@@ -137,6 +137,11 @@ class Listener:
             self._sockets.append(sock)
             loop.register(sock.fileno(), READ, _Acceptor(self, sock))
 
+    @property
+    def all_chains(self) -> tuple[LiveFilterChain, ...]:
+        """The default one too."""
+        return self.chains if self.default_chain is None else (*self.chains, self.default_chain)
+
     def accept(self, sock: socket.socket) -> None:
         """The socket has connections waiting."""
         for _ in range(self._per_event):

@@ -86,6 +86,13 @@ class RunnableGeneration(Protocol):
     def close_listeners(self) -> None:
         """Take what waits in the queues of the sockets that are left, and close them."""
 
+    def stop_listening(self, listeners: Collection[str]) -> None:
+        """The same for these listeners alone, on the operator's word; their connections stay as they are."""
+
+    def drain_connections(self, listeners: Collection[str], since: float, time_s: float) -> None:
+        """Ask the connections of these listeners to close, more and more of them over ``time_s`` seconds from ``since``
+        (``loop.now``). Also called in the supervisor, for workers born later."""
+
     def stop(self) -> None:
         """Close everything now."""
 
@@ -213,6 +220,10 @@ class Worker:
                 self._drain(message["time_s"], [(name, index) for name, index in message["going"]])
             case "close_listeners":
                 self._close_listeners()
+            case "stop_listening":
+                self._generation.stop_listening(message["listeners"])
+            case "drain_connections":
+                self._generation.drain_connections(message["listeners"], message["since"], message["time_s"])
             case "stop":
                 self._loop.stop()
             case "flush":

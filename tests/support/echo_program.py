@@ -128,6 +128,17 @@ class EchoGeneration:
         for key in self.listening.keys() - set(going):
             self.loop.close_later(self.listening.pop(key))
 
+    def stop_listening(self, listeners):
+        for key in [key for key in self.listening if key[0] in listeners]:
+            sock = self.listening.pop(key)
+            while self.accept(sock):
+                pass
+            self.loop.unregister(sock.fileno())
+            sock.close()
+
+    def drain_connections(self, listeners, since, time_s):
+        pass
+
     def close_listeners(self):
         while self.listening:
             _, sock = self.listening.popitem()

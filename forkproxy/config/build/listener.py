@@ -80,6 +80,8 @@ class ListenerConfig:
     where: Where
     exact_balance: bool = False
     """``connection_balance_config.exact_balance``: every connection goes to the worker that has the fewest."""
+    traffic_direction: str = "UNSPECIFIED"
+    """Or "INBOUND", "OUTBOUND": which ones /drain_listeners?inboundonly means."""
 
 
 def build_filter_entry(
@@ -167,7 +169,6 @@ def _is_balanced_exactly(view: View | None) -> bool:
 def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     """``Listener``, TCP. UDP, internal and API listeners, original destination and filter chain matchers stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
-    view.ignore("traffic_direction", why="it labels traces and tags, and changes no byte")
     view.ignore("enable_reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("ignore_global_conn_limit", why="there is no global limit of connections")
@@ -210,4 +211,5 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
         socket_options=tuple(socket_options),
         where=build_where(view),
         exact_balance=_is_balanced_exactly(view.message("connection_balance_config")),
+        traffic_direction=view.enum("traffic_direction"),
     )

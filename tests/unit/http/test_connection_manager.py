@@ -2,6 +2,7 @@
 their own."""
 
 import re
+import time
 import uuid
 
 import pytest
@@ -657,3 +658,21 @@ def test_tls_connections_are_counted():
     assert (p.stats.downstream_cx_ssl_total, p.stats.downstream_cx_ssl_active) == (1, 1)
     p.downstream_ends()
     assert p.stats.downstream_cx_ssl_active == 0
+
+
+def test_a_gradual_drain_asks_by_chance_and_at_its_end_always():
+    p = play().exchange()
+    p.manager.leave_gradually(time.monotonic() - 5.0, 10.0)
+    asked = sum(bool(p.manager.draining) for _ in range(2000))
+    assert 800 < asked < 1200
+    p.manager.fail_health_check(True)
+    assert p.manager.draining is True
+    p.manager.fail_health_check(False)
+    assert p.manager.draining is not True
+    q = play().exchange()
+    q.manager.leave_gradually(time.monotonic(), 0.0)
+    q.expect_open().downstream(GET).upstream(OK).expect_downstream(OK_CLOSE).expect_closed()
+    assert q.stats.downstream_cx_drain_close == 1
+    r = play().exchange()
+    r.manager.leave_gradually(time.monotonic(), 3600.0)
+    r.downstream(GET).upstream(OK).expect_downstream(OK).expect_open()

@@ -118,7 +118,6 @@ def test_python_filters():
 @pytest.mark.parametrize(
     "rest",
     [
-        "traffic_direction: INBOUND",
         "enable_reuse_port: false",
         "ignore_global_conn_limit: true",
         "listener_filters_timeout: 1s, continue_on_listener_filters_timeout: true",
@@ -127,6 +126,11 @@ def test_python_filters():
 )
 def test_what_makes_no_difference(rest):
     assert made(rest).name
+
+
+def test_traffic_direction():
+    assert made("traffic_direction: INBOUND").traffic_direction == "INBOUND"
+    assert made("enable_reuse_port: false").traffic_direction == "UNSPECIFIED"
 
 
 def test_exact_balance():
