@@ -1,17 +1,10 @@
-"""Exceptions in filters: counted, and logged so that their author finds the place and the disk does not fill.
-
-The first one of a filter, a place and a type comes with its traceback, later ones are a line each INTERVAL_S seconds.
-"""
+"""Exceptions in filters: all are counted; worker/exception_log.py says which are told, and how."""
 
 from __future__ import annotations
 
-import traceback
-from time import monotonic
-
 from forkproxy import log
 from forkproxy.stats.counters import CounterValue
-
-INTERVAL_S = 10.0
+from forkproxy.worker.exception_log import ExceptionLog
 
 _log = log.get_logger("filter")
 
@@ -21,7 +14,7 @@ class FilterFailures:
 
     def __init__(self, counter: CounterValue) -> None:
         self._counter = counter
-        self._last: dict[tuple[str, str, str], float] = {}
+        self._log = ExceptionLog(_log)
 
     def in_stream(self, filter_name: str, error: Exception) -> None:
         """An HTTP filter raised: its stream gets 500, or is broken off when the response is on its way."""
@@ -37,16 +30,4 @@ class FilterFailures:
 
     def _report(self, event: str, filter_name: str, error: Exception) -> None:
         self._counter.value += 1
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-        kind = type(error).__name__
-        key = (filter_name, place, kind)
-        now = monotonic()
-        last = self._last.get(key)
-        if last is None:
-            _log.exception(event, error, filter=filter_name, place=place)
-        elif now - last >= INTERVAL_S:
-            _log.error(event, filter=filter_name, place=place, reason=f"{kind}: {error}", total=self._counter.value)
-        else:
-            return
-        self._last[key] = now
+        self._log.report(event, error, subject=filter_name, filter=filter_name)

@@ -25,6 +25,7 @@ from forkproxy.stats import slab as cells
 from forkproxy.stats.slab import Slab
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Channel, Message
+from forkproxy.worker.exception_log import ExceptionLog
 from forkproxy.worker.handover import Handover
 
 EXIT_CANNOT_BIND = 69
@@ -152,6 +153,7 @@ class Worker:
             self._loop, start.control, on_message=self._on_message, on_close=self._on_supervisor_gone
         )
         self._flush_timer = self._loop.timer(self._flush)
+        self._exceptions = ExceptionLog(_log)
         self._accepting = True
         self._draining = False
 
@@ -291,7 +293,8 @@ class Worker:
         if isinstance(owner, Connection):
             # A network filter's bug, or ours: nobody knows what state that connection is in.
             owner.abort()
-        _log.exception("an exception left a callback; the worker goes on", exception, callback=callback)
+        event = "an exception left a callback; the worker goes on"
+        self._exceptions.report(event, exception, subject=type(owner).__name__, callback=callback)
 
 
 def pin(cpus: Collection[int]) -> bool:

@@ -3,14 +3,15 @@
 import pytest
 
 from forkproxy.stats.counters import CounterValue
-from forkproxy.worker import filter_failures
-from forkproxy.worker.filter_failures import INTERVAL_S, FilterFailures
+from forkproxy.worker import exception_log
+from forkproxy.worker.exception_log import INTERVAL_S
+from forkproxy.worker.filter_failures import FilterFailures
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(filter_failures, "monotonic", lambda: now[0])
+    monkeypatch.setattr(exception_log, "monotonic", lambda: now[0])
     return now
 
 
