@@ -84,6 +84,9 @@ class WorkerView:
     requests: int
     uptime_s: float
     heartbeat_age_s: float
+    requests_per_s: float = 0.0
+    memory_bytes: int | None = None
+    """Proportional set size, or resident set size where that is hidden; None: the process has gone."""
 
 
 @dataclass(frozen=True, slots=True)

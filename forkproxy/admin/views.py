@@ -214,6 +214,8 @@ def workers_json(workers: Iterable[WorkerView]) -> Json:
                 "connections": worker.connections,
                 "accepted": worker.accepted,
                 "requests": worker.requests,
+                "requests_per_s": round(worker.requests_per_s, 1),
+                "memory_bytes": worker.memory_bytes,
                 "uptime_s": round(worker.uptime_s, 3),
                 "heartbeat_age_s": round(worker.heartbeat_age_s, 3),
             }

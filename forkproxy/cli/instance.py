@@ -22,6 +22,7 @@ from forkproxy.cli.terminal import (
     end,
     in_colour,
 )
+from forkproxy.supervisor.cpus import counted
 
 if TYPE_CHECKING:
     from forkproxy.worker.control import Message
@@ -49,7 +50,7 @@ def reload(pid_file: Path | None, timeout: float) -> None:
     answer = ask_supervisor(path, {"op": "reload"}, timeout_s=timeout)
     if not answer["ok"]:
         end(int(answer["exit"]), f"{answer['reason']}\nreload refused: the old configuration stays")
-    click.echo(f"generation {answer['generation']}, {answer['workers']} workers")
+    click.echo(f"generation {answer['generation']}, {counted(answer['workers'])}")
 
 
 @click.command(short_help="Stop, and start again with the same options.")
@@ -211,14 +212,21 @@ def _status_text(answer: Message) -> str:
 
 def workers_table(workers: Iterable[Message]) -> list[str]:
     """A head line, and a line for each."""
-    lines = [f"{'slot':>4} {'pid':>8} {'cpu':>4} {'gen':>4}  {'state':<10} {'conns':>6} {'up':>8}"]
+    lines = [
+        f"{'slot':>4} {'pid':>8} {'cpu':>4} {'gen':>4}  {'state':<10} {'conns':>6} {'req/s':>8} {'memory':>8} {'up':>8}"
+    ]
     for worker in workers:
         state = in_colour(f"{worker['state']:<10}", _COLOURS.get(worker["state"], "yellow"), sys.stdout)
         lines.append(
             f"{worker['slot']:>4} {worker['pid']:>8} {'-' if worker['cpu'] is None else worker['cpu']:>4} "
-            f"{worker['generation']:>4}  {state} {worker['connections']:>6} {worker['uptime_s']:>6.0f} s"
+            f"{worker['generation']:>4}  {state} {worker['connections']:>6} {worker['requests_per_s']:>8.0f} "
+            f"{_mebibytes(worker['memory_bytes']):>8} {worker['uptime_s']:>6.0f} s"
         )
     return lines
+
+
+def _mebibytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / (1 << 20):.0f} MiB"
 
 
 _COLOURS = {"serving": "green", "ready": "green", "hung": "red"}

@@ -12,6 +12,7 @@ import click
 from forkproxy.cli.instance import ask_or_end, ask_supervisor, running, workers_table
 from forkproxy.cli.options import json_option, pid_file_option, timeout_option
 from forkproxy.cli.terminal import EXIT_FAILURE, end, pause
+from forkproxy.supervisor.cpus import counted
 
 
 @click.group("workers", short_help="List, replace, add or take away worker processes.")
@@ -60,7 +61,7 @@ def scale(count: int, pid_file: Path | None, timeout: float) -> None:
         workers = ask_supervisor(path, {"op": "status"}, timeout_s=10.0)["workers"]
         ready = sum(worker["state"] == "ready" for worker in workers)
         if ready == count:
-            click.echo(f"{count} workers")
+            click.echo(counted(count))
             return
         if monotonic() >= deadline:
             end(EXIT_FAILURE, f"{ready} of {count} workers are ready after {timeout:g} s: the log says why")

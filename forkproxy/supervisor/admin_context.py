@@ -32,7 +32,7 @@ from forkproxy.net.sockets import listening_socket
 from forkproxy.stats import slab as cells
 from forkproxy.stats.counters import Snapshot
 from forkproxy.stats.groups import EndpointStats
-from forkproxy.supervisor.figures import memory_of
+from forkproxy.supervisor.figures import memory_of, memory_of_one
 from forkproxy.supervisor.listening import refusal, socket_address
 from forkproxy.upstream import health
 from forkproxy.upstream.cluster import Cluster
@@ -141,6 +141,8 @@ class SupervisorContext:
                 requests=int(worker.slab.cells[cells.REQUESTS]),
                 uptime_s=now - worker.started_at,
                 heartbeat_age_s=worker.heartbeat_age_s(),
+                requests_per_s=worker.requests_per_s,
+                memory_bytes=memory_of_one(worker.pid),
             )
             for worker in self._supervisor.fleet.workers()
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from forkproxy.config.build.bootstrap import BootstrapConfig
@@ -72,6 +73,19 @@ def memory_of(pids: Iterable[int]) -> tuple[int, int]:
         anonymous += _kilobytes(fields.get("Anonymous"))
         proportional += _kilobytes(fields.get("Pss"))
     return anonymous, proportional
+
+
+def memory_of_one(pid: int) -> int | None:
+    """Memory of a process in bytes: its proportional set size, or its resident set where we may not know that; None: gone."""
+    _anonymous, proportional = memory_of([pid])
+    if proportional:
+        return proportional
+    # A process of another user: smaps_rollup needs CAP_SYS_PTRACE then, statm nothing.
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return None
 
 
 def _kilobytes(text: str | None) -> int:

@@ -264,6 +264,7 @@ class Fleet:
         for slot in list(self.slots):
             for worker in slot.workers():
                 self._check_worker(worker, now)
+                worker.note_rate()
             if slot.retiring and not slot.workers():
                 self.slots.remove(slot)
         self._pinning.check(now, self.slots, self.lasting_slots())

@@ -7,7 +7,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from forkproxy import __version__
+from forkproxy.supervisor.cpus import counted, ranges
 from forkproxy.supervisor.exits import first_line
+from forkproxy.supervisor.figures import memory_of_one
 
 if TYPE_CHECKING:
     from forkproxy.supervisor.supervisor import Supervisor
@@ -23,9 +25,8 @@ class Report:
         """One line: ``"2 workers on CPUs 0-1, generation 3"``."""
         slots = self._supervisor.fleet.lasting_slots()
         pinned = sorted({slot.cpu for slot in slots if slot.cpu is not None})
-        count = f"{len(slots)} worker{'s' if len(slots) != 1 else ''}"
-        where = f" on CPU{'s' if len(pinned) != 1 else ''} {_ranges(pinned)}" if pinned else ""
-        return f"{count}{where}, generation {self._supervisor.generations.running.number}"
+        where = f" on CPU{'s' if len(pinned) != 1 else ''} {ranges(pinned)}" if pinned else ""
+        return f"{counted(len(slots))}{where}, generation {self._supervisor.generations.running.number}"
 
     def line(self) -> str:
         """What ``systemctl status`` shows: the summary, who is missing, and why the last reload was refused."""
@@ -66,19 +67,10 @@ class Report:
                     "state": worker.state,
                     "connections": worker.connections,
                     "requests": worker.requests,
+                    "requests_per_s": round(worker.requests_per_s, 1),
+                    "memory_bytes": memory_of_one(worker.pid),
                     "uptime_s": round(monotonic() - worker.started_at, 3),
                 }
                 for worker in fleet.workers()
             ],
         }
-
-
-def _ranges(numbers: list[int]) -> str:
-    """[0, 1, 2, 5] → "0-2,5"."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)

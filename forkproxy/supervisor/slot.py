@@ -27,6 +27,7 @@ QUICK_DEATH_S = 5.0
 FIRST_BACK_OFF_S = 0.1
 LONGEST_BACK_OFF_S = 10.0
 KILL_AFTER_ABORT_S = 2.0
+SHORTEST_RATE_NS = 500_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +49,10 @@ class WorkerHandle:
     aborted_at: float = 0.0
     failure: str = ""
     """Why it could not start, in its own words."""
+    requests_per_s: float = 0.0
+    """HTTP requests a second, over the last second or so."""
+    noted: tuple[int, int] = (0, 0)
+    """When the worker last told its figures as ``requests_per_s`` was taken, in ns, and how many requests it had had."""
 
     @property
     def state(self) -> str:
@@ -67,6 +72,15 @@ class WorkerHandle:
     def requests(self) -> int:
         """HTTP requests up to its last heartbeat."""
         return int(self.slab.cells[cells.REQUESTS])
+
+    def note_rate(self) -> None:
+        """Take ``requests_per_s`` from what was counted since the last note, once that is long enough ago."""
+        counted_at, requests = int(self.slab.cells[cells.FLUSHED_NS]), self.requests
+        before_at, before = self.noted
+        if not before_at or counted_at - before_at >= SHORTEST_RATE_NS:
+            if before_at:
+                self.requests_per_s = (requests - before) * 1e9 / (counted_at - before_at)
+            self.noted = counted_at, requests
 
     def heartbeat_age_s(self) -> float:
         """Seconds since its loop last went round; 0 before the first time."""

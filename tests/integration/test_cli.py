@@ -135,7 +135,7 @@ def test_start_status_reload_stop(tmp_path, config, started):
     assert "greeter" in text
     assert "\x1b" not in text
 
-    assert forkproxy("reload", "--pid-file", started).stdout == "generation 2, 1 workers\n"
+    assert forkproxy("reload", "--pid-file", started).stdout == "generation 2, 1 worker\n"
     config.write_text("static_resources: {nonsense: 1}\n")
     refused = forkproxy("reload", "--pid-file", started)
     assert refused.returncode == 78

@@ -124,6 +124,16 @@ def test_a_stop_under_load_exits_0(proxy, ports):
         assert proxy.stop() == 0
 
 
+def test_workers_show_what_they_do(proxy, ports):
+    with Requests(ports["main"]) as load:
+        until(lambda: load.done >= 10)
+        until(lambda: sum(entry["requests_per_s"] for entry in shown_workers(proxy)) > 10)
+    for entry in shown_workers(proxy):
+        assert entry["memory_bytes"] > 1 << 20
+        assert entry["cpu"] in os.sched_getaffinity(0)
+    until(lambda: not any(entry["requests_per_s"] for entry in shown_workers(proxy)))
+
+
 def test_every_worker_s_connections_are_told_apart(proxy, ports):
     with Requests(ports["main"]) as load:
         until(lambda: load.done >= 10)

@@ -106,7 +106,7 @@ class FakeContext:
         ]
 
     def workers(self):
-        return [WorkerView(0, 77, None, 3, "ready", 5, 9, 12, 1.23456, 0.01)]
+        return [WorkerView(0, 77, None, 3, "ready", 5, 9, 12, 1.23456, 0.01, 2.5, 1 << 20)]
 
     def certificates(self):
         if self.no_certificates:

@@ -163,6 +163,8 @@ def test_workers(read_json):
             "connections": 5,
             "accepted": 9,
             "requests": 12,
+            "requests_per_s": 2.5,
+            "memory_bytes": 1 << 20,
             "uptime_s": 1.235,
             "heartbeat_age_s": 0.01,
         }

@@ -6,7 +6,8 @@ import pytest
 
 from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig
 from forkproxy.stats.counters import Registry
-from forkproxy.supervisor.figures import OwnFigures, memory_of
+from forkproxy.supervisor import figures
+from forkproxy.supervisor.figures import OwnFigures, memory_of, memory_of_one
 from tests.support.echo_program import listener
 
 
@@ -23,10 +24,10 @@ def registry():
 
 
 def test_generations_are_counted_by_what_changed(registry):
-    figures = OwnFigures(registry)
+    own = OwnFigures(registry)
     first = bootstrap(a="127.0.0.1:1", b="127.0.0.1:2")
-    figures.on_generation(None, first)
-    figures.on_generation(first, bootstrap(b="127.0.0.1:3", c="127.0.0.1:4"))
+    own.on_generation(None, first)
+    own.on_generation(first, bootstrap(b="127.0.0.1:3", c="127.0.0.1:4"))
     snapshot = registry.read([])
     shown = {name: snapshot.counters[f"listener_manager.listener_{name}"] for name in ("added", "removed", "modified")}
     assert shown == {"added": 3, "removed": 1, "modified": 1}
@@ -35,9 +36,9 @@ def test_generations_are_counted_by_what_changed(registry):
 
 
 def test_the_server_s_state(registry):
-    figures = OwnFigures(registry)
-    figures.on_ready(0.25)
-    figures.update(state="DRAINING", uptime_s=3.7, workers=2, connections=5)
+    own = OwnFigures(registry)
+    own.on_ready(0.25)
+    own.update(state="DRAINING", uptime_s=3.7, workers=2, connections=5)
     snapshot = registry.read([])
     shown = {
         name: snapshot.gauges[f"server.{name}"]
@@ -45,6 +46,15 @@ def test_the_server_s_state(registry):
     }
     assert shown == {"state": 1, "live": 0, "uptime": 3, "concurrency": 2, "total_connections": 5}
     assert snapshot.histograms["server.initialization_time_ms"].cumulative.count == 1
+
+
+def test_memory_of_one_process(monkeypatch):
+    proportional = memory_of_one(os.getpid())
+    assert proportional > 1_000_000
+    assert memory_of_one(1 << 22) is None
+    # Hidden: what it has resident, shared pages and all.
+    monkeypatch.setattr(figures, "memory_of", lambda pids: (0, 0))
+    assert memory_of_one(os.getpid()) > 1_000_000
 
 
 def test_memory_of_this_process_and_of_none():

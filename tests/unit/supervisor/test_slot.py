@@ -2,7 +2,7 @@
 
 import pytest
 
-from forkproxy.stats.slab import HEARTBEAT_NS, Slab
+from forkproxy.stats.slab import FLUSHED_NS, HEARTBEAT_NS, REQUESTS, Slab
 from forkproxy.supervisor.slot import LONGEST_BACK_OFF_S, Slot, WorkerHandle
 
 
@@ -66,6 +66,25 @@ def test_states(slot):
     assert one.deadline == 10.0
     one.stop(now=6.0)
     assert one.deadline == 8.0
+
+
+def test_requests_per_second_are_those_between_two_flushes(slot):
+    one = worker(slot)
+
+    def told(at_s, requests):
+        one.slab.cells[FLUSHED_NS], one.slab.cells[REQUESTS] = int(at_s * 1e9), requests
+        one.note_rate()
+        return one.requests_per_s
+
+    one.note_rate()
+    assert one.requests_per_s == 0.0
+    assert told(10.0, 500) == 0.0
+    assert told(11.0, 600) == 100.0
+    # The admin port asks for figures in between: too soon for a rate.
+    assert told(11.1, 610) == 100.0
+    assert told(12.0, 650) == 50.0
+    assert told(12.0, 650) == 50.0
+    assert told(13.0, 650) == 0.0
 
 
 def test_no_heartbeat_is_no_age(slot):
