@@ -279,6 +279,10 @@ class Fleet:
 
     def _check_worker(self, worker: WorkerHandle, now: float) -> None:
         if now >= worker.deadline:
+            if now < self.no_hang_before and not worker.draining and not worker.aborted_at:
+                # It may not have run either.
+                worker.deadline = self.no_hang_before
+                return
             worker.deadline = now + 1.0
             if not worker.draining and not worker.aborted_at:
                 _log.error("worker did not get ready", slot=worker.slot.number, worker=worker.pid)

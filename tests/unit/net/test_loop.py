@@ -134,6 +134,39 @@ def test_wall_is_the_time_of_day_of_now(loop):
     assert abs(loop.wall() - time.time()) < 1.0
 
 
+def test_a_stepped_clock_is_followed_and_no_timer_minds(loop, monkeypatch):
+    import time
+
+    fired = []
+    loop.timer(lambda: fired.append(1)).arm(loop.now + 60.0)
+    before = loop.wall()
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 86_400 * 10**9)
+    loop.now += 1.0
+    assert abs(before - 86_400 + 1.0 - loop.wall()) < 1.0
+    loop.run_once(0)
+    assert fired == []
+
+
+def test_hours_that_passed_at_once_run_every_timer_once(loop):
+    fired = []
+
+    class Every:
+        def __init__(self):
+            self.timer = loop.timer(self)
+            self.timer.arm(loop.now + 1.0)
+
+        def __call__(self):
+            fired.append(loop.now)
+            self.timer.arm(loop.now + 1.0)
+
+    for _ in range(3):
+        Every()
+    loop.now += 7200.0
+    loop._finish_pass()
+    assert fired == [loop.now] * 3
+
+
 def test_unregistering_an_unknown_descriptor_is_no_error(loop):
     loop.unregister(12345)
 
