@@ -40,6 +40,7 @@ from forkproxy.stats.groups import (
 from forkproxy.upstream.cluster import Cluster, Transport
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
+from forkproxy.worker.handover import Handover
 from forkproxy.worker.listener import ChainMatch, Listener, LiveFilterChain, MakeConnection
 
 DNS_ENDPOINT_SLOTS = 64
@@ -48,7 +49,6 @@ EDS_ENDPOINT_SLOTS = 256
 IDLE_GRACE_S = 1.0
 """While draining, a connection without a request for this long is closed: it is no longer likely that one is under way."""
 IDLE_SWEEP_S = 0.25
-from forkproxy.worker.handover import Handover
 
 _log = log.get_logger("worker")
 _ANY = FilterChainMatch()
@@ -111,6 +111,11 @@ class Generation:
             own = [sock for index in range(len(listener.config.addresses)) for sock in sockets.get((name, index), ())]
             listener.start(loop, own, slot)
 
+    def balance(self, handover: Handover) -> None:
+        """Hand connections to workers that have fewer, and take theirs."""
+        for number, listener in enumerate(self.listeners):
+            listener.share = handover.share(number, listener.take, exact=listener.config.exact_balance)
+
     @property
     def connections(self) -> int:
         """Downstream connections open now."""
@@ -120,11 +125,6 @@ class Generation:
     def accepted(self) -> int:
         """Downstream connections accepted so far."""
         return sum([listener.accepted for listener in self.listeners])
-    def balance(self, handover: Handover) -> None:
-        """Hand connections to workers that have fewer, and take theirs."""
-        for number, listener in enumerate(self.listeners):
-            listener.share = handover.share(number, listener.take, exact=listener.config.exact_balance)
-
 
     @property
     def requests(self) -> int:
