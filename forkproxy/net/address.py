@@ -8,6 +8,12 @@ SocketAddress = tuple[str, int] | str
 """An (IP literal, port) pair, or the path of a unix-domain socket (a leading NUL: abstract)."""
 
 
+class Restored(tuple[str, int]):
+    """Where a client wanted to go before the kernel redirected it here (SO_ORIGINAL_DST): an (IP literal, port) pair."""
+
+    __slots__ = ()
+
+
 def family_of(address: SocketAddress) -> socket.AddressFamily:
     """The address family that a socket for ``address`` needs."""
     if isinstance(address, str):

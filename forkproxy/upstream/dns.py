@@ -9,6 +9,7 @@ For the supervisor::
     resolver = DnsResolver(loop, targets_of(bootstrap.clusters), emit)     # in the child, after fork
     resolver.start()                                                       # then loop.run()
     resolver.set_targets(targets)                                          # after a reload: same names keep what they have
+    resolver.add(target); resolver.remove(name)                            # hosts of a DNS cache come and go
     resolver.stop()
 
 ``emit`` is given JSON-ready dicts:
@@ -21,6 +22,8 @@ For the supervisor::
     A resolution failed for the n-th time in a row. The cluster keeps the addresses it has.
 ``{"op": "update", "cluster": name, "results": ["attempt", "success", "no_rebuild"]}``
     What Envoy counts of every resolution (supervisor/cluster_updates.py).
+``{"op": "host", "host": name, "addresses": [ip, …], "results": […], "reason": text}``
+    Of a target of type HOST (``add``), after every resolution. ``reason``: why there is no address.
 
 As in Envoy, a name that does not exist or has no records is an answer, not a failure: a STRICT_DNS cluster loses the
 endpoints of that name; a LOGICAL_DNS cluster keeps its address.
@@ -43,6 +46,8 @@ from forkproxy.net.timers import Timer
 
 DNS_PORT = 53
 MAX_UDP_BYTES = 65535
+NO_RECORDS = "cares_norecords:DNS_server_returned_answer_with_no_data"
+NO_SUCH_NAME = "cares_norecords:Domain_name_not_found"
 MIN_REFRESH_S = 1.0
 """No name is asked more often than this, whatever the TTL or the configuration says."""
 
@@ -53,7 +58,9 @@ Emit = Callable[[dict[str, Any]], None]
 class Target:
     """A cluster to resolve. ``hosts``: (name or IP literal, port) of the configured endpoints of all localities, in order.
 
-    ``resolvers``: (ip, port) of name servers to ask instead of the system's.
+    ``type``: "STRICT_DNS", "LOGICAL_DNS", or "HOST" for a single host of a DNS cache, whose key is in ``cluster``.
+    ``resolvers``: (ip, port) of name servers to ask instead of the system's. ``query_timeout_s``: for all questions of one
+    resolution together, 0 for no limit but the resolver's own.
     """
 
     cluster: str
@@ -65,6 +72,8 @@ class Target:
     failure_max_s: float = 5.0
     respect_ttl: bool = False
     jitter_s: float = 0.0
+    query_timeout_s: float = 0.0
+    min_refresh_s: float = 0.0
     resolvers: tuple[tuple[str, int], ...] = ()
     use_tcp: bool = False
 
@@ -213,6 +222,8 @@ class Outcome(NamedTuple):
     addresses: tuple[str, ...] = ()
     ttl_s: int = 0
     failure: str = ""
+    exists: bool = True
+    """There is such a name, if only with other records."""
 
 
 class Question:
@@ -383,7 +394,7 @@ class Question:
             return
         addresses = tuple(record.to_text() for record in chain.answer or ())
         if addresses or not self._names:
-            self._finish(Outcome(addresses, int(chain.minimum_ttl)))
+            self._finish(Outcome(addresses, int(chain.minimum_ttl), exists=code == dns.rcode.NOERROR))
         else:
             self._next_name()
 
@@ -428,25 +439,47 @@ class _Host:
         self._found: tuple[str, ...] = ()
         self._ttls: list[int] = []
         self._failure = ""
+        self._exists = True
         self._question: Question | None = None
         self._timer = self._loop.timer(self.look)
+        self._query_timer = self._loop.timer(self._on_query_timeout)
+
+    @property
+    def reason(self) -> str:
+        """Why there are no addresses, in c-ares' words as Envoy passes them on where it has some."""
+        if self._failure:
+            return self._failure
+        return NO_RECORDS if self._exists else NO_SUCH_NAME
 
     def look(self) -> None:
         """Resolve now."""
         if _is_ip(self._host):
             self.addresses = (self._host,)
             self.answered = True
-            self._resolver.count(self._cluster.target, "success")
+            self._cluster.count("success")
             self._cluster.on_looked()
             return
         self._found = ()
         self._ttls = []
         self._failure = ""
+        self._exists = False
         self._records = list(_RECORDS[self._cluster.target.family])
+        if self._cluster.target.query_timeout_s:
+            self._query_timer.arm(self._loop.now + self._cluster.target.query_timeout_s)
         self._next_record()
+
+    def _on_query_timeout(self) -> None:
+        if self._question is not None:
+            self._question.cancel()
+            self._question = None
+        self._records.clear()
+        self._failure = self._failure or "timed out"
+        self._found = ()
+        self._looked(timed_out=True)
 
     def stop(self) -> None:
         self._timer.disarm()
+        self._query_timer.disarm()
         if self._question is not None:
             self._question.cancel()
 
@@ -471,6 +504,7 @@ class _Host:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         self._question = None
+        self._exists = self._exists or outcome.exists
         if outcome.failure:
             self._failure = outcome.failure
         elif outcome.addresses:
@@ -478,25 +512,17 @@ class _Host:
             self._ttls.append(outcome.ttl_s)
         self._next_record()
 
-    def _looked(self) -> None:
+    def _looked(self, *, timed_out: bool = False) -> None:
         target = self._cluster.target
         self.answered = True
+        self._query_timer.disarm()
         before = self.addresses
         # One family's failure does not matter when the other has addresses.
         if self._failure and not self._found:
             self._failures += 1
-            self._resolver.count(target, "failure")
+            self._cluster.count("failure", *(["timeout"] if timed_out else []))
             self.next_look_s = _back_off_s(target, self._failures)
-            self._resolver.emit(
-                {
-                    "op": "dns_failure",
-                    "cluster": target.cluster,
-                    "host": self._host,
-                    "reason": self._failure,
-                    "failures": self._failures,
-                    "retry_s": round(self.next_look_s, 3),
-                }
-            )
+            self._cluster.on_failure(self._host, self._failure, self._failures, self.next_look_s)
         else:
             self._failures = 0
             self.next_look_s = target.refresh_s
@@ -505,11 +531,11 @@ class _Host:
             if self._found or target.type == "STRICT_DNS":
                 self.addresses = tuple(dict.fromkeys(self._found))
                 same = sorted(before) == sorted(self.addresses)
-                self._resolver.count(target, "success", *(["no_rebuild"] if same else []))
+                self._cluster.count("success", *(["no_rebuild"] if same else []))
             else:
-                self._resolver.count(target, "failure")
+                self._cluster.count("failure")
             self.next_look_s += random.uniform(0.0, target.jitter_s)
-        self.next_look_s = max(self.next_look_s, self._resolver.min_refresh_s)
+        self.next_look_s = max(self.next_look_s, target.min_refresh_s, self._resolver.min_refresh_s)
         self._timer.arm(self._loop.now + self.next_look_s)
         self._cluster.on_looked()
 
@@ -533,6 +559,7 @@ class _Cluster:
         self._told_complete = False
         self._tells_soon = False
         self._stopped = False
+        self._results: list[str] = []
 
     def start(self) -> None:
         if not self._hosts:
@@ -554,6 +581,9 @@ class _Cluster:
     def _tell(self) -> None:
         self._tells_soon = False
         if self._stopped:
+            return
+        if self.target.type == "HOST":
+            self._tell_host(self._hosts[0])
             return
         found = [(host.index, address) for host in self._hosts for address in host.addresses]
         if self.target.type == "LOGICAL_DNS":
@@ -577,6 +607,24 @@ class _Cluster:
                 ],
             }
         )
+
+    def _tell_host(self, host: _Host) -> None:
+        reason = "" if host.addresses else host.reason
+        message = {"op": "host", "host": self.target.cluster, "addresses": list(host.addresses), "reason": reason}
+        self._resolver.emit({**message, "results": self._results})
+
+    def on_failure(self, host: str, reason: str, failures: int, retry_s: float) -> None:
+        """A name could not be resolved, for the n-th time in a row."""
+        if self.target.type == "HOST":
+            return
+        message = {"op": "dns_failure", "cluster": self.target.cluster, "host": host, "reason": reason}
+        self._resolver.emit({**message, "failures": failures, "retry_s": round(retry_s, 3)})
+
+    def count(self, *results: str) -> None:
+        """A resolution of one of the names is over, with these results."""
+        self._results = list(results)
+        if self.target.type != "HOST":
+            self._resolver.emit({"op": "update", "cluster": self.target.cluster, "results": ["attempt", *results]})
 
 
 class DnsResolver:
@@ -615,6 +663,18 @@ class DnsResolver:
             cluster.stop()
         self._clusters.clear()
 
+    def add(self, target: Target) -> None:
+        """Resolve one more from now on, if it is not resolved already."""
+        if target.cluster not in self._clusters:
+            self._clusters[target.cluster] = cluster = _Cluster(self, target)
+            cluster.start()
+
+    def remove(self, name: str) -> None:
+        """Resolve it no more."""
+        cluster = self._clusters.pop(name, None)
+        if cluster is not None:
+            cluster.stop()
+
     def set_targets(self, targets: Iterable[Target]) -> None:
         """Another configuration: unchanged targets go on, others stop or start."""
         before = self._clusters
@@ -632,10 +692,6 @@ class DnsResolver:
             gone.stop()
         for cluster in fresh:
             cluster.start()
-
-    def count(self, target: Target, *results: str) -> None:
-        """A resolution is over, with these results."""
-        self.emit({"op": "update", "cluster": target.cluster, "results": ["attempt", *results]})
 
     def conf(self, target: Target) -> ResolvConf:
         """The name servers and search list for a cluster. A resolver of its own has no search list, as in Envoy."""

@@ -419,3 +419,72 @@ def test_jitter_puts_the_next_look_off(world):
     assert min(looks) >= 100
     assert max(looks) > 100
     assert len(looks) > 1
+
+
+# -- hosts of a DNS cache
+
+
+def host(world, name="a.test", **fields):
+    return world.target((name, 80), cluster=f"cache\0{name}:80", type="HOST", **fields)
+
+
+def test_a_host_is_told_after_every_resolution_with_all_addresses(world):
+    world.server.records[("a.test.", "A")] = (60, ["10.0.0.1", "10.0.0.2"])
+    world.resolve()
+    world.resolver.add(host(world, refresh_s=0.02))
+    world.until(lambda said: len(said) == 2)
+    assert world.said[0] == {
+        "op": "host",
+        "host": "cache\0a.test:80",
+        "addresses": ["10.0.0.1", "10.0.0.2"],
+        "results": ["success"],
+        "reason": "",
+    }
+    assert world.said[1]["results"] == ["success", "no_rebuild"]
+
+
+def test_a_host_that_is_removed_is_asked_no_more(world):
+    world.server.records[("a.test.", "A")] = (60, ["10.0.0.1"])
+    world.resolve()
+    world.resolver.add(host(world, refresh_s=0.01))
+    world.until(lambda said: len(said) == 1)
+    world.resolver.remove("cache\0a.test:80")
+    world.resolver.add(host(world, "b.test"))
+    world.until(lambda said: said[-1]["host"] == "cache\0b.test:80")
+    asked = world.server.asked.count(("udp", "a.test.", "A"))
+    world.resolver.add(host(world, "c.test"))
+    world.until(lambda said: said[-1]["host"] == "cache\0c.test:80")
+    assert world.server.asked.count(("udp", "a.test.", "A")) == asked
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ({}, "cares_norecords:Domain_name_not_found"),
+        ({("a.test.", "AAAA"): (60, ["fd00::1"])}, "cares_norecords:DNS_server_returned_answer_with_no_data"),
+    ],
+)
+def test_a_host_without_addresses_has_a_reason(world, records, reason):
+    world.server.records.update(records)
+    world.resolve()
+    world.resolver.add(host(world))
+    world.until(lambda said: len(said) == 1)
+    assert (world.said[0]["addresses"], world.said[0]["reason"]) == ([], reason)
+
+
+def test_the_query_timeout_ends_a_resolution(world):
+    world.server.silent.add("a.test.")
+    world.resolve(timeout_s=60.0)
+    world.resolver.add(host(world, query_timeout_s=0.02))
+    world.until(lambda said: len(said) == 1)
+    assert (world.said[0]["results"], world.said[0]["reason"]) == (["failure", "timeout"], "timed out")
+
+
+def test_a_host_keeps_its_addresses_when_a_later_resolution_fails(world):
+    world.server.records[("a.test.", "A")] = (60, ["10.0.0.1"])
+    world.resolve()
+    world.resolver.add(host(world, refresh_s=0.01, failure_base_s=0.01, failure_max_s=0.01))
+    world.until(lambda said: len(said) == 1)
+    world.server.records.clear()
+    world.until(lambda said: said[-1]["results"] == ["failure"])
+    assert world.said[-1]["addresses"] == ["10.0.0.1"]

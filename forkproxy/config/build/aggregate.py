@@ -1,0 +1,20 @@
+"""``extensions.clusters.aggregate.v3.ClusterConfig``: a cluster made of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateConfig:
+    """``clusters``: their names, the most preferred first."""
+
+    clusters: tuple[str, ...]
+
+
+def build_aggregate(view: View, context: BuildContext) -> AggregateConfig:
+    """``ClusterConfig``."""
+    return AggregateConfig(view.strings("clusters"))

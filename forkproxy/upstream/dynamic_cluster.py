@@ -1,0 +1,220 @@
+"""Clusters whose endpoints are what requests ask for: ORIGINAL_DST and the dynamic forward proxy.
+
+Such a cluster has nothing to balance (``CLUSTER_PROVIDED``): ``pick`` knows nobody, and who asks then comes with the request
+or the connection to ``pick_for``. What is plain pays nothing for that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from forkproxy.config.build.cluster import ClusterConfig
+from forkproxy.config.build.original_dst import OriginalDstConfig
+from forkproxy.http.headers import get as get_header
+from forkproxy.net.address import Restored, SocketAddress, text
+from forkproxy.net.connection import Connection
+from forkproxy.stats.groups import ClusterStats, EndpointStats
+from forkproxy.upstream.cluster import Cluster
+from forkproxy.upstream.dns_cache import MAX_PORT, CachedHost, DnsCache, host_key, split_key
+from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
+from forkproxy.upstream.schedulers import Picker, pick_none
+
+if TYPE_CHECKING:
+    from forkproxy.http.stream import Stream
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class DynamicCluster(Cluster):
+    """Nobody to choose from without a request."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, config: ClusterConfig, stats: ClusterStats, endpoint_stats: Sequence[EndpointStats], *more: Any
+    ) -> None:
+        super().__init__(config, stats, endpoint_stats, *more)
+        self.needs_context = False
+
+    def _use(self, pick: Picker) -> None:
+        self.pick = pick_none
+
+
+class ForwardProxyCluster(DynamicCluster):
+    """``envoy.clusters.dynamic_forward_proxy``: an endpoint for each host of the DNS cache that has an address."""
+
+    __slots__ = ("_by_host", "dns_cache")
+
+    def __init__(
+        self,
+        cache: DnsCache,
+        config: ClusterConfig,
+        stats: ClusterStats,
+        endpoint_stats: Sequence[EndpointStats],
+        *more: Any,
+    ) -> None:
+        self._by_host: dict[str, Endpoint] = {}
+        super().__init__(config, stats, endpoint_stats, *more)
+        self.dns_cache = cache
+        cache.on_change.append(self._on_host)
+        cache.on_gone.append(self._on_host)
+
+    def _on_host(self, _host: CachedHost) -> None:
+        assert self.dns_cache is not None
+        found = [
+            ResolvedEndpoint(address=(host.addresses[0], split_key(host.key)[1]), hostname=host.key)
+            for host in self.dns_cache.hosts.values()
+            if host.addresses
+        ]
+        self.set_endpoints(found)
+        self._by_host = {endpoint.hostname: endpoint for endpoint in self.endpoints}
+
+    def pick_for(self, stream: Stream) -> Endpoint | None:
+        """The endpoint that the request's Host names, when the filter has had it resolved."""
+        return self._by_host.get(host_key(stream.authority.decode("latin-1"), self.default_port))
+
+
+class ToldSlots(StatSlots):
+    """The supervisor says which address counts where; figures of one that it has not spoken of yet are nobody else's."""
+
+    __slots__ = ("_private", "_told")
+
+    def __init__(self, groups: Sequence[EndpointStats]) -> None:
+        super().__init__(groups)
+        self._told: dict[SocketAddress, int] = {}
+        self._private: dict[SocketAddress, EndpointStats] = {}
+
+    def adopt(self, before: StatSlots) -> None:
+        """Go on from the slots of the same cluster in the generation before."""
+        super().adopt(before)
+        if isinstance(before, ToldSlots):
+            self._told = dict(before._told)
+
+    def tell(self, slots: dict[SocketAddress, int]) -> None:
+        """These addresses, and no others, have slots."""
+        self._told = slots
+
+    def choose(self, addresses: Sequence[SocketAddress]) -> dict[SocketAddress, int]:
+        """In the supervisor: a slot for each."""
+        return {address: slot for address, (slot, _) in zip(addresses, super().assign(addresses), strict=True)}
+
+    def assign(self, listed: Sequence[SocketAddress]) -> list[tuple[int, EndpointStats]]:
+        """(slot or -1, figures) of each address, in order."""
+        private = {
+            address: self._private.get(address) or EndpointStats() for address in listed if address not in self._told
+        }
+        self._private = private
+        return [
+            (self._told[address], self._groups[self._told[address]])
+            if address in self._told
+            else (-1, private[address])
+            for address in listed
+        ]
+
+
+class OriginalDstCluster(DynamicCluster):
+    """ORIGINAL_DST: the endpoint is where the client wanted to go before it was redirected here, or what a header says.
+
+    A worker that meets a new one uses it at once, and tells the supervisor, from whom the others hear of it. Its figures are
+    its own until then: the supervisor says where they count.
+    """
+
+    __slots__ = ("_by_destination", "_met", "_send")
+
+    def __init__(
+        self, config: ClusterConfig, stats: ClusterStats, endpoint_stats: Sequence[EndpointStats], *more: Any
+    ) -> None:
+        self._by_destination: dict[SocketAddress, Endpoint] = {}
+        self._met: dict[SocketAddress, ResolvedEndpoint] = {}
+        """Those that the supervisor has not spoken of yet."""
+        self._send: Send | None = None
+        super().__init__(config, stats, endpoint_stats, *more)
+        self._slots = ToldSlots(endpoint_stats)
+
+    def keep_in_touch(self, send: Send) -> None:
+        """In the worker: ``send`` reaches the supervisor."""
+        self._send = send
+
+    def told(self, addresses: Sequence[SocketAddress]) -> list[dict[str, object]]:
+        """In the supervisor: what all workers are to be told of these endpoints, for ``set_resolved``."""
+        slots = self._told_slots().choose(addresses)
+        return [{"address": address, "slot": slots[address]} for address in addresses]
+
+    def set_resolved(self, found: Sequence[Mapping[str, object]]) -> None:
+        """What the supervisor says: the endpoints of all workers, and where each counts."""
+        told: dict[SocketAddress, int] = {}
+        for entry in found:
+            host, port = cast("Sequence[object]", entry["address"])
+            told[(str(host), int(str(port)))] = int(str(entry["slot"]))
+        self._told_slots().tell(told)
+        self._met = {address: config for address, config in self._met.items() if address not in told}
+        self._set([*map(self._resolved, told), *self._met.values()])
+
+    def _told_slots(self) -> ToldSlots:
+        assert isinstance(self._slots, ToldSlots)
+        return self._slots
+
+    def _resolved(self, address: SocketAddress) -> ResolvedEndpoint:
+        return ResolvedEndpoint(address=address, hostname=self.name + text(address))
+
+    def _set(self, resolved: list[ResolvedEndpoint]) -> None:
+        self.set_endpoints(resolved)
+        for endpoint, (_, figures) in zip(
+            self.endpoints, self._slots.assign([e.address for e in resolved]), strict=True
+        ):
+            if endpoint.stats is not figures:
+                _add_figures(endpoint.stats, figures)
+                endpoint.stats = figures
+        self._by_destination = {endpoint.socket_address: endpoint for endpoint in self.endpoints}
+
+    def pick_for(self, stream: Stream) -> Endpoint | None:
+        """The endpoint that the header names, where the cluster looks at one and it is there; else as ``pick_for_connection``."""
+        settings = self.config.dynamic
+        assert isinstance(settings, OriginalDstConfig)
+        if settings.header:
+            value = get_header(stream.request_headers, settings.header)
+            if value is not None:
+                destination = parse_destination(value.decode("latin-1"))
+                if destination is None:
+                    self.stats.original_dst_host_invalid += 1
+                    return None
+                return self._to(destination)
+        return self.pick_for_connection(stream.connection)
+
+    def pick_for_connection(self, connection: Connection) -> Endpoint | None:
+        """The endpoint that the client of ``connection`` wanted; None when it was not redirected."""
+        local = connection.local_address
+        return self._to(local) if isinstance(local, Restored) else None
+
+    def _to(self, destination: tuple[str, int]) -> Endpoint:
+        settings = self.config.dynamic
+        assert isinstance(settings, OriginalDstConfig)
+        address = (destination[0], settings.port or destination[1])
+        endpoint = self._by_destination.get(address)
+        if endpoint is None:
+            self._met[address] = self._resolved(address)
+            self._set([*(each.config for each in self.endpoints), self._met[address]])
+            endpoint = self._by_destination[address]
+            if self._send is not None:
+                self._send({"op": "host_met", "cluster": self.name, "address": list(address)})
+        return endpoint
+
+
+def _add_figures(source: EndpointStats, target: EndpointStats) -> None:
+    for name in EndpointStats.fields:
+        setattr(target, name, getattr(target, name) + getattr(source, name))
+
+
+def parse_destination(value: str) -> tuple[str, int] | None:
+    """``1.2.3.4:80`` or ``[::1]:80``; None for anything else."""
+    host, colon, port = value.strip().rpartition(":")
+    if not colon or not port.isdecimal() or len(port) > 5 or int(port) > MAX_PORT:
+        return None
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            return (str(ipaddress.IPv6Address(host[1:-1])), int(port))
+        return (str(ipaddress.IPv4Address(host)), int(port))
+    except ValueError:
+        return None
