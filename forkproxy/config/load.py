@@ -22,6 +22,7 @@ from forkproxy.config.build.context import BuildContext
 from forkproxy.config.digest import digest_of
 from forkproxy.config.overlay import merge
 from forkproxy.config.problems import ConfigError, Problem, by_place
+from forkproxy.config.secrets import REDACTED, SECRET_FIELDS, without_value
 from forkproxy.config.tree import Document, Node
 from forkproxy.config.upgrade import detect_version, upgrade
 from forkproxy.config.validate import BOOTSTRAP_V3, validate
@@ -39,7 +40,6 @@ FORKPROXY_FIELDS: Final = {
 """The keys of ``forkproxy:``, the one top-level key that is not Envoy's, and what they mean."""
 
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
-_SECRET_FIELDS = ("private_key", "password", "pkcs12", "session_ticket_keys", "generic_secret")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _redact(data: object) -> None:
             _redact(item)
     elif isinstance(data, dict):
         for key, value in data.items():
-            if key in _SECRET_FIELDS:
+            if key in SECRET_FIELDS:
                 data[key] = _without_content(value)
             else:
                 _redact(value)
@@ -180,7 +180,7 @@ def _without_content(value: object) -> object:
         return [_without_content(item) for item in value]
     if isinstance(value, dict):
         return {
-            key: "[redacted]" if key in ("inline_string", "inline_bytes") else _without_content(inner)
+            key: REDACTED if key in ("inline_string", "inline_bytes") else _without_content(inner)
             for key, inner in value.items()
         }
     return value
@@ -216,11 +216,16 @@ def _result(
     return LoadResult(
         filename=document.filename,
         verdict=verdict,
-        problems=tuple(by_place(problems)),
+        problems=tuple(by_place(map(_without_secret, problems))),
         bootstrap=bootstrap if verdict == "runs" else None,
         root=document.root,
         lines=tuple(document.lines),
     )
+
+
+def _without_secret(problem: Problem) -> Problem:
+    message, hint = without_value(problem.path, problem.message, problem.hint)
+    return problem if message == problem.message else replace(problem, message=message, hint=hint)
 
 
 def _verdict(problems: Iterable[Problem]) -> Verdict:

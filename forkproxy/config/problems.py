@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from forkproxy.config.secrets import masked
+
 Kind = Literal["error", "unsupported", "warning"]
 
 _COLOURS: dict[str, str] = {"error": "\x1b[1;31m", "unsupported": "\x1b[1;35m", "warning": "\x1b[1;33m"}
@@ -89,7 +91,7 @@ def render(problem: Problem, filename: str, source: Sequence[str] = (), *, colou
         text = f"{_BOLD}{place}{_RESET} {_COLOURS[problem.kind]}{problem.kind}:{_RESET}{text[len(place) :]}"
     if not 1 <= problem.line <= len(source):
         return text
-    line = source[problem.line - 1].replace("\t", " ")
+    line = masked(problem.path, source[problem.line - 1].replace("\t", " "))
     line = "".join(c if c.isprintable() else "?" for c in line[:_MAX_SOURCE_COLUMNS])
     caret = " " * (problem.column - 1) + "^" if problem.column <= len(line) + 1 else ""
     if colour:
