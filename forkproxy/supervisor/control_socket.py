@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from forkproxy import log
+from forkproxy.net import descriptors
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
 from forkproxy.worker.control import Channel, Message, MessageReader, ProtocolError, encode
 
 MAX_REQUEST_BYTES = 65536
 MAX_CONNECTIONS = 64
+ACCEPT_RETRY_S = 0.1
 
 Reply = Callable[[Message], None]
 Answer = Callable[[Message, Reply], None]
@@ -59,10 +61,18 @@ class ControlSocket:
         self._loop.close_later(self._sock)
         self._path.unlink(missing_ok=True)
 
+    def _look_again(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._loop.register(self._sock.fileno(), READ, self._on_connection)
+
     def _on_connection(self, _mask: int) -> None:
         try:
             sock, _ = self._sock.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in descriptors.OUT_OF_RESOURCES:
+                # The poller would report who waits for ever: look again later.
+                self._loop.unregister(self._sock.fileno())
+                self._loop.call_later(ACCEPT_RETRY_S, self._look_again)
             return
         uid = _peer_uid(sock)
         if uid not in (0, os.geteuid()):

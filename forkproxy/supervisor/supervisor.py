@@ -12,7 +12,6 @@ the intentions.
 from __future__ import annotations
 
 import os
-import resource
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from time import monotonic
 from forkproxy import log
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.problems import ConfigError
+from forkproxy.net import descriptors
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
 from forkproxy.stats.counters import Registry
@@ -159,7 +159,7 @@ class Supervisor:
         self._signals.install()
         self.loop.register(self._signals.fileno(), READ, self._on_signal)
         after_fork.set_process_name("forkproxy")
-        _log.debug("descriptor limit", descriptors=raise_descriptor_limit())
+        raise_descriptor_limit()
         try:
             run = self.generations.make()
             self._door.open(self.options, run.bootstrap.forkproxy.pid_file)
@@ -400,9 +400,10 @@ class Supervisor:
         _log.exception("an exception left a callback; the supervisor goes on", exception, callback=callback)
 
 
-def raise_descriptor_limit() -> int:
-    """Take as many descriptors per process as this user may have; returns the limit now in force."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors per process as this user may have, and say how many that is."""
+    limit = descriptors.raise_limit()
+    if limit < descriptors.SMALL_LIMIT:
+        _log.warning("few descriptors: connections will have to wait", per_process=limit, hint=descriptors.HINT)
+    else:
+        _log.info("descriptors", per_process=limit)

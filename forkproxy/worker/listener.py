@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Collection, Sequence
 
 from forkproxy import log
 from forkproxy.config.build.listener import FilterChainMatch, ListenerConfig
 from forkproxy.net import address as addresses
+from forkproxy.net import descriptors
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilterChain
@@ -24,8 +26,6 @@ ACCEPTS_PER_PASS = 16
 OUT_OF_DESCRIPTORS_PAUSE_S = 0.1
 OUT_OF_DESCRIPTORS_LOG_S = 10.0
 """A flood must not fill the disk: one line in this time."""
-
-_OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 _log = log.get_logger("listener")
 
@@ -126,12 +126,14 @@ class Listener:
         self._per_event = config.max_connections_to_accept_per_socket_event or ACCEPTS_PER_PASS
         self._paused = False
         self._quiet_until = 0.0
+        self._edge = 0
         self.share: Share | None = None
         """Its part in handing connections to workers that have fewer; None when nobody else is there."""
 
     def start(self, loop: Loop, sockets: Sequence[socket.socket], slot: int) -> None:
         """Accept from ``sockets``."""
         self._loop = loop
+        self._edge = descriptors.edge()
         self._worker_stats = self._worker_stats_of(slot)
         for sock in sockets:
             self._sockets.append(sock)
@@ -145,7 +147,7 @@ class Listener:
     def accept(self, sock: socket.socket) -> None:
         """The socket has connections waiting."""
         for _ in range(self._per_event):
-            if not self._accept_one(sock):
+            if not self._accept_one(sock) or self._paused:
                 return
 
     def _accept_one(self, sock: socket.socket) -> bool:
@@ -154,17 +156,20 @@ class Listener:
         except BlockingIOError:
             return False
         except OSError as error:
-            if error.errno in _OUT_OF_RESOURCES:
-                self._pause(error)
+            if error.errno in descriptors.OUT_OF_RESOURCES:
+                self._pause(os.strerror(error.errno), descriptors.HINT if error.errno == errno.EMFILE else "")
             # Anything else happened to that one connection while it waited (ECONNABORTED and the like).
             return False
         peer = addresses.normalise(raw_peer) if raw_peer else ""
+        if accepted.fileno() >= self._edge:
+            self._pause("the descriptors that are left are for upstream connections", descriptors.HINT)
         if self.share is None or not self.share.give_away(accepted, peer, len(self.connections)):
             self.take(accepted, peer)
         return True
 
-    def _pause(self, error: OSError) -> None:
-        # Level-triggered: the waiting connection would wake the loop for ever.
+    def _pause(self, reason: str, hint: str) -> None:
+        # What comes waits in the kernel's queue, and when that is full is not answered. The poller is level-triggered: it
+        # would wake the loop for what waits, for ever.
         self.stats.downstream_cx_overflow += 1
         if self._paused:
             return
@@ -174,16 +179,23 @@ class Listener:
             _log.warning(
                 "cannot accept connections for a moment",
                 listener=self.config.name,
-                reason=error.strerror,
+                reason=reason,
                 connections=len(self.connections),
-                hint="raise LimitNOFILE / ulimit -n" if error.errno == errno.EMFILE else "",
+                hint=hint,
             )
         for sock in self._sockets:
             self._loop.unregister(sock.fileno())
+        if self.share is not None:
+            self.share.pause(True)
         self._loop.call_later(OUT_OF_DESCRIPTORS_PAUSE_S, self._resume)
 
     def _resume(self) -> None:
+        if self._sockets and descriptors.lowest_free(self._sockets[0].fileno()) >= self._edge:
+            self._loop.call_later(OUT_OF_DESCRIPTORS_PAUSE_S, self._resume)
+            return
         self._paused = False
+        if self.share is not None:
+            self.share.pause(False)
         for sock in self._sockets:
             self._loop.register(sock.fileno(), READ, _Acceptor(self, sock))
 

@@ -1,5 +1,6 @@
 """Requests come in, answers go out, and nonsense ends the connection."""
 
+import errno
 import os
 import socket
 import stat
@@ -45,6 +46,28 @@ def receive(loop, sock):
 
 def test_only_its_user_may_open_it(control, tmp_path):
     assert stat.S_IMODE(os.stat(tmp_path / "c.sock").st_mode) == 0o600
+
+
+def test_without_descriptors_it_rests_and_comes_back(loop, control, tmp_path, monkeypatch):
+    monkeypatch.setattr(control_socket, "ACCEPT_RETRY_S", 0.01)
+    real, asked = control._sock, []
+
+    class Full:
+        def accept(self):
+            asked.append(loop.now)
+            raise OSError(errno.EMFILE, "full")
+
+        def fileno(self):
+            return real.fileno()
+
+    control._sock = Full()
+    with connect(tmp_path / "c.sock") as sock:
+        sock.send(b'{"op": "x"}\n')
+        loop.run_until(lambda: len(asked) == 3)
+        assert asked[0] < asked[1] < asked[2]
+        assert asked[2] - asked[0] >= 0.02
+        control._sock = real
+        assert receive(loop, sock) == b'{"echo":{"op":"x"}}\n'
 
 
 def test_ask(loop, control, tmp_path):

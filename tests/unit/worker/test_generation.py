@@ -6,6 +6,7 @@ import pytest
 
 from forkproxy.config.load import load
 from forkproxy.config.problems import ConfigError
+from forkproxy.net import descriptors
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import WriteFilteredConnection
 from forkproxy.net.poller import READ
@@ -14,6 +15,13 @@ from forkproxy.worker import generation as module
 from forkproxy.worker.generation import DNS_ENDPOINT_SLOTS, IDLE_GRACE_S, build_generation, local_address
 from tests.support.fakes import FakeLoop
 from tests.unit.worker.test_listener import ListeningSocket
+
+
+@pytest.fixture(autouse=True)
+def descriptors_without_end(monkeypatch):
+    """The numbers of scripted sockets are high."""
+    monkeypatch.setattr(descriptors, "edge", lambda: 1 << 30)
+
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 

@@ -100,6 +100,7 @@ class Setup:
         self.listener = Listener(config, chains or [live(self.notes)], default, self.stats, self.worker_stats.get)
         if start:
             self.listener.start(self.loop, [self.sock], 2)
+            self.listener._edge = 1 << 30
 
     def readable(self):
         self.loop.handlers[self.sock.fd](READ)
@@ -182,6 +183,59 @@ def test_a_connection_that_has_gone_while_it_waited():
     setup.readable()
     assert setup.listener.accepted == 1
     assert setup.stats.downstream_cx_overflow == 0
+
+
+@pytest.fixture(autouse=True)
+def lowest_free(monkeypatch):
+    """The next descriptor's number, for the test to set."""
+    number = [100]
+    monkeypatch.setattr(module.descriptors, "lowest_free", lambda fd: number[0])
+    return number
+
+
+def test_the_last_quarter_of_the_descriptors_is_for_others(monkeypatch, lowest_free):
+    lines = []
+    monkeypatch.setattr(module, "_log", SimpleNamespace(warning=lambda message, **more: lines.append(more)))
+    setup = Setup()
+    first, second, _third = setup.sock.connects(3)
+    setup.listener._edge = second.fd = first.fd + 1
+    setup.readable()
+    # The one that showed it is served; who comes after it waits in the queue.
+    assert (setup.listener.accepted, len(setup.sock.waiting)) == (2, 1)
+    assert setup.stats.downstream_cx_overflow == 1
+    assert lines[0]["hint"]
+    asked = setup.sock.asked
+    lowest_free[0] = second.fd
+    setup.loop.advance(100 * OUT_OF_DESCRIPTORS_PAUSE_S)
+    assert setup.sock.fd not in setup.loop.handlers
+    assert setup.sock.asked == asked
+    lowest_free[0] = first.fd
+    setup.loop.advance(OUT_OF_DESCRIPTORS_PAUSE_S)
+    setup.sock.waiting[0][0].fd = first.fd
+    setup.readable()
+    assert setup.listener.accepted == 3
+
+
+def test_while_it_rests_no_other_worker_gives_it_connections(monkeypatch):
+    monkeypatch.setattr(module, "_log", SimpleNamespace(warning=lambda message, **more: None))
+    setup = Setup()
+    told = []
+    setup.listener.share = SimpleNamespace(pause=told.append)
+    setup.sock.waiting.append(OSError(errno.EMFILE, "full"))
+    setup.readable()
+    assert told == [True]
+    setup.loop.advance(OUT_OF_DESCRIPTORS_PAUSE_S)
+    assert told == [True, False]
+
+
+def test_a_queue_that_is_closed_is_served_to_the_last_descriptor(monkeypatch):
+    monkeypatch.setattr(module, "_log", SimpleNamespace(warning=lambda message, **more: None))
+    setup = Setup()
+    setup.listener.config.tcp_backlog_size = 5
+    setup.listener._edge = 0
+    setup.sock.connects(4)
+    setup.listener.close_listening()
+    assert setup.listener.accepted == 4
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])

@@ -1,0 +1,40 @@
+"""How many descriptors a process may have, and noticing before there are none.
+
+A new descriptor gets the lowest free number, so a number tells how many are open at least. That is how a listener notices, at
+no cost, that accepting one more would leave too few for the upstream connections of those it has.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+"""What the kernel says when there is no descriptor, or no memory, for one more."""
+SMALL_LIMIT = 1024
+HINT = "raise LimitNOFILE= of the service, or ulimit -n"
+
+
+def raise_limit() -> int:
+    """Take as many descriptors per process as this user may have; returns the limit now in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def edge() -> int:
+    """The descriptor number from which on nothing is accepted: a quarter of the limit is left for everything else."""
+    limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit - limit // 4
+
+
+def lowest_free(fd: int) -> int:
+    """The number that the next descriptor will get; a very high one when there is none. ``fd`` is any that is open."""
+    try:
+        number = os.dup(fd)
+    except OSError:
+        return 1 << 30
+    os.close(number)
+    return number
