@@ -361,13 +361,17 @@ def _policies(view: View | None, context: BuildContext) -> LoadBalancingConfig:
 # Cluster
 
 
-def build_load_balancing(view: View, context: BuildContext) -> LoadBalancingConfig:
+def build_load_balancing(view: View, context: BuildContext, cluster_type: str) -> LoadBalancingConfig:
     """The fields of ``Cluster`` that say how endpoints are chosen."""
     common = view.message("common_lb_config")
     if view.has("load_balancing_policy") or view.enum("lb_policy", supported=POLICIES) == POLICIES[-1]:
         made = _typed(view, common, context)
     else:
         made = _old(view, common, context)
+        if made.use_hostname and common is not None and cluster_type != "STRICT_DNS":
+            # Envoy's words.
+            kind = f"envoy.cluster.{cluster_type.lower()}"
+            common.report(f"Cannot use hostname for consistent hashing loadbalancing for cluster of type: '{kind}'")
     assignment = view.peek("load_assignment")
     policy = assignment.message("policy") if assignment is not None else None
     threshold = default_panic_threshold
