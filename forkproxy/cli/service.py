@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from forkproxy.cli.about import SHELLS, completion_text
 from forkproxy.cli.terminal import EXIT_FAILURE, EXIT_NO_PERMISSION, end
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -37,11 +38,13 @@ def systemd_unit() -> None:
 @systemd_group.command("install")
 @root_option
 @click.option("--no-start", is_flag=True, help="Enable the service, and do not start it now.")
-def systemd_install(root: str, no_start: bool) -> None:
-    """Install, enable and start the service: unit, user, logrotate; a configuration when there is none."""
+@click.pass_context
+def systemd_install(ctx: click.Context, root: str, no_start: bool) -> None:
+    """Install, enable and start the service: unit, user, logrotate, completions; a configuration when there is none."""
     from forkproxy.supervisor.service_files import install
 
-    _change_service(root, lambda: install(_program(), root=root, start=not no_start))
+    completions = {shell: completion_text(ctx.find_root().command, shell) for shell in SHELLS}
+    _change_service(root, lambda: install(_program(), root=root, start=not no_start, completions=completions))
 
 
 @systemd_group.command("uninstall")

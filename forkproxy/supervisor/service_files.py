@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,13 @@ FILES = (
     ServiceFile(UNIT_NAME, f"/etc/systemd/system/{UNIT_NAME}"),
 )
 
+COMPLETIONS = {
+    "bash": "/usr/local/share/bash-completion/completions/forkproxy",
+    "zsh": "/usr/local/share/zsh/site-functions/_forkproxy",
+    "fish": "/usr/local/share/fish/vendor_completions.d/forkproxy.fish",
+}
+"""Where the shells look by themselves for what the administrator installs."""
+
 
 class ServiceError(Exception):
     """The service cannot be installed or removed; the text says why."""
@@ -46,10 +53,13 @@ def unit_text(program: str = DEFAULT_PROGRAM) -> str:
     return (_DIRECTORY / UNIT_NAME).read_text().replace(DEFAULT_PROGRAM, program)
 
 
-def install(program: str, *, root: str = "/", start: bool = True) -> list[str]:
+def install(
+    program: str, *, root: str = "/", start: bool = True, completions: Mapping[str, str] | None = None
+) -> list[str]:
     """Write the files, make the user, enable and start the service; returns what was done, line by line.
 
-    A ``root`` other than / only gets the files (an image, a package). ServiceError and OSError when it cannot.
+    ``completions``: the text for every shell of COMPLETIONS. A ``root`` other than / only gets the files (an image, a package).
+    ServiceError and OSError when it cannot.
     """
     if any(Path(program).is_relative_to(hidden) for hidden in HIDDEN_BY_UNIT):
         hint = "the unit hides home directories (make install-service installs it into /opt/forkproxy)"
@@ -57,6 +67,8 @@ def install(program: str, *, root: str = "/", start: bool = True) -> list[str]:
     if not os.access(program, os.X_OK):
         raise ServiceError(f"{program} is not an executable file")
     done = [_write(file, program, root) for file in FILES]
+    for shell, text in (completions or {}).items():
+        done.append(_put(_under(root, COMPLETIONS[shell]), text))
     if root != "/":
         return done
     _run("systemd-sysusers", "/etc/sysusers.d/forkproxy.conf")
@@ -89,6 +101,8 @@ def uninstall(*, root: str = "/") -> list[str]:
         elif target.exists():
             target.unlink()
             done.append(f"{target} removed")
+    for path in COMPLETIONS.values():
+        _under(root, path).unlink(missing_ok=True)
     if root == "/" and _systemd_runs():
         _run("systemctl", "daemon-reload")
     return done
@@ -98,7 +112,10 @@ def _write(file: ServiceFile, program: str, root: str) -> str:
     target = _under(root, file.target)
     if file.is_operators and target.exists():
         return f"{target} stays as it is"
-    text = unit_text(program) if file.source == UNIT_NAME else (_DIRECTORY / file.source).read_text()
+    return _put(target, unit_text(program) if file.source == UNIT_NAME else (_DIRECTORY / file.source).read_text())
+
+
+def _put(target: Path, text: str) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.new")
     fresh.write_text(text)

@@ -43,6 +43,15 @@ def test_all_files_are_written(program, tree):
     assert service_files.DEFAULT_PROGRAM not in unit
 
 
+def test_completions_lie_where_the_shells_look_and_go_again(program, tree):
+    install(program, root=str(tree), completions={"bash": "b\n", "zsh": "z\n", "fish": "f\n"})
+    assert (tree / "usr/local/share/bash-completion/completions/forkproxy").read_text() == "b\n"
+    assert (tree / "usr/local/share/zsh/site-functions/_forkproxy").read_text() == "z\n"
+    assert (tree / "usr/local/share/fish/vendor_completions.d/forkproxy.fish").read_text() == "f\n"
+    uninstall(root=str(tree))
+    assert files_in(tree) == {"/etc/forkproxy/forkproxy.yaml", "/etc/default/forkproxy"}
+
+
 def test_what_is_the_operators_is_neither_overwritten_nor_removed(program, tree):
     config = tree / "etc/forkproxy/forkproxy.yaml"
     config.parent.mkdir(parents=True)
@@ -94,6 +103,10 @@ def test_two_reload_lines_and_no_loop_on_a_bad_file():
     assert " check " in check
     assert hup == "ExecReload=/bin/kill -HUP $MAINPID"
     assert "RestartPreventExitStatus=64 78" in lines
+
+
+def test_workers_outlive_a_supervisor_that_is_killed():
+    assert "KillMode=process" in unit_text().splitlines()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
