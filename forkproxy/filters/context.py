@@ -9,9 +9,11 @@ from typing import Any
 from forkproxy.config.build.access_log import AccessLogConfig
 from forkproxy.config.build.bootstrap import NodeConfig
 from forkproxy.config.build.core import Where
+from forkproxy.config.build.dynamic_forward_proxy import DnsCacheConfig
 from forkproxy.net.loop import Loop
 from forkproxy.stats.counters import Registry
 from forkproxy.upstream.cluster import Cluster
+from forkproxy.upstream.dns_cache import DnsCache
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class FilterContext:
     report_exception: Callable[[str, Exception], None] | None = None
     tls: bool = False
     """The filter chain's transport is TLS."""
+    dns_cache: Callable[[DnsCacheConfig, Where], DnsCache] | None = None
+    """The DNS cache with this configuration; ConfigError when its name has another one elsewhere."""
     local_ip: str = ""
     """This machine's first address that is not loopback: what x-forwarded-for says for a client on this machine."""
 

@@ -34,6 +34,9 @@ NETWORK_FILTERS: dict[str, str] = {
 HTTP_FILTERS: dict[str, str] = {
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.filters.http.buffer:Buffer",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.filters.http.cors:Cors",
+    "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig": (
+        "forkproxy.filters.http.dynamic_forward_proxy:DynamicForwardProxy"
+    ),
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": (
         "forkproxy.filters.http.header_mutation:HeaderMutation"
     ),

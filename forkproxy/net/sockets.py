@@ -7,12 +7,14 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterable
 
-from forkproxy.net.address import SocketAddress, family_of
+from forkproxy.net.address import Restored, SocketAddress, family_of, normalise
 
 DEFAULT_BACKLOG = 1024
 
+SO_ORIGINAL_DST = 80  # <linux/netfilter_ipv4.h>; for IPv6 it is IP6T_SO_ORIGINAL_DST, the same number
 SocketOption = tuple[int, int, bytes]
 """(level, name, value as the kernel takes it)."""
 
@@ -129,3 +131,26 @@ def _set_keepalive(sock: socket.socket, probes: int, time_s: int, interval_s: in
     ):
         if value:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def original_destination(sock: socket.socket, transparent: bool = False) -> Restored | None:
+    """Where the peer of an accepted connection wanted to go before the kernel redirected it here; None when it came directly.
+
+    ``transparent``: the listener takes connections to any address (IP_TRANSPARENT), so the local address is what they want.
+    (Envoy: "Original destination" listener filter, which takes the local address of a direct connection for redirected, too:
+    an ORIGINAL_DST cluster then connects to its own listener.)
+    """
+    local = sock.getsockname()
+    if not isinstance(local, tuple):
+        return None
+    is_4 = sock.family == socket.AF_INET
+    try:
+        raw = sock.getsockopt(socket.IPPROTO_IP if is_4 else socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 16 if is_4 else 28)
+    except OSError:
+        found = local
+    else:
+        (port,) = struct.unpack_from("!H", raw, 2)
+        found = (socket.inet_ntop(sock.family, raw[4:8] if is_4 else raw[8:24]), port)
+    if found[:2] == local[:2] and not transparent:
+        return None
+    return Restored(normalise(found))

@@ -460,6 +460,27 @@ class ListenerManagerStats(StatGroup):
     listener_modified: Counter
     listener_removed: Counter
     listener_stopped: Counter
+class DnsCacheStats(StatGroup):
+    """``dns_cache.<name>``. The supervisor's, a local group; what workers count of it is in ``DnsCacheWorkerStats``."""
+
+    cache_load: Counter
+    dns_query_attempt: Counter
+    dns_query_failure: Counter
+    dns_query_success: Counter
+    dns_query_timeout: Counter
+    host_added: Counter
+    host_address_changed: Counter
+    host_overflow: Counter
+    host_removed: Counter
+    num_hosts: Gauge
+
+
+class DnsCacheWorkerStats(StatGroup):
+    """``dns_cache.<name>``: the requests that wait."""
+
+    dns_rq_pending_overflow: Counter
+
+
     total_filter_chains_draining: Gauge
     total_listeners_active: Gauge
     total_listeners_draining: Gauge

@@ -13,6 +13,7 @@ from forkproxy.supervisor.endpoint_files import EndpointFile
 from forkproxy.supervisor.listening import Binding, ListenAddress
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns import Target
+from forkproxy.upstream.dns_cache import DnsCache
 from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.worker import Endpoints, RunnableGeneration
 
@@ -23,6 +24,14 @@ class BuiltGeneration(RunnableGeneration, Protocol):
     @property
     def clusters(self) -> dict[str, Cluster]:
         """Its clusters by name."""
+
+    @property
+    def dns_caches(self) -> dict[str, DnsCache]:
+        """Its DNS caches by name."""
+
+    @property
+    def log_paths(self) -> Collection[str]:
+        """The files that its workers log accesses to."""
 
     @property
     def listen_addresses(self) -> list[ListenAddress]:
@@ -72,6 +81,12 @@ class GenerationRun:
                 cluster.adopt_health(old)
 
     def _adopt_names(self, before: GenerationRun) -> None:
+        for name, cluster in self.generation.clusters.items():
+            old = before.generation.clusters.get(name)
+            known = before.endpoints.get(name)
+            if cluster.config.type == "ORIGINAL_DST" and known and old is not None and old.config == cluster.config:
+                cluster.adopt_slots(old)
+                self.set_endpoints(name, known)
         sources_before = set(before.sources)
         for source in self.sources:
             name = source.cluster

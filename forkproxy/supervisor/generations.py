@@ -43,6 +43,10 @@ class Generations:
         """The operator said /healthcheck/fail."""
         self._options = options
         self._registry = registry
+        self.on_made: Callable[[GenerationRun], None] = lambda _run: None
+        """Told of every generation that is made, before its first worker."""
+        self.made = 0
+        """How many there were, those of supervisors before this one among them: the newest one's number."""
         self._load = load
         self._build = build
         self._explain = explain
@@ -89,6 +93,7 @@ class Generations:
             dns_targets=targets_of(bootstrap.clusters),
             endpoint_files=endpoint_files_of(bootstrap.clusters),
         )
+        self.on_made(run)
         run.begin_warming(self._running, monotonic() + self._options.dns_wait_s)
         self.newest = run
         # What is alive now lives as long as this generation. Frozen, no collection in a worker touches (and copies) its pages.

@@ -19,6 +19,7 @@ from forkproxy.supervisor.child import Child, fork_child
 from forkproxy.supervisor.endpoint_files import EndpointFiles
 from forkproxy.supervisor.generation_run import GenerationRun
 from forkproxy.upstream.dns import DnsResolver
+from forkproxy.upstream.dns_cache import target_of
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Channel, Message
 
@@ -39,7 +40,8 @@ class Resolvers:
     """All resolver processes.
 
     ``on_endpoints(run, cluster, endpoints)`` is told every result, ``on_update(run, cluster, results, version)`` every
-    attempt and what became of it.
+    attempt and what became of it. ``on_host(message)`` is told what became of the hosts that were asked for with ``send``;
+    ``on_start(send)`` of every process that is born, and how to ask it alone.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Resolvers:
         self._loop = loop
         self._on_endpoints = on_endpoints
         self._on_update = on_update
+        self.on_host: Callable[[Message], None] = lambda _message: None
+        self.on_start: Callable[[Callable[[Message], None]], None] = lambda _send: None
         self._processes: dict[int, ResolverHandle] = {}
         self._wanted: list[GenerationRun] = []
         self._not_before = 0.0
@@ -62,7 +66,7 @@ class Resolvers:
 
     def want(self, runs: Iterable[GenerationRun]) -> None:
         """Resolve for these generations, and for no others."""
-        self._wanted = [run for run in runs if run.sources]
+        self._wanted = [run for run in runs if run.sources or run.generation.dns_caches]
         for handle in self._processes.values():
             if handle.run not in self._wanted:
                 handle.child.end()
@@ -104,6 +108,12 @@ class Resolvers:
             lambda message: self._on_message(run, message),
         )
         self._processes[child.pid] = ResolverHandle(child, run)
+        self.on_start(child.channel.send)
+
+    def send(self, message: Message) -> None:
+        """Tell all processes; while there is none, nobody: the next one is told everything by ``on_start``."""
+        for handle in self._processes.values():
+            handle.child.channel.send(message)
 
     def _on_message(self, run: GenerationRun, message: Message) -> None:
         if run not in self._wanted:
@@ -113,6 +123,8 @@ class Resolvers:
                 if message["complete"]:
                     run.unresolved.discard(message["cluster"])
                 self._on_endpoints(run, message["cluster"], message["endpoints"])
+            case "host":
+                self.on_host(message)
             case "update":
                 self._on_update(run, message["cluster"], message["results"], message.get("version"))
             case "eds_failure":
@@ -140,7 +152,19 @@ def run_resolver(run: GenerationRun, control: socket.socket, parent_pid: int) ->
         after_fork.become(run.identity)
     loop = Loop(lambda error, callback: _log.exception("an exception left a callback", error, callback=callback))
     channel = Channel(loop, control, on_message=lambda _message: None, on_close=lambda _reason: loop.stop())
-    DnsResolver(loop, run.dns_targets, channel.send).start()
+    resolver = DnsResolver(loop, run.dns_targets, channel.send)
+    channel.on_message = lambda message: _on_request(run, resolver, message)
+    resolver.start()
     EndpointFiles(loop, run.endpoint_files, channel.send).start()
     loop.run()
     return 0
+
+
+def _on_request(run: GenerationRun, resolver: DnsResolver, message: Message) -> None:
+    match message["op"]:
+        case "resolve":
+            cache = run.generation.dns_caches.get(message["cache"])
+            if cache is not None:  # else it is another generation's
+                resolver.add(target_of(cache.config, message["host"]))
+        case "forget":
+            resolver.remove(message["host"])

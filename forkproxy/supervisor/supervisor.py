@@ -30,6 +30,7 @@ from forkproxy.supervisor.admin_log import AdminLog
 from forkproxy.supervisor.cluster_updates import ClusterUpdates
 from forkproxy.supervisor.control_socket import Reply
 from forkproxy.supervisor.door import Door
+from forkproxy.supervisor.dns_caches import DnsCaches
 from forkproxy.supervisor.draining import Draining
 from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, StartFailed, exit_of
 from forkproxy.supervisor.figures import OwnFigures
@@ -39,6 +40,7 @@ from forkproxy.supervisor.generations import Generations
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.options import Options
 from forkproxy.supervisor.reload import Reloads
+from forkproxy.supervisor.met_hosts import MetHosts
 from forkproxy.supervisor.replacement import Replacement
 from forkproxy.supervisor.report import Report
 from forkproxy.supervisor.requests import Requests
@@ -113,6 +115,10 @@ class Supervisor:
         self.notifier = Notifier()
         self.figures = OwnFigures(self.registry)
         self.admin_log = AdminLog(self.loop, self.figures.filesystem)
+        self.met_hosts = MetHosts(self.loop, self.registry, self.fleet, self.generations, self._on_endpoints)
+        self.dns_caches = DnsCaches(
+            self.loop, self.registry, self.fleet, self.resolvers, self.generations, self.cluster_updates
+        )
         log.count_losses(self.figures.on_lost_log_line)
         self._context = SupervisorContext(self)
         self.admin = AdminService(self.loop, self._context)

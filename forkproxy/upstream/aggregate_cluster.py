@@ -24,8 +24,13 @@ class AggregateCluster(Cluster):
     __slots__ = ()
 
     def join(self, clusters: Mapping[str, Cluster]) -> None:
-        """The clusters of the configuration: those that this one names are its parts, parts of parts included."""
-        parts = list(self._parts(clusters, set()))
+        """The clusters of the configuration: those that this one names are its parts.
+
+        A part that is an aggregate itself has no endpoints and so gets nothing, as in Envoy.
+        """
+        config = self.config.dynamic
+        assert isinstance(config, AggregateConfig)
+        parts = [clusters[name] for name in config.clusters if name in clusters]
         balancer = AggregateLoadBalancer(self.balancer, parts)
         self.balancer = balancer
         for part in parts:
@@ -33,19 +38,6 @@ class AggregateCluster(Cluster):
         self.needs_hash = any(part.needs_hash for part in parts)
         self.needs_context = any(part.needs_context for part in parts)
         balancer.recompile()
-
-    def _parts(self, clusters: Mapping[str, Cluster], above: set[str]) -> Sequence[Cluster]:
-        config = self.config.dynamic
-        assert isinstance(config, AggregateConfig)
-        found: list[Cluster] = []
-        for name in config.clusters:
-            part = clusters.get(name)
-            if isinstance(part, AggregateCluster):
-                if part.name not in above:
-                    found += part._parts(clusters, above | {self.name, part.name})
-            elif part is not None:
-                found.append(part)
-        return found
 
 
 class AggregateLoadBalancer(LoadBalancer):

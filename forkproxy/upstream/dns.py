@@ -46,6 +46,7 @@ from forkproxy.net.timers import Timer
 
 DNS_PORT = 53
 MAX_UDP_BYTES = 65535
+NOT_A_NAME = "not a host name"
 NO_RECORDS = "cares_norecords:DNS_server_returned_answer_with_no_data"
 NO_SUCH_NAME = "cares_norecords:Domain_name_not_found"
 MIN_REFRESH_S = 1.0
@@ -278,7 +279,7 @@ class Question:
             try:
                 self._query = dns.message.make_query(name, self._record)
             except dns.exception.DNSException as error:
-                self._failure = f"not a host name: {error}"
+                self._failure = f"{NOT_A_NAME}: {error}"
                 continue
             self._tries = list(self._conf.servers) * self._conf.attempts
             self._next_try()
@@ -447,6 +448,8 @@ class _Host:
     @property
     def reason(self) -> str:
         """Why there are no addresses, in c-ares' words as Envoy passes them on where it has some."""
+        if self._failure.startswith(NOT_A_NAME):
+            return "cares_failure:Misformatted_domain_name"
         if self._failure:
             return self._failure
         return NO_RECORDS if self._exists else NO_SUCH_NAME

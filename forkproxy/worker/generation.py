@@ -7,8 +7,9 @@ worker is forked; ``Generation.start`` runs in each worker. A worker's whole vie
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import psutil
 
@@ -16,10 +17,13 @@ from forkproxy import log
 from forkproxy.access_log.access_log import AccessLog
 from forkproxy.access_log.sinks import FLUSH_INTERVAL_S, Sinks
 from forkproxy.config.build.access_log import AccessLogConfig
+from forkproxy.config.build.aggregate import AggregateConfig
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.cluster import ClusterConfig
-from forkproxy.config.build.core import AddressConfig
+from forkproxy.config.build.core import AddressConfig, Where
+from forkproxy.config.build.dynamic_forward_proxy import DnsCacheConfig, DynamicForwardProxyCluster
 from forkproxy.config.build.listener import FilterChain, FilterChainMatch, ListenerConfig
+from forkproxy.config.build.original_dst import OriginalDstConfig
 from forkproxy.config.problems import ConfigError, Problem
 from forkproxy.filters import factory
 from forkproxy.filters.context import FilterContext, WorkerContext
@@ -31,21 +35,28 @@ from forkproxy.router.matcher import compile_header_matcher
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import (
     ClusterStats,
+    DnsCacheWorkerStats,
     EndpointStats,
     FilesystemStats,
     ListenerStats,
     ListenerWorkerStats,
     TlsStats,
 )
+from forkproxy.upstream.aggregate_cluster import AggregateCluster
+from forkproxy.upstream.circuit_breakers import breaker_cells
 from forkproxy.upstream.cluster import Cluster, Transport
+from forkproxy.upstream.dns_cache import DnsCache
+from forkproxy.upstream.dynamic_cluster import ForwardProxyCluster, OriginalDstCluster
+from forkproxy.upstream.load_balancer import hash_stats
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.handover import Handover
 from forkproxy.worker.listener import ChainMatch, Listener, LiveFilterChain, MakeConnection
 
 DNS_ENDPOINT_SLOTS = 64
-EDS_ENDPOINT_SLOTS = 256
 """Statistics of a DNS cluster's endpoints are kept apart for this many addresses at a time."""
+ENDPOINT_SLOTS = {"EDS": 256, "ORIGINAL_DST": 256, "DYNAMIC_FORWARD_PROXY": 1024, "AGGREGATE": 0}
+"""The same for others."""
 IDLE_GRACE_S = 1.0
 """While draining, a connection without a request for this long is closed: it is no longer likely that one is under way."""
 IDLE_SWEEP_S = 0.25
@@ -64,6 +75,7 @@ class Generation:
         self.clusters = clusters
         self.listeners = listeners
         self._built = built
+        self.dns_caches = built.dns_caches
         self._filters = built.filters
         self._sinks = sinks
         self._loop: Loop | None = None
@@ -115,6 +127,24 @@ class Generation:
         """Hand connections to workers that have fewer, and take theirs."""
         for number, listener in enumerate(self.listeners):
             listener.share = handover.share(number, listener.take, exact=listener.config.exact_balance)
+
+    def keep_in_touch(self, send: Callable[[dict[str, Any]], None]) -> None:
+        """``send`` reaches the supervisor: for what workers find out and others must know."""
+        for cache in self.dns_caches.values():
+            assert self._loop is not None
+            cache.start(self._loop, send)
+        for cluster in self.clusters.values():
+            cluster.keep_in_touch(send)
+
+    def on_dns(self, message: Mapping[str, Any]) -> None:
+        """What the supervisor says of a host of a DNS cache."""
+        cache = self.dns_caches.get(message["cache"])
+        if cache is None:
+            return
+        if message["op"] == "dns_gone":
+            cache.remove_host(message["host"])
+        else:
+            cache.set_host(message["host"], message["addresses"], message["reason"])
 
     @property
     def connections(self) -> int:
@@ -237,6 +267,10 @@ def build_generation(
     if building.problems:
         raise ConfigError.of(building.problems)
     return Generation(number, building.clusters, listeners, sinks, building)
+    building.route_by_zone()
+    for cluster in building.clusters.values():
+        if isinstance(cluster, AggregateCluster):
+            cluster.join(building.clusters)
 
 
 def local_address() -> str:
@@ -266,6 +300,7 @@ class _Building:
         self.problems: list[Problem] = []
         self.worker_stats: dict[str, dict[int, ListenerWorkerStats]] = {}
         """By the listener's prefix, then by slot."""
+        self.dns_caches: dict[str, DnsCache] = {}
 
     def cluster(self, config: ClusterConfig) -> Cluster:
         registry = self.registry
@@ -273,7 +308,7 @@ class _Building:
         if config.type == "STATIC":
             names = [str(endpoint.address) for locality in config.localities for endpoint in locality.endpoints]
         else:
-            slots = EDS_ENDPOINT_SLOTS if config.type == "EDS" else DNS_ENDPOINT_SLOTS
+            slots = ENDPOINT_SLOTS.get(config.type, DNS_ENDPOINT_SLOTS)
             names = [f"slot_{slot}" for slot in range(slots)]
         groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
         transport: Transport = Connection
@@ -282,7 +317,34 @@ class _Building:
         except ConfigError as error:
             # Listeners that use the cluster are looked at all the same, and do not miss it.
             self.problems += error.problems
-        return Cluster(config, stats, groups, transport)
+        cells = breaker_cells(registry, config.circuit_breakers, config.stat_name, names)
+        match config.dynamic:
+            case AggregateConfig():
+                return AggregateCluster(config, stats, groups, transport, cells)
+            case OriginalDstConfig():
+                return OriginalDstCluster(config, stats, groups, transport, cells)
+            case DynamicForwardProxyCluster(cache=cache):
+                return ForwardProxyCluster(self.dns_cache(cache, config.where), config, stats, groups, transport, cells)
+        figures = hash_stats(registry, config.load_balancing.policy, f"cluster.{config.stat_name}")
+        return Cluster(config, stats, groups, transport, cells, figures)
+
+    def route_by_zone(self) -> None:
+        """Tell clusters where this node is, and which cluster its likes are in."""
+        node = self.bootstrap.node
+        locality = (node.region, node.zone, node.sub_zone)
+        local = self.clusters.get(self.bootstrap.local_cluster_name)
+        for cluster in self.clusters.values():
+            cluster.balancer.set_locality(locality, local.balancer if local is not None else None)
+
+    def dns_cache(self, config: DnsCacheConfig, where: Where) -> DnsCache:
+        known = self.dns_caches.get(config.name)
+        if known is None:
+            stats = self.registry.group(DnsCacheWorkerStats, f"dns_cache.{config.name}")
+            known = self.dns_caches[config.name] = DnsCache(config, stats)
+        elif known.config != config:
+            message = f"config specified DNS cache '{config.name}' with different settings"
+            raise ConfigError(where.path, where.line, where.column, message)
+        return known
 
     def listener(self, config: ListenerConfig) -> Listener:
         prefix = f"listener.{config.stat_prefix}"
@@ -322,6 +384,7 @@ class _Building:
         filters = factory.network_filters(chain.filters, context)
         self.filters += filters
         network_chain = NetworkFilterChain(filters, self.failures.in_connection)
+            dns_cache=self.dns_cache,
         transport = _downstream_transport(chain, tls_stats, network_chain.has_write_filters)
         return LiveFilterChain(ChainMatch(chain.match) if chain.match != _ANY else None, network_chain, transport)
 

@@ -17,7 +17,7 @@ from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilterChain
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
-from forkproxy.net.sockets import DEFAULT_BACKLOG
+from forkproxy.net.sockets import DEFAULT_BACKLOG, original_destination
 from forkproxy.stats.groups import ListenerStats, ListenerWorkerStats
 from forkproxy.worker.handover import Share
 
@@ -123,6 +123,7 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._loop: Loop = None  # type: ignore[assignment]  # set by start()
         self._limit = config.per_connection_buffer_limit_bytes
+        self._restores, self._transparent = config.original_dst, config.transparent
         self._per_event = config.max_connections_to_accept_per_socket_event or ACCEPTS_PER_PASS
         self._paused = False
         self._quiet_until = 0.0
@@ -207,7 +208,8 @@ class Listener:
         self.accepted += 1
         stats = self.stats
         stats.downstream_cx_total += 1
-        live = self._only or self._choose(accepted, peer)
+        restored = original_destination(accepted, self._transparent) if self._restores else None
+        live = self._only or self._choose(restored or addresses.normalise(accepted.getsockname()), peer)
         if live is None:
             stats.no_filter_chain_match += 1
             accepted.close()
@@ -215,6 +217,8 @@ class Listener:
                 self.share.count(len(self.connections))
             return
         connection = live.make_connection(self._loop, accepted, peer, self._limit)
+        if restored is not None:
+            connection.local_address = restored
         self.connections.add(connection)
         if self.share is not None:
             self.share.count(len(self.connections))
@@ -235,8 +239,7 @@ class Listener:
             connection.on_close = on_close
             connection.start()
 
-    def _choose(self, accepted: socket.socket, peer: SocketAddress) -> LiveFilterChain | None:
-        local = addresses.normalise(accepted.getsockname())
+    def _choose(self, local: SocketAddress, peer: SocketAddress) -> LiveFilterChain | None:
         best: LiveFilterChain | None = None
         best_score: tuple[int, ...] = ()
         for live in self.chains:

@@ -11,7 +11,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Protocol
@@ -64,6 +64,12 @@ class RunnableGeneration(Protocol):
 
     def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]], slot: int) -> None:
         """Serve ``sockets``, by listener name and address index. ConfigError or OSError when it cannot."""
+
+    def keep_in_touch(self, send: Callable[[Message], None]) -> None:
+        """After ``start``: ``send`` reaches the supervisor."""
+
+    def on_dns(self, message: Message) -> None:
+        """What the supervisor says of a host of a DNS cache."""
 
     def balance(self, handover: Handover) -> None:
         """After ``start``: how to hand connections to other workers, and take theirs."""
@@ -170,6 +176,7 @@ class Worker:
             if start.identity is not None:
                 after_fork.become(start.identity)
             self._generation.start(self._loop, start.sockets, start.slot)
+            self._generation.keep_in_touch(self._channel.send)
             if start.handover is not None:
                 self._generation.balance(start.handover)
                 start.handover.start(self._loop)
@@ -218,6 +225,8 @@ class Worker:
         match message.get("op"):
             case "endpoints":
                 self._generation.set_endpoints(message["cluster"], message["endpoints"])
+            case "dns_host" | "dns_gone":
+                self._generation.on_dns(message)
             case "drain":
                 self._drain(message["time_s"], [(name, index) for name, index in message["going"]])
             case "close_listeners":

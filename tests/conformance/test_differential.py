@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.exchanges import filters, requests, responses, retries, routing, streams, transports
+from tests.conformance.exchanges import dynamic, filters, requests, responses, retries, routing, streams, transports
 from tests.conformance.exchanges.configurations import CONFIGURATIONS, RAW_UPSTREAM
 from tests.support import leaks
 from tests.support.envoy import Envoy, find_envoy
@@ -14,6 +14,7 @@ from tests.support.forkproxy import Forkproxy
 from tests.support.wire import cut_responses
 
 EXCHANGES = [
+    *dynamic.EXCHANGES,
     *filters.EXCHANGES,
     *requests.EXCHANGES,
     *responses.EXCHANGES,

@@ -38,7 +38,7 @@ def listener(name, where):
     """A ListenerConfig of which only the address matters."""
     return ListenerConfig(
         name=name, addresses=(address(where),), stat_prefix=name, filter_chains=(), default_filter_chain=None,
-        listener_filters=(), per_connection_buffer_limit_bytes=0, access_logs=(), tcp_backlog_size=128, freebind=False,
+        original_dst=False, per_connection_buffer_limit_bytes=0, access_logs=(), tcp_backlog_size=128, freebind=False,
         transparent=False, ignore_global_conn_limit=False, max_connections_to_accept_per_socket_event=1,
         socket_options=(), where=Where(),
     )  # fmt: skip
@@ -54,6 +54,7 @@ class EchoGeneration:
         self.listening = {}
         self.clusters = {}
         self.accepted = self.requests = 0
+        self.dns_caches = {}
         self.listen_addresses = [
             (name, 0, address(where), listener(name, where)) for name, where in settings["listeners"].items()
         ]
@@ -90,6 +91,9 @@ class EchoGeneration:
         try:
             connection, _ = sock.accept()
         except BlockingIOError:
+    def keep_in_touch(self, send):
+        pass
+
             return False
         self.accepted += 1
         connection.setblocking(False)

@@ -132,6 +132,8 @@ def show(data: bytes) -> list[str]:
     return [repr(line)[1:-1].replace("\\\\r\\\\n", "\\r\\n") for line in shown.split("\n")] if data else ["(nothing)"]
 
 
+PORT = re.compile(rb"@PORT:(\w+)@")
+"""In what is sent: the number of that port."""
 UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 DATE = re.compile(rb"(?i)(\bdate: )\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
 LOG_TIME = re.compile(rb"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\]")
@@ -294,7 +296,7 @@ def _converse(exchange: Exchange, under_test: ProxyUnderTest, downstream: Downst
     settled = True
     for step in exchange.send:
         if isinstance(step, bytes):
-            downstream.send(step)
+            downstream.send(PORT.sub(lambda named: b"%d" % under_test.ports[named[1].decode()], step))
         elif isinstance(step, ReadUntil):
             settled &= downstream.read_until(step.marker)
         elif isinstance(step, ReadResponses):

@@ -26,6 +26,10 @@ BUILDERS: dict[str, str] = {
     # transport sockets
     "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": "forkproxy.config.build.tls:build_raw_buffer",
     "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": "forkproxy.config.build.tls:build_downstream_tls",
+    # listener filters
+    "envoy.extensions.filters.listener.original_dst.v3.OriginalDst": (
+        "forkproxy.config.build.original_dst:build_listener_filter"
+    ),
     "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext": "forkproxy.config.build.tls:build_upstream_tls",
     # clusters, load balancing, names
     "envoy.extensions.clusters.dns.v3.DnsCluster": "forkproxy.config.build.cluster:build_dns_cluster",

@@ -13,6 +13,7 @@ from forkproxy.config.build.tls import DownstreamTlsConfig
 from forkproxy.config.view import View
 
 max_backlog = 65_535
+ORIGINAL_DST = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
 """What ``listen`` is given when the file says nothing: the kernel reduces it to net.core.somaxconn, Envoy's default."""
 
 
@@ -67,7 +68,8 @@ class ListenerConfig:
     stat_prefix: str
     filter_chains: tuple[FilterChain, ...]
     default_filter_chain: FilterChain | None
-    listener_filters: tuple[FilterEntry, ...]
+    original_dst: bool
+    """The listener filter of that name: where the client wanted to go before the kernel redirected it here is restored."""
     per_connection_buffer_limit_bytes: int
     access_logs: tuple[AccessLogConfig, ...]
     tcp_backlog_size: int
@@ -150,15 +152,19 @@ def build_socket_option(view: View, context: BuildContext) -> tuple[int, int, by
     return view.int("level"), view.int("name"), value, view.enum("state")
 
 
-def _refuse_listener_filter(view: View) -> None:
-    """No listener filter is implemented: each is reported by its name."""
+def _restores_destination(view: View, context: BuildContext) -> bool:
+    """Whether this is ``envoy.filters.listener.original_dst``; the other listener filters are reported by their names."""
     name = view.str("name")
     typed = view.any("typed_config")
+    if typed is not None and typed.type_name == ORIGINAL_DST:
+        context.typed(typed, f'the listener filter "{name}"')
+        return True
     text = f'the listener filter "{name}" is not implemented'
     if typed is not None and typed.type_name:
         typed.unsupported(text)
     else:
         view.unsupported(text, field="name")
+    return False
 
 
 def _is_balanced_exactly(view: View | None) -> bool:
@@ -173,9 +179,6 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     view.ignore("reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("ignore_global_conn_limit", why="there is no global limit of connections")
     view.ignore("bypass_overload_manager", why="there is no overload manager")
-    if not view.has("listener_filters"):
-        view.ignore("listener_filters_timeout", why="there are no listener filters to wait for")
-        view.ignore("continue_on_listener_filters_timeout", why="there are no listener filters to wait for")
     view.only_default("use_original_dst", "tcp_fast_open_queue_length")
     if not view.bool("bind_to_port", True):
         view.unsupported("a listener that does not bind its port is not implemented", field="bind_to_port")
@@ -192,15 +195,17 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     ]
     stat_prefix = (view.str("stat_prefix") or str(addresses[0])).replace(":", "_")
     default_chain = view.message("default_filter_chain")
-    for listener_filter in view.repeated("listener_filters"):
-        _refuse_listener_filter(listener_filter)
+    restored = [_restores_destination(each, context) for each in view.repeated("listener_filters")]
+    if all(restored):
+        view.ignore("listener_filters_timeout", why="there are no listener filters to wait for")
+        view.ignore("continue_on_listener_filters_timeout", why="there are no listener filters to wait for")
     return ListenerConfig(
         name=view.str("name") or str(addresses[0]),
         addresses=tuple(addresses),
         stat_prefix=stat_prefix,
         filter_chains=context.each(view.repeated("filter_chains"), build_filter_chain),
         default_filter_chain=build_filter_chain(default_chain, context) if default_chain is not None else None,
-        listener_filters=(),
+        original_dst=any(restored),
         per_connection_buffer_limit_bytes=view.uint("per_connection_buffer_limit_bytes", 1 << 20),
         access_logs=(),
         tcp_backlog_size=view.uint("tcp_backlog_size", max_backlog),

@@ -45,7 +45,7 @@ class DynamicForwardProxy(HttpFilter):
         if route is None or route.kind:
             return None
         cluster = route.cluster or route.find_cluster(stream)
-        if cluster is None or cluster.dns_cache is not self.cache:
+        if cluster is None or cluster.dns_cache is None:
             return None
         rewrite: HostRewrite | None = route.per_filter_config.get(self.name)
         if rewrite is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.exchanges import retries
+from tests.conformance.exchanges import dynamic, retries
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
     TYPE,
@@ -329,6 +329,7 @@ CONFIGURATIONS: dict[str, Data] = {
     "json_log": plain(access_log=file_log(JSON_OPERATORS)),
     "tcp": tcp(),
     **FILTERED,
+    **dynamic.CONFIGURATIONS,
 }  # fmt: skip
 
 RAW_UPSTREAM = frozenset({"tcp"})
