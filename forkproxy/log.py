@@ -197,6 +197,11 @@ def _redirect_streams() -> None:
         os.dup2(_output.fd, 2)
 
 
+def paths() -> list[str]:
+    """The file lines go to; none when it is standard error."""
+    return [_output.path] if _output.path else []
+
+
 def descriptor() -> int:
     """The file descriptor lines are written to: a forked worker keeps it open."""
     return _output.fd

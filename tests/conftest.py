@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.support import leaks
+
+if os.geteuid() == 0:
+    # Workers that root starts would run as forkproxy or nobody, who may not enter root's temporary directories.
+    os.environ.setdefault("FORKPROXY_USER", "root")
 
 
 @pytest.fixture(autouse=True)

@@ -318,6 +318,11 @@ class Sinks:
             self._by_path[path] = sink
         return sink
 
+    @property
+    def paths(self) -> list[str]:
+        """The files, without standard output and error."""
+        return [path for path in self._by_path if path not in _OUTPUTS]
+
     def sync_stats(self) -> None:
         """Bring ``filesystem.*`` up to date."""
         self.stats.write_total_buffered = sum([sink.sync_stats() for sink in self._by_path.values()])

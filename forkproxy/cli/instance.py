@@ -129,7 +129,7 @@ def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Messag
     try:
         return ask(path, request, timeout_s)
     except PermissionError:
-        end(EXIT_NO_PERMISSION, f"{path}: no permission: only {_owner(path)} and root are answered")
+        end(EXIT_NO_PERMISSION, f"{path}: no permission: {_who_may(path)}")
     except TimeoutError:
         end(EXIT_UNKNOWN, f"{path}: no answer within {timeout_s:g} s")
     except (OSError, ProtocolError) as error:
@@ -142,6 +142,11 @@ def ask_or_end(pid_file: Path, request: Message, timeout_s: float) -> Message:
     if not answer["ok"]:
         end(int(answer["exit"]), str(answer["reason"]))
     return answer
+
+
+def _who_may(path: Path) -> str:
+    owner = _owner(path)
+    return "only root is answered (use sudo)" if owner == "root" else f"only {owner} and root are answered"
 
 
 def _owner(path: Path) -> str:

@@ -53,6 +53,13 @@ def _check_cpuset(value: str) -> None:
     parse_cpuset(value)
 
 
+def _check_user(value: str) -> None:
+    from forkproxy.supervisor.identity import identity_of
+
+    if value:
+        identity_of(value)
+
+
 def option(*names: str, **attributes: Any) -> Callable[[F], F]:
     """A click option that ``FORKPROXY_NAME`` sets as well."""
     long = next(name for name in names if name.startswith("--")).partition("/")[0]
@@ -106,6 +113,13 @@ def serving_options(command: F) -> F:
         click.option("-t", "--test", is_flag=True, help="Check the configuration and exit, as the check command does."),
         option("--mode", type=click.Choice(["serve", "validate"]), default="serve", help="validate: same as -t."),
         pid_file_option,
+        option(
+            "--user",
+            callback=_checked(_check_user),
+            metavar="NAME[:GROUP]",
+            default="",
+            help="Who the workers run as when root starts it. Default: forkproxy or nobody; root keeps root.",
+        ),
         option("--watch", is_flag=True, help="Reload when the content of the configuration file changes."),
         option("--admin-address-path", metavar="FILE", help="Write the admin's address there once it is bound."),
         option("--service-zone", default="", metavar="ZONE", help="Overrides node.locality.zone."),

@@ -158,6 +158,8 @@ def _options(given: dict[str, Any], config_path: str) -> Options:
         cpuset=given["cpuset"],
         drain_time_s=given["drain_time_s"],
         drain_strategy=given["drain_strategy"],
+        user=given["user"],
+        drops_root=True,
         pid_file=given["pid_file"],
         default_pid_file=default,
         needs_pid_file=given.get("needs_pid_file", False),
@@ -176,7 +178,7 @@ def _options(given: dict[str, Any], config_path: str) -> Options:
 
 _SHOWN_OPTIONS = (
     *("concurrency", "cpuset", "config_yaml", "log_level", "component_log_level", "log_path", "log_format"),
-    *("admin_address_path", "service_node", "service_cluster", "service_zone", "allow_unsupported"),
+    *("admin_address_path", "user", "service_node", "service_cluster", "service_zone", "allow_unsupported"),
 )
 """What /server_info shows of the command line."""
 

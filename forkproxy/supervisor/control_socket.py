@@ -6,6 +6,7 @@ One request per line, one answer per request, as JSON objects. Only root and the
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import struct
@@ -21,6 +22,8 @@ from forkproxy.worker.control import Channel, Message, MessageReader, ProtocolEr
 MAX_REQUEST_BYTES = 65536
 MAX_CONNECTIONS = 64
 ACCEPT_RETRY_S = 0.1
+
+_REFUSED: Message = {"ok": False, "op": "refused"}
 
 Reply = Callable[[Message], None]
 Answer = Callable[[Message, Reply], None]
@@ -77,7 +80,8 @@ class ControlSocket:
         uid = _peer_uid(sock)
         if uid not in (0, os.geteuid()):
             _log.warning("refused: the control socket answers root and its own user", uid=uid)
-            sock.close()
+            with contextlib.suppress(OSError), sock:
+                sock.send(encode(_REFUSED))
             return
         if len(self._channels) >= MAX_CONNECTIONS:
             sock.close()
@@ -100,17 +104,24 @@ def _not_yet(_message: Message) -> None:
 
 
 def ask(path: Path, request: Message, timeout_s: float) -> Message:
-    """Blocking, for the CLI: send one request and wait for its answer. OSError, TimeoutError, or ProtocolError."""
+    """Blocking, for the CLI: send one request and wait for its answer. OSError, TimeoutError, or ProtocolError.
+
+    PermissionError when this user is not answered.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout_s)
         with _short(path) as short:
             sock.connect(short)
-        sock.sendall(encode(request))
+        with contextlib.suppress(BrokenPipeError):  # refused already: the answer is there all the same
+            sock.sendall(encode(request))
         with sock.makefile("rb") as lines:
             line = lines.readline()
     if not line.endswith(b"\n"):
         raise ProtocolError("the supervisor closed the connection")
-    return MessageReader().feed(line)[0]
+    answer = MessageReader().feed(line)[0]
+    if answer == _REFUSED:
+        raise PermissionError(errno.EACCES, "only root and its own user are answered", str(path))
+    return answer
 
 
 def _peer_uid(sock: socket.socket) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,10 @@ class BuiltGeneration(RunnableGeneration, Protocol):
     @property
     def dns_caches(self) -> dict[str, DnsCache]:
         """Its DNS caches by name."""
+
+    @property
+    def log_paths(self) -> Collection[str]:
+        """The files that its workers log accesses to."""
 
     @property
     def log_paths(self) -> Collection[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from time import monotonic
 
@@ -10,13 +11,14 @@ from forkproxy import log
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.stats.counters import Registry
-from forkproxy.supervisor import listening
+from forkproxy.supervisor import listening, log_files
 from forkproxy.supervisor.endpoint_files import endpoint_files_of
 from forkproxy.supervisor.exits import ConfigurationRefused
-from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
-from forkproxy.supervisor.identity import identity_for
+from forkproxy.supervisor.generation_run import BuildGeneration, BuiltGeneration, GenerationRun
+from forkproxy.supervisor.identity import identity_for, name_of
 from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
 from forkproxy.upstream.dns import targets_of
+from forkproxy.worker.after_fork import Identity
 
 _log = log.get_logger("supervisor")
 
@@ -76,13 +78,11 @@ class Generations:
             generation = self._build(bootstrap, self._registry, number)
             generation.fail_health_check(self.fails_health_check)
             bindings = listening.plan(generation.listen_addresses)
-            identity = identity_for(bootstrap)
+            identity = identity_for(bootstrap, self._options.user, drops_root=self._options.drops_root)
         except ConfigError as error:
             self._registry.abandon_generation()
             raise ConfigurationRefused(self._explain(error)) from None
-        if bootstrap.forkproxy.user and identity is None:
-            user = bootstrap.forkproxy.user
-            _log.warning("the workers run as this user: only root can run them as another", user=user)
+        self._prepare_for(identity, generation, self._options.user or bootstrap.forkproxy.user or "")
         self._made = number
         run = GenerationRun(
             number,
@@ -101,6 +101,22 @@ class Generations:
         gc.collect()
         gc.freeze()
         return run
+
+    def _prepare_for(self, identity: Identity | None, generation: BuiltGeneration, wanted: str) -> None:
+        is_other = self._running is None or identity != self._running.identity
+        if identity is not None:
+            log_files.give([*generation.log_paths, *log.paths()], identity)
+            if is_other:
+                hint = "" if wanted else "--user root keeps root"
+                _log.info("the workers run as another user", user=name_of(identity), hint=hint)
+        elif wanted and is_other and os.geteuid() != 0:
+            _log.warning("the workers run as this user: only root can run them as another", user=wanted)
+
+    def on_reopen(self) -> None:
+        """Log files are about to be opened again under their names."""
+        identity = self.running.identity
+        if identity is not None:
+            log_files.give([*self.running.generation.log_paths, *log.paths()], identity)
 
     def put_in_force(self, run: GenerationRun) -> None:
         """``run`` is the one that serves, from now on."""

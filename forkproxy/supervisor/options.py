@@ -22,6 +22,10 @@ class Options:
     drain_time_s: float | None = None
     drain_strategy: str = "gradual"
     """How a graceful /drain_listeners asks connections to close: more and more of them, or ("immediate") all from the start."""
+    user: str = ""
+    """Who the workers run as when root starts the supervisor: "name" or "name:group"."""
+    drops_root: bool = False
+    """Without a word about the user, workers of root's do not run as root (identity.DEFAULT_USERS)."""
     pid_file: Path | None = None
     default_pid_file: Path | None = None
     needs_pid_file: bool = False

@@ -315,6 +315,7 @@ class Supervisor:
             log.reopen()
         except OSError as error:
             _log.error("the log cannot be opened again; the old file stays in use", reason=error.strerror)
+        self.generations.on_reopen()
         self.admin_log.reopen()
         self.fleet.tell({"op": "reopen_logs"})
         _log.info("logs opened again")

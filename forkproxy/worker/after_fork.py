@@ -14,6 +14,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from forkproxy import log
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_NAME = 15
+_PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
 
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 _DEFAULT = (signal.SIGTERM, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH)
@@ -83,12 +86,22 @@ class Identity:
 
 
 def become(identity: Identity) -> None:
-    """Give up root for good. OSError when this process is not root."""
+    """Give up root for good: no capabilities, and no way back by set-user-ID programs. OSError when that is not allowed."""
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
+    _drop_capabilities()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     # The kernel forgets the parent-death signal when the ids change.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _drop_capabilities() -> None:
+    # Those in effect went with the user id; what could be inherited over an exec, and a root with securebits, are left.
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    if _libc.capset(header, bytes(2 * 3 * 4)) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
 
 
 def set_process_name(name: str) -> None:

@@ -95,6 +95,11 @@ class Generation:
             for index, address in enumerate(listener.config.addresses)
         ]
 
+    @property
+    def log_paths(self) -> list[str]:
+        """The files that workers log accesses to."""
+        return self._sinks.paths
+
     def set_endpoints(self, cluster: str, endpoints: Sequence[Mapping[str, object]]) -> None:
         """What DNS says of a cluster now; addresses it had keep their connections."""
         live = self.clusters.get(cluster)

@@ -72,7 +72,7 @@ def test_a_slot_that_is_not_there(shared):
 def test_the_number_of_workers_lasts_until_a_reload(daemon):
     assert daemon("workers", "scale", 3).stdout == "3 workers\n"
     assert len(daemon.workers()) == 3
-    assert daemon("workers", "scale", 1).stdout == "1 workers\n"
+    assert daemon("workers", "scale", 1).stdout == "1 worker\n"
     assert daemon("reload").returncode == 0
     until(lambda: len(daemon.workers()) == 2)
 

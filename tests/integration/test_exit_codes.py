@@ -135,7 +135,7 @@ def test_a_socket_path_in_a_directory_that_is_not_ours(tmp_path, config):
 )
 def test_a_bad_configuration(config, text, message):
     config.write_text(text)
-    done = run(config)
+    done = forkproxy("run", "-c", config, "--pid-file", config.with_suffix(".pid"), FORKPROXY_USER="")
     assert done.returncode == 78
     assert done.stderr.startswith(f"{config}:")
     assert message in done.stderr

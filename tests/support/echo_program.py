@@ -54,6 +54,7 @@ class EchoGeneration:
         self.listening = {}
         self.clusters = {}
         self.accepted = self.requests = 0
+        self.log_paths = ()
         self.dns_caches = {}
         self.listen_addresses = [
             (name, 0, address(where), listener(name, where)) for name, where in settings["listeners"].items()

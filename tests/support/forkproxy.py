@@ -12,9 +12,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def environment() -> dict[str, str]:
-    """An environment in which `python -m forkproxy` is the one of this tree, installed or not."""
+    """An environment in which `python -m forkproxy` is the one of this tree, installed or not.
+
+    Started by root, workers stay root: they write into directories of root's.
+    """
     path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *([path] if path else [])])}
+    user = {"FORKPROXY_USER": "root"} if os.geteuid() == 0 else {}
+    return {**os.environ, **user, "PYTHONPATH": os.pathsep.join([str(ROOT), *([path] if path else [])])}
 
 
 class Forkproxy(ProxyProcess):

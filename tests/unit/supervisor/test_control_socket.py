@@ -100,7 +100,8 @@ def test_nonsense_ends_the_connection(loop, control, tmp_path, data):
 def test_another_user_is_refused(loop, control, tmp_path, monkeypatch):
     monkeypatch.setattr(control_socket, "_peer_uid", lambda _sock: 12345)
     with connect(tmp_path / "c.sock") as sock:
-        assert receive(loop, sock) == b""
+        assert receive(loop, sock) == b'{"ok":false,"op":"refused"}\n'
+        assert sock.recv(1) == b""
 
 
 def test_not_more_connections_than_allowed(loop, control, tmp_path, monkeypatch):
