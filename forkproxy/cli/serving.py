@@ -40,8 +40,13 @@ def start(**given: Any) -> None:
     """Serve in the background: returns when traffic is served, and prints the pid."""
     if given["test"] or given["mode"] == "validate":
         check_and_exit(given)
+    from forkproxy.supervisor.inheritance import is_successor
+
     config_path = find_config(given["config_path"], given["config_yaml"])
     log_path = given["log_path"] or str(_default_log())
+    if is_successor():
+        # An upgrade: whoever started this process waits for it elsewhere.
+        _serve_detached(given, config_path, log_path, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
     read_fd, write_fd = os.pipe()
     child = os.fork()
     if child:

@@ -19,7 +19,7 @@ readers must not touch the rest, since reading an untouched page of a shared map
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast
+from typing import TypedDict, TypeVar, cast
 
 from forkproxy.stats.group import (
     OTHER_STATUS,
@@ -64,6 +64,15 @@ _STATUS_CELLS = _PAGE_CELLS
 _NOTHING = BinnedHistogram()
 
 G = TypeVar("G", bound=StatGroup)
+
+
+class Totals(TypedDict):
+    """A group's figures by name: ``cells`` as Layout.positions() has them, ``blocks`` as (position, count)."""
+
+    group: str
+    prefix: str
+    cells: dict[str, int]
+    blocks: dict[str, list[tuple[int, int]]]
 
 
 class _Placement:
@@ -133,6 +142,8 @@ class Registry:
         # What dead workers counted, less what /reset_counters took away.
         self._base: dict[_Placement, list[int]] = {}
         self._base_blocks: dict[int, dict[int, int]] = {}
+        self._placed: dict[tuple[str, str], _Placement] = {}
+        self._carried: dict[tuple[str, str], Totals] = {}
         self._at_last_interval: dict[int, BinnedHistogram] = {}
         self._intervals: dict[int, BinnedHistogram] = {}
 
@@ -161,6 +172,13 @@ class Registry:
         It outlives generations, needs no slab and no flush, and adds up with what workers count under the same name.
         """
         return self._group(self._local, cls, prefix, ())
+
+    def figures(self, cls: type[StatGroup], prefix: str, slabs: Sequence[Slab]) -> dict[str, int]:
+        """The plain figures of one group, summed over ``slabs`` and what ended workers counted; {} when there is no such group."""
+        placement = self._placements.get((cls, prefix))
+        if placement is None:
+            return {}
+        return dict(zip(cls.layout.figures, self._row(placement, slabs, True), strict=False))
 
     def forget_local(self, prefix: str) -> None:
         """What the local groups of this prefix count on is gone: they are shown no more, and begin anew when asked for."""
@@ -195,6 +213,11 @@ class Registry:
             placement = self._placements.get(key)
             if placement is None:
                 placement = self._placements[key] = self._place(cls, prefix)
+                name = cls.__name__, prefix
+                self._placed[name] = placement
+                carried = self._carried.get(name)
+                if carried is not None:
+                    self._add(placement, carried, None)
             placement.rolls_up_to = tuple(rolls_up_to)
             group = generation.groups[key] = cls()
             generation.flushers.append(_Flusher(group, placement))
@@ -274,6 +297,66 @@ class Registry:
                     if value:
                         kept[position] = kept.get(position, 0) + value
 
+    # Taking over from another supervisor
+
+    def totals(self, slabs: Sequence[Slab]) -> list[Totals]:
+        """All figures as sums, for a supervisor that takes over, JSON-ready. Only what is not zero."""
+        self._collect_local()
+        found: list[Totals] = []
+        for (cls, prefix), placement in self._placements.items():
+            layout = cls.layout
+            row = self._row(placement, slabs, True)
+            is_local = (cls, prefix) in self._local.groups
+            cells = {
+                name: row[position]
+                for name, position in layout.positions().items()
+                if row[position] and (layout.additive[position] or not is_local)
+            }
+            blocks = {
+                name: list(self._block(up_to, first, slabs, True).items())
+                for name, (up_to, first) in zip(layout.blocks, placement.block_cells(), strict=True)
+            }
+            blocks = {name: block for name, block in blocks.items() if block}
+            if cells or blocks:
+                found.append({"group": cls.__name__, "prefix": prefix, "cells": cells, "blocks": blocks})
+        return found
+
+    def carry(self, totals: Iterable[Totals]) -> None:
+        """What another supervisor's ``totals`` are by now: they count here too, those of a later call instead of an earlier
+        one's. A group that is not in use here is kept for the configuration that uses it."""
+        for entry in totals:
+            key = (entry["group"], entry["prefix"])
+            before = self._carried.get(key)
+            self._carried[key] = entry
+            placement = self._placed.get(key)
+            if placement is not None:
+                self._add(placement, entry, before)
+
+    def forget_carried_gauges(self) -> None:
+        """The other supervisor has gone: its gauges count no more."""
+        for key, before in self._carried.items():
+            placement = self._placed.get(key)
+            if placement is not None:
+                gauges = placement.cls.layout.gauges
+                cells = {name: value for name, value in before["cells"].items() if name not in gauges}
+                entry: Totals = {**before, "cells": cells}
+                self._carried[key] = entry
+                self._add(placement, entry, before)
+
+    def _add(self, placement: _Placement, totals: Totals, before: Totals | None) -> None:
+        """Add to what is kept the difference of two totals."""
+        layout = placement.cls.layout
+        base = self._base.setdefault(placement, [0] * layout.cells)
+        old_cells = before["cells"] if before is not None else {}
+        for name, position in layout.positions().items():
+            if name not in layout.shared_gauges:
+                base[position] += totals["cells"].get(name, 0) - old_cells.get(name, 0)
+        for name, (_up_to, first) in zip(layout.blocks, placement.block_cells(), strict=True):
+            old = dict(before["blocks"].get(name, ())) if before is not None else {}
+            for position, value in totals["blocks"].get(name, ()):
+                kept = self._base_blocks.setdefault(first, {})
+                kept[position] = kept.get(position, 0) + value - old.get(position, 0)
+
     def reset_counters(self, slabs: Sequence[Slab]) -> None:
         """Counters start again from zero; gauges and histograms stay, as in Envoy."""
         self._collect_local()
@@ -281,7 +364,9 @@ class Registry:
             layout = placement.cls.layout
             old = self._base.get(placement) or [0] * layout.cells
             row = [total - base for total, base in zip(self._row(placement, slabs, True), old, strict=True)]
-            self._base[placement] = [-v if additive else 0 for v, additive in zip(row, layout.additive, strict=True)]
+            self._base[placement] = [
+                -value if additive else base for value, base, additive in zip(row, old, layout.additive, strict=True)
+            ]
             codes = list(placement.block_cells())[len(layout.histograms) :]
             for up_to, first in codes:
                 counted = self._block(up_to, first, slabs, False)

@@ -104,6 +104,15 @@ class Layout:
         self.pack = struct.Struct(f"={len(self.figures)}q").pack_into
         self.getter = _getter_of(self.figures)
 
+    def positions(self) -> dict[str, int]:
+        """Every cell but those of blocks, by a name that is the same in other versions: ``upstream_rq_total``, ``rq.2``."""
+        found = {name: position for position, name in enumerate(self.figures)}
+        for name, first in self.classes.items():
+            found.update({f"{name}.{offset}": first + offset for offset in range(6)})
+        for name, labels in self.labels.items():
+            found.update({f"{name}.{label}": position for label, position in labels.items()})
+        return found
+
 
 def _getter_of(names: tuple[str, ...]) -> Callable[[object], tuple[int, ...]]:
     if not names:

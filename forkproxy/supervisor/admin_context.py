@@ -33,6 +33,7 @@ from forkproxy.stats import slab as cells
 from forkproxy.stats.counters import Snapshot
 from forkproxy.stats.groups import EndpointStats
 from forkproxy.supervisor.figures import memory_of, memory_of_one
+from forkproxy.supervisor.inheritance import Likeness, are_alike, likeness, listening_socket_of, remove_path
 from forkproxy.supervisor.listening import refusal, socket_address
 from forkproxy.upstream import health
 from forkproxy.upstream.cluster import Cluster
@@ -206,11 +207,26 @@ class AdminService:
         self._sock: socket.socket | None = None
         self._server: AdminServer | None = None
         self._address: AddressConfig | None = None
+        self._inherited: tuple[Likeness, socket.socket] | None = None
+
+    def inherit(self, inherited: tuple[Likeness, int] | None) -> None:
+        """A predecessor's address and socket, for ``bind`` to use."""
+        if inherited is not None:
+            self._inherited = inherited[0], listening_socket_of(inherited[1])
+
+    def inheritance(self) -> tuple[Likeness, int] | None:
+        """Address and descriptor for a successor."""
+        if self._sock is None or self._address is None:
+            return None
+        return likeness(self._address), self._sock.fileno()
 
     def bind(self, address: AddressConfig | None) -> socket.socket | None:
         """A socket for ``address``; None when it is the present one. CannotBind when it cannot be had."""
         if address == self._address or address is None:
             return None
+        if self._inherited is not None and are_alike(self._inherited[0], likeness(address)):
+            sock, self._inherited = self._inherited[1], None
+            return sock
         try:
             return listening_socket(
                 socket_address(address),
@@ -240,6 +256,21 @@ class AdminService:
                 Path(address_path).write_text(shown)
             except OSError as error:
                 _log.error("the admin's address cannot be written", path=address_path, reason=error.strerror)
+
+    def close_unused(self) -> None:
+        """The predecessor's address is not used any more."""
+        if self._inherited is not None:
+            likeness_of_it, sock = self._inherited
+            self._inherited = None
+            sock.close()
+            path = likeness_of_it.get("pipe_path", "")
+            if path and not path.startswith("@"):
+                remove_path(path)
+
+    def leave(self) -> None:
+        """The address is another's: answer what has been asked, and leave the path alone."""
+        self._address = None
+        self.stop()
 
     def stop(self) -> None:
         """Answer what has been asked, and close."""

@@ -35,34 +35,50 @@ _log = log.get_logger("control")
 class ControlSocket:
     """Listens at ``path`` and hands requests to ``answer``."""
 
-    def __init__(self, loop: Loop, path: Path, answer: Answer) -> None:
-        """OSError when the path cannot be bound. Whoever holds the pid file owns the path: what lies there is stale."""
+    def __init__(self, loop: Loop, path: Path, answer: Answer, inherited: socket.socket | None = None) -> None:
+        """OSError when the path cannot be bound. Whoever holds the pid file owns the path: what lies there is stale.
+
+        ``inherited`` listens at ``path`` already; it is not looked at before ``listen``.
+        """
+        self.path = path
         self._loop = loop
         self._answer = answer
-        self._path = path
         self._channels: set[Channel] = set()
-        path.unlink(missing_ok=True)
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            with _short(path) as short:
-                before = os.umask(0o177)
-                try:
-                    self._sock.bind(short)
-                finally:
-                    os.umask(before)
-            self._sock.listen(16)
-        except OSError:
-            self._sock.close()
-            raise
-        loop.register(self._sock.fileno(), READ, self._on_connection)
+        self._sock = inherited if inherited is not None else _bind(path)
+        self._is_listening = False
+        if inherited is None:
+            self.listen()
 
-    def close(self) -> None:
-        """Stop listening, close all connections, remove the path."""
+    def fileno(self) -> int:
+        """The listening socket's descriptor."""
+        return self._sock.fileno()
+
+    def listen(self) -> None:
+        """Take requests from now on."""
+        if self._is_listening:
+            return
+        self._is_listening = True
+        self._loop.register(self._sock.fileno(), READ, self._on_connection)
+
+    def leave(self) -> None:
+        """Leave the path to whoever inherited the socket. Who has asked already is still answered."""
+        if self._is_listening:
+            self._is_listening = False
+            self._loop.close_later(self._sock)
+        else:
+            self._sock.close()
+
+    def close_connections(self) -> None:
+        """Whoever still waits for an answer gets none."""
         for channel in list(self._channels):
             channel.close()
         self._channels.clear()
-        self._loop.close_later(self._sock)
-        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Stop listening, close all connections, remove the path."""
+        self.close_connections()
+        self.leave()
+        self.path.unlink(missing_ok=True)
 
     def _look_again(self) -> None:
         if self._sock.fileno() >= 0:
@@ -97,6 +113,23 @@ class ControlSocket:
         self._channels.discard(channel)
         if reason:
             _log.warning("a control connection ended", reason=reason)
+
+
+def _bind(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        with _short(path) as short:
+            before = os.umask(0o177)
+            try:
+                sock.bind(short)
+            finally:
+                os.umask(before)
+        sock.listen(16)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _not_yet(_message: Message) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
 from forkproxy import log
@@ -319,6 +319,22 @@ class Fleet:
             else:
                 worker.drain(now, self._generations.drain_time_s, worker.run.bindings)
         self.close_slots(self.slots)
+
+    def leave(self, kept: Collection[int], paths: Collection[str]) -> None:
+        """A successor serves: have all workers drain. ``kept``: the sockets, by descriptor, that it has; the queues of others
+        are served here. ``paths``: what it listens on by path."""
+        now = monotonic()
+        for worker in self.workers():
+            ours = worker.slot.sockets
+            going = [
+                key
+                for key, binding in worker.run.bindings.items()
+                if binding in ours and ours[binding].fileno() not in kept
+            ]
+            worker.drain(now, self._generations.drain_time_s, going)
+        self.sockets.leave(kept, paths, self.slots)
+        for worker in self.workers():
+            worker.close_listeners()
 
     def drain_listeners(self, names: tuple[str, ...]) -> None:
         """Have these listeners stop accepting until a reload; connections stay. The workers serve what waits in their queues."""

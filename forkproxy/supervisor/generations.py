@@ -43,6 +43,8 @@ class Generations:
         """The last that was made; it becomes the running one, or is given up."""
         self.fails_health_check = False
         """The operator said /healthcheck/fail."""
+        self.made = 0
+        """How many there were, those of supervisors before this one among them: the newest one's number."""
         self._options = options
         self._registry = registry
         self.on_made: Callable[[GenerationRun], None] = lambda _run: None
@@ -53,7 +55,6 @@ class Generations:
         self._build = build
         self._explain = explain
         self._running: GenerationRun | None = None
-        self._made = 0
 
     @property
     def running(self) -> GenerationRun:
@@ -72,7 +73,7 @@ class Generations:
     def make(self) -> GenerationRun:
         """Load and build. ConfigurationRefused says why not; nothing has changed then."""
         bootstrap = self._load()
-        number = self._made + 1
+        number = self.made + 1
         self._registry.begin_generation()
         try:
             generation = self._build(bootstrap, self._registry, number)
@@ -83,7 +84,7 @@ class Generations:
             self._registry.abandon_generation()
             raise ConfigurationRefused(self._explain(error)) from None
         self._prepare_for(identity, generation, self._options.user or bootstrap.forkproxy.user or "")
-        self._made = number
+        self.made = number
         run = GenerationRun(
             number,
             bootstrap,

@@ -31,6 +31,8 @@ class Options:
     needs_pid_file: bool = False
     heartbeat_timeout_s: float = 10.0
     ready_timeout_s: float = 30.0
+    upgrade_timeout_s: float = 60.0
+    """How long the new process of an upgrade may take to get ready."""
     dns_wait_s: float = 5.0
     """How long workers wait for the first resolution of every DNS cluster, as Envoy warms clusters before it listens."""
     watch: bool = False

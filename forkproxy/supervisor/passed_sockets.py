@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 
 from forkproxy import log
 from forkproxy.net.address import SocketAddress, normalise, text
@@ -53,6 +53,15 @@ class PassedSockets:
             return
         sock.setblocking(False)
         self._sockets[address] = (name, sock)
+
+    def inherit(self, passed: Iterable[tuple[str, int]]) -> None:
+        """Take what the predecessor had, as (name, descriptor)."""
+        for name, fd in passed:
+            self._add(fd, name)
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """(name, descriptor) of each."""
+        return [(name, sock.fileno()) for name, sock in self._sockets.values()]
 
     def get(self, address: SocketAddress) -> socket.socket | None:
         """The passed socket that listens on ``address``; it stays ours: duplicate it."""

@@ -36,8 +36,29 @@ class PidFile:
             else:
                 # Its owner removed it between our open and our lock: we hold a file without a name.
                 os.close(fd)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        self.write()
+
+    @classmethod
+    def adopt(cls, path: Path, fd: int) -> PidFile:
+        """The file whose lock was inherited with ``fd``. It names its former owner until ``write``."""
+        adopted = cls.__new__(cls)
+        adopted.path, adopted._fd = path, fd
+        return adopted
+
+    def fileno(self) -> int:
+        """The descriptor that has the lock, which all who inherit it share."""
+        return self._fd
+
+    def write(self) -> None:
+        """Write this process's pid."""
+        # Shorter texts first grow, then shrink: a reader never finds an empty file.
+        text = f"{os.getpid()}\n".encode()
+        os.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, len(text))
+
+    def leave(self) -> None:
+        """Leave the file and the lock to whoever inherited them."""
+        os.close(self._fd)
 
     def remove(self) -> None:
         """Remove the file and give the lock back."""

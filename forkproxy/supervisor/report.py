@@ -42,6 +42,13 @@ class Report:
             line += f"; reload refused: {first_line(self._supervisor.reloads.last_refusal)}"
         return line
 
+    def _predecessor(self) -> dict[str, int] | None:
+        """The supervisor before an upgrade, while its workers drain."""
+        before = self._supervisor.predecessor
+        if before is None or not before.is_here:
+            return None
+        return {"pid": before.inheritance.pid, "workers": before.workers, "connections": before.connections}
+
     def status(self) -> dict[str, Any]:
         """What ``forkproxy status`` shows, JSON-ready."""
         supervisor = self._supervisor
@@ -53,6 +60,7 @@ class Report:
             "uptime_s": round(monotonic() - supervisor.started_at, 3),
             "config_path": supervisor.options.config_path,
             "generation": running.number,
+            **({"predecessor": before} if (before := self._predecessor()) is not None else {}),
             "last_refusal": supervisor.reloads.last_refusal,
             "listeners": [
                 {"name": name, "address": str(fleet.sockets.bound_address(binding))}

@@ -17,11 +17,11 @@ INTENTIONS: dict[int, str] = {
     signal.SIGQUIT: "stop",
     signal.SIGHUP: "reload",
     signal.SIGUSR1: "reopen_logs",
+    signal.SIGUSR2: "upgrade",
+    signal.SIGWINCH: "drain_listeners",
     signal.SIGTTIN: "more_workers",
     signal.SIGTTOU: "fewer_workers",
 }
-# SIGUSR2 (upgrade) would end a process that does not catch it.
-_UNUSED = (signal.SIGUSR2,)
 
 
 class SignalPipe:
@@ -38,8 +38,9 @@ class SignalPipe:
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         for number in (*INTENTIONS, signal.SIGCHLD):
             signal.signal(number, _noted)
-        for number in _UNUSED:
-            signal.signal(number, signal.SIG_IGN)
+        if _has_terminal():
+            # There it means that somebody has resized the window.
+            signal.signal(signal.SIGWINCH, signal.SIG_IGN)
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -59,6 +60,14 @@ class SignalPipe:
             signal.signal(number, signal.SIG_IGN if number != signal.SIGCHLD else signal.SIG_DFL)
         os.close(self._read_fd)
         os.close(self._write_fd)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.supervisor import listening
+from forkproxy.supervisor.inheritance import Likeness, are_alike, likeness, listening_socket_of
 from forkproxy.supervisor.listening import Binding, CannotBind
 from forkproxy.supervisor.passed_sockets import PassedSockets, has_reuse_port
 from forkproxy.supervisor.slot import Slot
@@ -23,7 +24,10 @@ class SlotSockets:
 
     def __init__(self, passed: PassedSockets | None = None) -> None:
         self.passed = passed if passed is not None else PassedSockets()
+        self.adopted: dict[int, Binding] = {}
+        """The inherited sockets that are in use, by the descriptor they came with."""
         self._ports: dict[Binding, int] = {}
+        self._inherited: list[tuple[int, Likeness, socket.socket]] = []
 
     def bind(self, bindings: Iterable[Binding], slots: Iterable[Slot], all_slots: Sequence[Slot]) -> None:
         """Give each of ``slots`` a socket for each of ``bindings``. CannotBind: nothing has changed."""
@@ -34,7 +38,9 @@ class SlotSockets:
                     listening.refuse_if_taken(binding)
                 for slot in slots:
                     if binding not in slot.sockets:
-                        slot.sockets[binding] = self._socket_for(binding, (*all_slots, *slots))
+                        slot.sockets[binding] = self._inherited_socket(slot, binding) or self._socket_for(
+                            binding, (*all_slots, *slots)
+                        )
                         fresh.append((slot, binding))
                         self._ports[binding] = listening.bound_port(slot.sockets[binding])
         except CannotBind:
@@ -64,12 +70,52 @@ class SlotSockets:
             self._remove_path(binding)
         return gone
 
+    def inherit(self, sockets: Iterable[tuple[int, Likeness, int]]) -> None:
+        """What a predecessor's slots have: (slot, likeness of the binding, descriptor), for ``bind`` to use."""
+        self._inherited = [(slot, binding, listening_socket_of(fd)) for slot, binding, fd in sockets]
+
+    def close_unused(self) -> None:
+        """Close what was inherited and is not used: whoever left it serves what waits there."""
+        for _slot, _binding, sock in self._inherited:
+            sock.close()
+        self._inherited.clear()
+
+    def leave_inherited(self) -> None:
+        """The predecessor goes on: its paths stay."""
+        for binding in self.adopted.values():
+            self._ports.pop(binding, None)
+
+    def leave(self, kept: Collection[int], paths: Collection[str], slots: Iterable[Slot]) -> None:
+        """Close all copies. Of what a successor has not kept, and has not bound anew at ``paths``, the paths go as well."""
+        for slot in slots:
+            for binding, sock in slot.sockets.items():
+                if sock.fileno() in kept:
+                    self._ports.pop(binding, None)
+                sock.close()
+            slot.sockets.clear()
+        for binding in self._ports:
+            if binding.address.pipe_path not in paths:
+                self._remove_path(binding)
+        self._ports.clear()
+
+    def _inherited_socket(self, slot: Slot, binding: Binding) -> socket.socket | None:
+        wanted = likeness(binding)
+        for entry in self._inherited:
+            number, theirs, sock = entry
+            if number == slot.number and are_alike(theirs, wanted):
+                self._inherited.remove(entry)
+                self.adopted[sock.fileno()] = binding
+                return sock
+        return None
+
     def bound_address(self, binding: Binding) -> AddressConfig:
         """Where a binding really listens: with the port that port 0 became."""
         return replace(binding.address, port=self._ports.get(binding, binding.address.port))
 
     def _is_ours(self, binding: Binding) -> bool:
         if binding in self._ports or binding.address.port in self._ports.values():
+            return True
+        if binding.address.port in [listening.bound_port(sock) for _slot, _binding, sock in self._inherited]:
             return True
         return self.passed.get(binding.socket_address()) is not None
 

@@ -25,12 +25,13 @@ from forkproxy.net import descriptors
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
 from forkproxy.stats.counters import Registry
+from forkproxy.supervisor import inheritance
 from forkproxy.supervisor.admin_context import AdminService, SupervisorContext
 from forkproxy.supervisor.admin_log import AdminLog
 from forkproxy.supervisor.cluster_updates import ClusterUpdates
 from forkproxy.supervisor.control_socket import Reply
-from forkproxy.supervisor.door import Door
 from forkproxy.supervisor.dns_caches import DnsCaches
+from forkproxy.supervisor.door import Door
 from forkproxy.supervisor.draining import Draining
 from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, StartFailed, exit_of
 from forkproxy.supervisor.figures import OwnFigures
@@ -38,9 +39,10 @@ from forkproxy.supervisor.fleet import Fleet
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
 from forkproxy.supervisor.generations import Generations
 from forkproxy.supervisor.listening import CannotBind
-from forkproxy.supervisor.options import Options
-from forkproxy.supervisor.reload import Reloads
 from forkproxy.supervisor.met_hosts import MetHosts
+from forkproxy.supervisor.options import Options
+from forkproxy.supervisor.predecessor import Predecessor
+from forkproxy.supervisor.reload import Reloads
 from forkproxy.supervisor.replacement import Replacement
 from forkproxy.supervisor.report import Report
 from forkproxy.supervisor.requests import Requests
@@ -48,6 +50,7 @@ from forkproxy.supervisor.resolver import Resolvers
 from forkproxy.supervisor.signals import INTENTIONS, SignalPipe, how_it_ended
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.systemd import Notifier
+from forkproxy.supervisor.upgrade import Upgrade
 from forkproxy.supervisor.watcher import Watcher
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Message
@@ -122,12 +125,18 @@ class Supervisor:
         log.count_losses(self.figures.on_lost_log_line)
         self._context = SupervisorContext(self)
         self.admin = AdminService(self.loop, self._context)
-        self._door = Door(self.loop, Requests(self, self._context).answer)
+        self.door = Door(self.loop, Requests(self, self._context).answer)
+        self.epoch = 0
+        """How many upgrades led to this process."""
+        self.upgrade = Upgrade(self)
+        inherited = inheritance.take()
+        self.predecessor = Predecessor(self, inherited) if inherited is not None else None
         self._load = load
         self._on_ready = on_ready
         self._signals = SignalPipe()
         self._watcher = Watcher(options.config_path) if options.watch else None
         self._intentions: deque[Intention] = deque()
+        self._was_told_to_stop = False
         self._exit_code: int | None = None
         self._sleep_timer = self.loop.timer(self.loop.stop)
         self._wake_at = float("inf")
@@ -147,6 +156,10 @@ class Supervisor:
                 self._watch_file()
                 self._sleep()
             return self._exit_code
+        except StartFailed as failed:
+            if self.predecessor is not None:
+                self.predecessor.refuse(failed)
+            raise
         finally:
             self._close()
 
@@ -166,9 +179,11 @@ class Supervisor:
         self.loop.register(self._signals.fileno(), READ, self._on_signal)
         after_fork.set_process_name("forkproxy")
         raise_descriptor_limit()
+        if self.predecessor is not None:
+            self.predecessor.adopt()
         try:
             run = self.generations.make()
-            self._door.open(self.options, run.bootstrap.forkproxy.pid_file)
+            self.door.open(self.options, run.bootstrap.forkproxy.pid_file)
             self.fleet.lay_out(run)
             run.admin_socket = self.admin.bind(run.bootstrap.admin.address)
         except ConfigurationRefused as refused:
@@ -190,9 +205,32 @@ class Supervisor:
         self.figures.on_generation(before.bootstrap if before is not None else None, run.bootstrap)
         self.cluster_updates.on_generation(run)
         self.admin_log.use(run.bootstrap.admin)
-        path = self.options.admin_address_path if before is None else ""
-        self.admin.serve(run.bootstrap.admin.address, run.admin_socket, path)
+        if before is not None or self.predecessor is None:
+            self._serve_admin(is_first=before is None)
         self._context.config_loaded_at = datetime.now(UTC)
+
+    def _serve_admin(self, *, is_first: bool) -> None:
+        run = self.generations.running
+        path = self.options.admin_address_path if is_first else ""
+        self.admin.serve(run.bootstrap.admin.address, run.admin_socket, path)
+
+    def take_over(self) -> None:
+        """The predecessor's pid file, control socket and admin port are this process's from now on."""
+        self.door.take_over()
+        self._serve_admin(is_first=True)
+        self.admin.close_unused()
+        self.fleet.sockets.close_unused()
+
+    def begin_to_leave(self, kept: set[int], paths: set[str]) -> None:
+        """A successor has taken over, and kept the sockets with these descriptors: only what is open here is served."""
+        self.phase = "stopping"
+        self.fleet.leave(kept, paths)
+
+    def give_up_intentions(self) -> list[Intention]:
+        """What waits and is not about this process: for the successor."""
+        passed_on = [intention for intention in self._intentions if intention.kind != "stop"]
+        self._intentions = deque(intention for intention in self._intentions if intention.kind == "stop")
+        return passed_on
 
     def _load_configuration(self) -> BootstrapConfig:
         return self._load() if self._watcher is None else self._watcher.load(self._load)
@@ -205,13 +243,16 @@ class Supervisor:
     def _close(self) -> None:
         self.fleet.kill_all()
         self.resolvers.end_all()
+        self.upgrade.close()
+        if self.predecessor is not None:
+            self.predecessor.close()
         self.fleet.close()
         self.admin.stop()
         self.admin_log.close()
-        self._door.close_socket()
+        self.door.close_socket()
         # Answers that were just written leave with the end of a pass.
         self.loop.run_once(0.0)
-        self._door.remove_pid_file()
+        self.door.remove_pid_file()
         self.loop.close()
         self._signals.close()
 
@@ -263,24 +304,29 @@ class Supervisor:
     def _take_one_intention(self) -> None:
         # While workers are being exchanged only a stop can be acted on; the others keep their place.
         for intention in self._intentions:
-            if not self._is_exchanging() or intention.kind == "stop":
+            is_refused = intention.kind == "upgrade" and self.upgrade.is_under_way
+            if not self._is_exchanging() or intention.kind == "stop" or is_refused:
                 self._intentions.remove(intention)
                 self._act(intention)
                 return
 
     def _is_exchanging(self) -> bool:
-        return self.reloads.is_under_way or self.replacement.is_under_way
+        return self.reloads.is_under_way or self.replacement.is_under_way or self.upgrade.is_under_way
 
     def _act(self, intention: Intention) -> None:
         match intention.kind:
             case "stop":
                 self._stop(intention)
+            case "reopen_logs":
+                self._reopen_logs()
             case _ if self.phase == "stopping":
                 intention.answer({"ok": False, "reason": "stopping", "exit": EXIT_FAILURE})
             case "reload":
                 self.reloads.begin(intention.reply)
-            case "reopen_logs":
-                self._reopen_logs()
+            case "upgrade" if self.upgrade.is_under_way:
+                self.upgrade.refuse(intention.reply)
+            case "upgrade":
+                self.upgrade.begin(intention.reply)
             case "drain_listeners":
                 self.draining.stop_listening(intention.names)
             case "replace_worker":
@@ -300,7 +346,11 @@ class Supervisor:
             intention.answer({"ok": True, "workers": len(self.fleet.lasting_slots())})
 
     def _stop(self, intention: Intention) -> None:
-        is_fast = intention.now or self.phase == "stopping"
+        is_fast = intention.now or self._was_told_to_stop
+        self._was_told_to_stop = True
+        self.upgrade.stop(monotonic(), at_once=is_fast)
+        if self.predecessor is not None:
+            self.predecessor.stop(now=is_fast)
         self.reloads.cancel()
         self.replacement.cancel()
         self.phase = "stopping"
@@ -317,6 +367,8 @@ class Supervisor:
             _log.error("the log cannot be opened again; the old file stays in use", reason=error.strerror)
         self.generations.on_reopen()
         self.admin_log.reopen()
+        if self.predecessor is not None:
+            self.predecessor.reopen_logs()
         self.fleet.tell({"op": "reopen_logs"})
         _log.info("logs opened again")
 
@@ -337,24 +389,34 @@ class Supervisor:
         self.resolvers.check(now)
         self.reloads.advance(now)
         self.replacement.advance()
-        self._check_phase()
+        self.upgrade.check(now)
+        self._check_phase(now)
         self._tell_manager(now)
 
-    def _check_phase(self) -> None:
+    def _check_phase(self, now: float) -> None:
         slots = self.fleet.slots
         if self.phase == "starting" and all(slot.current is not None and slot.current.ready for slot in slots):
+            if self.predecessor is not None:
+                self.predecessor.on_workers_ready()
+                if not self.predecessor.is_in_charge:
+                    return
             self.phase = "serving"
             self.figures.on_ready(monotonic() - self.started_at)
             _log.info("ready", workers=len(slots), generation=self.generations.running.number)
             self.notifier.ready(self.report.line())
             if self._on_ready is not None:
                 self._on_ready()
-        elif self.phase == "stopping" and not self.fleet.pids:
+        elif self.phase == "stopping" and not self.fleet.pids and not self._is_waited_for(now):
             _log.info("stopped")
             self._exit_code = 0
 
+    def _is_waited_for(self, now: float) -> bool:
+        if self.predecessor is not None and self.predecessor.is_waited_for(now):
+            return True
+        return self.upgrade.is_under_way or self.upgrade.owes_answers
+
     def _tell_manager(self, now: float) -> None:
-        if self.phase == "serving" and not self.reloads.is_under_way:
+        if self.phase == "serving" and not self._is_exchanging():
             self.notifier.status(self.report.line())
         if now < self.fleet.no_hang_before or self._all_well():
             self.notifier.watchdog(now)
@@ -373,6 +435,7 @@ class Supervisor:
             return
         now = monotonic()
         until = now + min(LONGEST_SLEEP_S, self.notifier.watchdog_interval_s or LONGEST_SLEEP_S)
+        until = min(until, self.upgrade.deadline)
         if self._watcher is not None:
             until = min(until, max(self._watcher.next_look, now + 0.01))
         if self.phase != "stopping":

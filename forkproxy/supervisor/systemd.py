@@ -23,6 +23,7 @@ class Notifier:
         self.watchdog_interval_s = watchdog_s(environment) / 2.0 if given else 0.0
         """How often ``watchdog`` wants to be called: twice as often as the manager needs it. 0: nobody asks."""
         self._watchdog_at = 0.0
+        self._is_silent = False
 
     def ready(self, status: str) -> None:
         """Start-up is complete, or a reload has ended one way or the other."""
@@ -33,6 +34,15 @@ class Notifier:
         """A reload begins. systemd 253 and later wait for ever without MONOTONIC_USEC."""
         self._told = "reloading"
         self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns() // 1000}\nSTATUS=reloading")
+
+    def main_process(self, pid: int) -> None:
+        """Another process is the service's main process from now on; nothing more is said by this one."""
+        self._send(f"MAINPID={pid}")
+        self._is_silent = True
+
+    def be_silent(self, silent: bool) -> None:
+        """Whether another process speaks for the service."""
+        self._is_silent = silent
 
     def stopping(self) -> None:
         """The end begins."""
@@ -52,7 +62,7 @@ class Notifier:
             self._send("WATCHDOG=1")
 
     def _send(self, text: str) -> None:
-        if not self._address:
+        if not self._address or self._is_silent:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)

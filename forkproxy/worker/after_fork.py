@@ -15,7 +15,7 @@ import faulthandler
 import os
 import signal
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from forkproxy import log
@@ -74,6 +74,22 @@ def undo_parent(*, keep: Iterable[int], parent_pid: int, name: str) -> None:
     if os.getppid() != parent_pid:
         os._exit(0)
     faulthandler.enable(log.descriptor())
+
+
+def execute(command: list[str], environment: Mapping[str, str], keep: Collection[int]) -> None:
+    """In a forked child: become another program, which gets the standard streams and the descriptors in ``keep``.
+
+    Signals are as a program expects them that was started from a shell. Returns only by OSError.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    close_all_but({0, 1, 2, *keep})
+    for fd in keep:
+        os.set_inheritable(fd, True)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.execve(command[0], command, environment)
 
 
 @dataclass(frozen=True, slots=True)

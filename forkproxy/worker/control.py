@@ -98,6 +98,11 @@ class Channel:
         if not waiting:
             self._flush()
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something that was sent is not with the kernel yet."""
+        return bool(self._out)
+
     def close(self) -> None:
         """Close the socket; what the kernel has not taken is lost."""
         if not self.closed:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 
 import pytest
 
@@ -58,10 +59,21 @@ def test_a_terminated_worker_drains_and_is_replaced(supervised):
     until(lambda: len(supervised.pids() - {pid}) == 2)
 
 
-def test_usr2_does_not_end_the_program(supervised):
-    supervised.signal(signal.SIGUSR2)
+def test_winch_drains_the_listeners(supervised):
+    address = supervised.address()
     supervised.signal(signal.SIGWINCH)
-    assert len(supervised.pids()) == 2
+    until(lambda: is_refused(address))
+    supervised.ask({"op": "reload"})
+    with supervised.connect() as sock:
+        exchange(sock)
+
+
+def is_refused(address):
+    try:
+        with socket.create_connection(address):
+            return False
+    except ConnectionRefusedError:
+        return True
 
 
 def test_many_signals_at_once_lose_no_stop(supervised):

@@ -3,8 +3,9 @@
 Run as a program with a JSON file: ``{"listeners": {"NAME": "IP:PORT" or a path}, "admin": "IP:PORT", "concurrency": N,
 "user": USER, "say": TEXT, "fault": FAULT}``, and the supervisor's Options as a JSON object. Faults that tests ask for:
 "refuse" (the file is bad), "start" (a worker cannot start), "bind", "die" and "die-in-slot-1" (a worker dies at once), "slow"
-(ready only after a second). A connection that sends "hang" keeps its worker from ever going round its loop again, one that
-sends "exit N" ends it with that code.
+(ready only after a second), "no-start" (the program of an upgrade ends at once), "stuck" (its workers are never ready). A
+connection that sends "hang" keeps its worker from ever going round its loop again, one that sends "exit N" ends it with that
+code.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from forkproxy.config.build.listener import ListenerConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.net.poller import READ
 from forkproxy.supervisor.exits import ConfigurationRefused, StartFailed
+from forkproxy.supervisor.inheritance import is_successor
 from forkproxy.supervisor.options import Options
 from forkproxy.supervisor.supervisor import Supervisor
 
@@ -77,6 +79,8 @@ class EchoGeneration:
             os._exit(5)
         if fault == "die-in-slot-1" and slot == 1:
             os._exit(5)
+        if fault == "stuck":
+            time.sleep(60)
         if fault == "slow":
             time.sleep(1)
         self.loop = loop
@@ -163,6 +167,12 @@ class EchoGeneration:
         pass
 
 
+def crash_as_successor(path):
+    """What tests ask of a program that cannot even begin."""
+    if is_successor() and json.loads(Path(path).read_text()).get("fault") == "no-start":
+        sys.exit("broken code")
+
+
 def main(path, **options):
     """Run until stopped; exits with the supervisor's code."""
 
@@ -190,4 +200,5 @@ def main(path, **options):
 
 
 if __name__ == "__main__":
+    crash_as_successor(sys.argv[1])
     main(sys.argv[1], **json.loads(sys.argv[2]))

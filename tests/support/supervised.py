@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from forkproxy.supervisor.control_socket import ask
+from forkproxy.supervisor.pid_file import read_pid
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 15.0
@@ -113,7 +114,12 @@ class Supervised:
         return self.process.wait(PATIENCE_S)
 
     def close(self):
-        """End it, if it has not."""
+        """End it, if it has not, and whoever took its place."""
+        successor = read_pid(self.pid_file)
+        if successor not in (0, self.process.pid) and is_alive(successor):
+            os.kill(successor, signal.SIGTERM)
+            os.kill(successor, signal.SIGTERM)
+            until(lambda: not is_alive(successor))
         if not self.has_ended():
             self.process.send_signal(signal.SIGTERM)
             self.process.send_signal(signal.SIGTERM)
@@ -154,11 +160,17 @@ class Load:
     def _run(self):
         while not self._stop.is_set():
             try:
-                with socket.create_connection(self._address, timeout=PATIENCE_S) as sock:
+                with self._connected() as sock:
                     self.generations.add(exchange(sock)[1])
                 self.done += 1
             except OSError as error:
                 self.failures.append(error)
+
+    def _connected(self):
+        sock = socket.socket(socket.AF_UNIX if isinstance(self._address, str) else socket.AF_INET)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(self._address)
+        return sock
 
     def __enter__(self):
         self._thread.start()

@@ -1,6 +1,7 @@
 """A signal is a byte, in the order of arrival."""
 
 import os
+import pty
 import signal
 
 import pytest
@@ -26,9 +27,18 @@ def test_signals_are_noted_in_order(pipe):
     assert pipe.take() == []
 
 
-def test_usr2_is_harmless(pipe):
+def test_usr2_upgrades(pipe):
     os.kill(os.getpid(), signal.SIGUSR2)
-    assert pipe.take() == []
+    assert [INTENTIONS[number] for number in pipe.take()] == ["upgrade"]
+
+
+def test_in_a_terminal_winch_is_a_window_that_was_resized():
+    pid, terminal = pty.fork()
+    if not pid:
+        SignalPipe().install()
+        os._exit(0 if signal.getsignal(signal.SIGWINCH) == signal.SIG_IGN else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
 
 
 @pytest.mark.parametrize(
