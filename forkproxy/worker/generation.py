@@ -128,11 +128,6 @@ class Generation:
             own = [sock for index in range(len(listener.config.addresses)) for sock in sockets.get((name, index), ())]
             listener.start(loop, own, slot)
 
-    def balance(self, handover: Handover) -> None:
-        """Hand connections to workers that have fewer, and take theirs."""
-        for number, listener in enumerate(self.listeners):
-            listener.share = handover.share(number, listener.take, exact=listener.config.exact_balance)
-
     def keep_in_touch(self, send: Callable[[dict[str, Any]], None]) -> None:
         """``send`` reaches the supervisor: for what workers find out and others must know."""
         for cache in self.dns_caches.values():
@@ -150,6 +145,11 @@ class Generation:
             cache.remove_host(message["host"])
         else:
             cache.set_host(message["host"], message["addresses"], message["reason"])
+
+    def balance(self, handover: Handover) -> None:
+        """Hand connections to workers that have fewer, and take theirs."""
+        for number, listener in enumerate(self.listeners):
+            listener.share = handover.share(number, listener.take, exact=listener.config.exact_balance)
 
     @property
     def connections(self) -> int:
@@ -268,14 +268,14 @@ def build_generation(
     )
     building = _Building(bootstrap, registry, sinks, FilterFailures(registry.counter("forkproxy.filter_exception")))
     building.clusters.update({config.name: building.cluster(config) for config in bootstrap.clusters})
-    listeners = [building.listener(config) for config in bootstrap.listeners]
-    if building.problems:
-        raise ConfigError.of(building.problems)
-    return Generation(number, building.clusters, listeners, sinks, building)
     building.route_by_zone()
     for cluster in building.clusters.values():
         if isinstance(cluster, AggregateCluster):
             cluster.join(building.clusters)
+    listeners = [building.listener(config) for config in bootstrap.listeners]
+    if building.problems:
+        raise ConfigError.of(building.problems)
+    return Generation(number, building.clusters, listeners, sinks, building)
 
 
 def local_address() -> str:
@@ -301,11 +301,11 @@ class _Building:
         self.failures = failures
         self.local_ip = local_address()
         self.clusters: dict[str, Cluster] = {}
+        self.dns_caches: dict[str, DnsCache] = {}
         self.filters: list[NetworkFilter] = []
         self.problems: list[Problem] = []
         self.worker_stats: dict[str, dict[int, ListenerWorkerStats]] = {}
         """By the listener's prefix, then by slot."""
-        self.dns_caches: dict[str, DnsCache] = {}
 
     def cluster(self, config: ClusterConfig) -> Cluster:
         registry = self.registry
@@ -385,11 +385,11 @@ class _Building:
             report_exception=self.failures.in_stream,
             tls=chain.tls is not None,
             local_ip=self.local_ip,
+            dns_cache=self.dns_cache,
         )
         filters = factory.network_filters(chain.filters, context)
         self.filters += filters
         network_chain = NetworkFilterChain(filters, self.failures.in_connection)
-            dns_cache=self.dns_cache,
         transport = _downstream_transport(chain, tls_stats, network_chain.has_write_filters)
         return LiveFilterChain(ChainMatch(chain.match) if chain.match != _ANY else None, network_chain, transport)
 
