@@ -43,14 +43,12 @@ class Generations:
         """The last that was made; it becomes the running one, or is given up."""
         self.fails_health_check = False
         """The operator said /healthcheck/fail."""
-        self.made = 0
-        """How many there were, those of supervisors before this one among them: the newest one's number."""
-        self._options = options
-        self._registry = registry
         self.on_made: Callable[[GenerationRun], None] = lambda _run: None
         """Told of every generation that is made, before its first worker."""
         self.made = 0
         """How many there were, those of supervisors before this one among them: the newest one's number."""
+        self._options = options
+        self._registry = registry
         self._load = load
         self._build = build
         self._explain = explain
@@ -94,8 +92,8 @@ class Generations:
             dns_targets=targets_of(bootstrap.clusters),
             endpoint_files=endpoint_files_of(bootstrap.clusters),
         )
-        self.on_made(run)
         run.begin_warming(self._running, monotonic() + self._options.dns_wait_s)
+        self.on_made(run)
         self.newest = run
         # What is alive now lives as long as this generation. Frozen, no collection in a worker touches (and copies) its pages.
         gc.unfreeze()

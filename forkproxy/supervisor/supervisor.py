@@ -38,6 +38,7 @@ from forkproxy.supervisor.figures import OwnFigures
 from forkproxy.supervisor.fleet import Fleet
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
 from forkproxy.supervisor.generations import Generations
+from forkproxy.supervisor.leftovers import Leftovers
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.met_hosts import MetHosts
 from forkproxy.supervisor.options import Options
@@ -114,14 +115,14 @@ class Supervisor:
         self.draining = Draining(self)
         self.cluster_updates = ClusterUpdates(self.registry)
         self.resolvers = Resolvers(self.loop, self._on_endpoints, self.cluster_updates.count)
-        self.report = Report(self)
-        self.notifier = Notifier()
-        self.figures = OwnFigures(self.registry)
-        self.admin_log = AdminLog(self.loop, self.figures.filesystem)
         self.met_hosts = MetHosts(self.loop, self.registry, self.fleet, self.generations, self._on_endpoints)
         self.dns_caches = DnsCaches(
             self.loop, self.registry, self.fleet, self.resolvers, self.generations, self.cluster_updates
         )
+        self.report = Report(self)
+        self.notifier = Notifier()
+        self.figures = OwnFigures(self.registry)
+        self.admin_log = AdminLog(self.loop, self.figures.filesystem)
         log.count_losses(self.figures.on_lost_log_line)
         self._context = SupervisorContext(self)
         self.admin = AdminService(self.loop, self._context)
@@ -179,11 +180,13 @@ class Supervisor:
         self.loop.register(self._signals.fileno(), READ, self._on_signal)
         after_fork.set_process_name("forkproxy")
         raise_descriptor_limit()
+        leftovers = Leftovers()
         if self.predecessor is not None:
             self.predecessor.adopt()
         try:
             run = self.generations.make()
             self.door.open(self.options, run.bootstrap.forkproxy.pid_file)
+            leftovers.make_way(self.loop.run_once)
             self.fleet.lay_out(run)
             run.admin_socket = self.admin.bind(run.bootstrap.admin.address)
         except ConfigurationRefused as refused:
@@ -191,6 +194,7 @@ class Supervisor:
         except CannotBind as error:
             raise StartFailed(exit_of(error), str(error)) from None
         self.generations.put_in_force(run)
+        leftovers.end_later(self.loop.call_later, self.generations.drain_time_s)
         self.resolvers.want([run])
         self.on_generation(None)
         self._end_interval()

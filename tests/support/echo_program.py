@@ -55,9 +55,9 @@ class EchoGeneration:
         self.open = {}
         self.listening = {}
         self.clusters = {}
+        self.dns_caches = {}
         self.accepted = self.requests = 0
         self.log_paths = ()
-        self.dns_caches = {}
         self.listen_addresses = [
             (name, 0, address(where), listener(name, where)) for name, where in settings["listeners"].items()
         ]
@@ -92,13 +92,13 @@ class EchoGeneration:
     def balance(self, handover):
         pass
 
+    def keep_in_touch(self, send):
+        pass
+
     def accept(self, sock):
         try:
             connection, _ = sock.accept()
         except BlockingIOError:
-    def keep_in_touch(self, send):
-        pass
-
             return False
         self.accepted += 1
         connection.setblocking(False)
