@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Protocol
 
 from forkproxy.config.build.bootstrap import BootstrapConfig
-from forkproxy.config.build.cluster import CircuitBreakerThresholds
+from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.stats.counters import Snapshot
 
@@ -54,8 +54,8 @@ class ClusterView:
     name: str
     stat_name: str
     endpoints: tuple[EndpointView, ...]
-    default_thresholds: CircuitBreakerThresholds = field(default_factory=CircuitBreakerThresholds)
-    high_thresholds: CircuitBreakerThresholds = field(default_factory=CircuitBreakerThresholds)
+    default_thresholds: Thresholds = field(default_factory=Thresholds)
+    high_thresholds: Thresholds = field(default_factory=Thresholds)
 
 
 @dataclass(frozen=True, slots=True)

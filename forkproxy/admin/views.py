@@ -14,7 +14,7 @@ from forkproxy.admin.context import (
     ListenerView,
     WorkerView,
 )
-from forkproxy.config.build.cluster import CircuitBreakerThresholds
+from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.stats.groups import EndpointStats
 
@@ -82,7 +82,7 @@ def _stat_name(name: str) -> str:
     return name.replace(":", "_")
 
 
-def _thresholds(limits: CircuitBreakerThresholds) -> dict[str, int]:
+def _thresholds(limits: Thresholds) -> dict[str, int]:
     return {
         "max_connections": limits.max_connections,
         "max_pending_requests": limits.max_pending_requests,

@@ -157,11 +157,12 @@ def compile_retries(policy: RetryPolicy | None, timeout_s: float | None) -> Retr
 
 
 class RetryState:
-    """What is left of a policy for one request. ``cluster`` counts the retries under way in ``cluster.retries``."""
+    """What is left of a policy for one request. ``breakers`` count the retries under way and say when there are too many."""
 
     __slots__ = (
         "_asked",
         "_asked_ms",
+        "_breakers",
         "_cluster",
         "_interval_ms",
         "_left",
@@ -171,9 +172,12 @@ class RetryState:
         "request_started",
     )
 
-    def __init__(self, policy: Retries, cluster: Any, draw: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self, policy: Retries, cluster: Any, breakers: Any, draw: Callable[[], float] = random.random
+    ) -> None:
         self._policy = policy
         self._cluster = cluster
+        self._breakers = breakers
         self._left = policy.num_retries
         self._interval_ms = policy.back_off_ms
         self._asked = False
@@ -205,11 +209,11 @@ class RetryState:
             stats.upstream_rq_retry_limit_exceeded += 1
             return LIMIT_EXCEEDED
         self._left -= 1
-        if self._cluster.retries >= self._cluster.config.circuit_breakers.max_retries:
+        if self._breakers.retries_full():
             stats.upstream_rq_retry_overflow += 1
             return TOO_MANY
         self._pending = True
-        self._cluster.retries += 1
+        self._breakers.retries.add()
         return YES
 
     def back_off_s(self) -> float:
@@ -235,4 +239,4 @@ class RetryState:
         """The retry that was under way is one no more."""
         if self._pending:
             self._pending = False
-            self._cluster.retries -= 1
+            self._breakers.retries.remove()

@@ -129,6 +129,7 @@ class Route:
         "finalize_response",
         "idle_timeout_s",
         "idle_timeout_set",
+        "is_high",
         "is_plain",
         "kind",
         "lookup",
@@ -154,6 +155,8 @@ class Route:
         self.timeout_s: float | None = None
         self.timeout_header: tuple[bytes, bytes] | None = None
         """x-envoy-expected-rq-timeout-ms, ready to be added."""
+        self.is_high = False
+        """Of the routing priority HIGH."""
         self.is_plain = True
         """Nothing of the route touches the head of a forwarded request beyond ``timeout_header``."""
         self.idle_timeout_s: float | None = None
@@ -278,6 +281,7 @@ class _RouteBuilder:
         route.cluster_header = action.cluster_header.lower().encode()
         route.cluster_not_found_status = action.cluster_not_found_response_code
         route.lookup = self.cluster_lookup
+        route.is_high = action.is_high
         route.auto_host_rewrite = action.auto_host_rewrite
         route.append_x_forwarded_host = action.append_x_forwarded_host
         weighted_host = weighted.host_rewrite_literal if weighted is not None else ""
@@ -293,6 +297,7 @@ class _RouteBuilder:
             and not route.idle_timeout_set
             and not virtual_host.include_request_attempt_count
             and route.retries is None
+            and not action.is_high
         )
         return route
 

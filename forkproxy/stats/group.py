@@ -218,6 +218,13 @@ class GaugeValue(StatGroup):
     value: Gauge
 
 
+class SharedGaugeValue(StatGroup):
+    """One gauge that every worker sets to the same thing."""
+
+    bare = True
+    value: SharedGauge
+
+
 class HistogramValue(StatGroup):
     """One histogram under a name of its own: ``histogram.value[ms] += 1``."""
 

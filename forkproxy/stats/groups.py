@@ -197,16 +197,16 @@ class ClusterStats(StatGroup):
     assignment_timeout_received: Counter
     assignment_use_cached: Counter
     bind_errors: Counter
-    circuit_breakers__default__cx_open: Gauge
-    circuit_breakers__default__cx_pool_open: Gauge
-    circuit_breakers__default__rq_open: Gauge
-    circuit_breakers__default__rq_pending_open: Gauge
-    circuit_breakers__default__rq_retry_open: Gauge
-    circuit_breakers__high__cx_open: Gauge
-    circuit_breakers__high__cx_pool_open: Gauge
-    circuit_breakers__high__rq_open: Gauge
-    circuit_breakers__high__rq_pending_open: Gauge
-    circuit_breakers__high__rq_retry_open: Gauge
+    circuit_breakers__default__cx_open: SharedGauge
+    circuit_breakers__default__cx_pool_open: SharedGauge
+    circuit_breakers__default__rq_open: SharedGauge
+    circuit_breakers__default__rq_pending_open: SharedGauge
+    circuit_breakers__default__rq_retry_open: SharedGauge
+    circuit_breakers__high__cx_open: SharedGauge
+    circuit_breakers__high__cx_pool_open: SharedGauge
+    circuit_breakers__high__rq_open: SharedGauge
+    circuit_breakers__high__rq_pending_open: SharedGauge
+    circuit_breakers__high__rq_retry_open: SharedGauge
     default__total_match_count: Counter
     lb_healthy_panic: Counter
     lb_local_cluster_not_ok: Counter
@@ -336,6 +336,15 @@ class OutlierDetectionStats(StatGroup):
     ejections_overflow: Counter
     ejections_success_rate: Counter
     ejections_total: Counter
+
+
+class CircuitBreakerRemainingStats(StatGroup):
+    """``cluster.<name>.circuit_breakers.<priority>``: what is left of each limit, where the file asks for it."""
+
+    remaining_cx: SharedGauge
+    remaining_pending: SharedGauge
+    remaining_retries: SharedGauge
+    remaining_rq: SharedGauge
 
 
 class EndpointStats(StatGroup):

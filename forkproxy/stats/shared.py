@@ -87,6 +87,11 @@ class SharedNumber:
         """No other process has a cell of this number: a count of one's own is all there is."""
         return int(self._area.cells[_SEATS_IN_USE]) <= 1
 
+    @property
+    def processes(self) -> int:
+        """How many processes may have a cell of it: all, and those whose seats are free between them."""
+        return int(self._area.cells[_SEATS_IN_USE])
+
     def total(self) -> int:
         """The sum of all processes' cells: 200 ns with two of them, 40 ns more for each further one."""
         area = self._area
@@ -126,6 +131,25 @@ class CommonCell:
         return value
 
 
+class SharedBlock:
+    """Numbers that belong together, under one name."""
+
+    __slots__ = ("_area", "_index", "count")
+
+    def __init__(self, area: _Area, index: int, count: int) -> None:
+        self._area = area
+        self._index = index
+        self.count = count
+
+    def __repr__(self) -> str:
+        return f"<SharedBlock of {self.count}>"
+
+    def number(self, index: int) -> SharedNumber:
+        """The number at ``index``, from 0 on."""
+        assert 0 <= index < self.count
+        return SharedNumber(self._area, self._index + index)
+
+
 class SharedCells:
     """The shared cells of this program; see the module's text.
 
@@ -145,18 +169,22 @@ class SharedCells:
         """The number of this name."""
         return SharedNumber(*self._place((kind, prefix, slot)))
 
+    def block(self, kind: str, prefix: str, count: int) -> SharedBlock:
+        """``count`` numbers under this name, always the same count: 1,000 clusters of them are 1,000 names, not 10,000."""
+        return SharedBlock(*self._place((kind, prefix, 0), count), count)
+
     def common(self, kind: str, prefix: str, slot: int = 0) -> CommonCell:
         """The common cell of this name. A name is of one sort for ever: a number or a common cell."""
         return CommonCell(*self._place((kind, prefix, slot)))
 
-    def _place(self, name: Name) -> tuple[_Area, int]:
+    def _place(self, name: Name, count: int = 1) -> tuple[_Area, int]:
         place = self._places.get(name)
         if place is None:
-            if not self._areas or self._areas[-1].used == AREA_CELLS:
+            if not self._areas or self._areas[-1].used + count > AREA_CELLS:
                 self._areas.append(_Area(self._seat, self._seats_in_use()))
             area = self._areas[-1]
             place = self._places[name] = (area, area.used)
-            area.used += 1
+            area.used += count
         return place
 
     # -- in the supervisor, around a worker's life

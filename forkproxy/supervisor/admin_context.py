@@ -114,7 +114,8 @@ class SupervisorContext:
                 name=cluster.name,
                 stat_name=cluster.stat_name,
                 endpoints=endpoint_views(live[cluster.name]),
-                default_thresholds=cluster.circuit_breakers,
+                default_thresholds=cluster.circuit_breakers.default,
+                high_thresholds=cluster.circuit_breakers.high,
             )
             for cluster in self.bootstrap.clusters
         ]

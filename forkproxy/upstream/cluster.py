@@ -14,8 +14,9 @@ from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import connecting_socket
 from forkproxy.stats.groups import ClusterStats, EndpointStats
 from forkproxy.upstream import health
+from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers, Limit, host_limits
 from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
-from forkproxy.upstream.http_pool import HttpPool
+from forkproxy.upstream.http_pool import HttpPool, make_pool
 from forkproxy.upstream.load_balancer import Picker, compile_picker
 
 Transport = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
@@ -57,24 +58,26 @@ class Cluster:
 
     __slots__ = (
         "_by_address",
+        "_cells",
+        "_high_breakers",
+        "_host_connections",
         "_keepalive",
         "_slots",
         "_transport",
+        "_was_busy",
         "bind_address",
+        "breakers",
         "config",
-        "connections",
         "draining",
         "endpoints",
         "header_key_format",
         "initial_health_flags",
         "keeps_healthy",
         "loop",
-        "max_requests",
         "name",
         "on_membership_change",
         "on_upstream_failure",
         "pick",
-        "retries",
         "stat_name",
         "stats",
     )
@@ -85,6 +88,7 @@ class Cluster:
         stats: ClusterStats,
         endpoint_stats: Sequence[EndpointStats],
         transport: Transport = Connection,
+        cells: BreakerCells | None = None,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -100,11 +104,14 @@ class Cluster:
         self.on_membership_change: Callable[[Cluster, list[Endpoint], list[Endpoint]], None] | None = None
         """Told of every change of the set of endpoints: (cluster, added, removed)."""
         self.pick: Picker = self._compile_and_pick
-        self.max_requests = config.circuit_breakers.max_requests
-        self.connections = 0
-        """Upstream connections of this worker, for max_connections."""
-        self.retries = 0
-        """Retries under way in this worker, for max_retries."""
+        self._cells = cells or BreakerCells()
+        self.breakers = Breakers(config.circuit_breakers.default, self._cells)
+        """What requests of the priority DEFAULT may have under way, and TCP sessions."""
+        self._high_breakers: Breakers | None = None
+        self._host_connections: dict[EndpointStats, Limit] | None = host_limits(
+            config.circuit_breakers, self._cells, endpoint_stats
+        )
+        self._was_busy = True
         self.draining = False
         self.on_upstream_failure: Callable[[Cluster, Endpoint, str, float], None] | None = None
         """Told of every connection that could not be made: (cluster, endpoint, reason, seconds it took)."""
@@ -271,7 +278,35 @@ class Cluster:
         return self.pick()
 
     def _make_pool(self, endpoint: Endpoint) -> HttpPool:
-        return HttpPool(self, endpoint)
+        return make_pool(self, endpoint)
+
+    # -- limits
+
+    def high_breakers(self) -> Breakers:
+        """What requests of the priority HIGH may have under way."""
+        if self._high_breakers is None:
+            self._high_breakers = Breakers(self.config.circuit_breakers.high, self._cells, high=True)
+        return self._high_breakers
+
+    def breakers_of(self, high: bool) -> Breakers:
+        """Those of a priority."""
+        return self.high_breakers() if high else self.breakers
+
+    @property
+    def connections(self) -> int:
+        """Upstream connections of this worker."""
+        high = self._high_breakers
+        return self.breakers.connections.count + (high.connections.count if high is not None else 0)
+
+    def requests_full(self) -> bool:
+        """No more requests of the priority DEFAULT, where nobody counts them one by one."""
+        high = self._high_breakers
+        active = self.stats.upstream_rq_active
+        return self.breakers.requests_full(active - high.requests.count if high is not None else active)
+
+    def host_connections(self, endpoint: Endpoint) -> Limit | None:
+        """The connections to an endpoint's address, when there is a limit of them."""
+        return self._host_connections[endpoint.stats] if self._host_connections is not None else None
 
     def connect(self, endpoint: Endpoint) -> Connection:
         """Start to connect. Set ``on_connected`` and ``on_close`` at once; OSError when it fails on the spot.
@@ -291,7 +326,17 @@ class Cluster:
         for endpoint in self.endpoints:
             endpoint.pool.drain()
 
-    def sync_bytes(self) -> None:
-        """Bring the byte counters up to date with the open connections. Before statistics are read."""
+    def sync_stats(self) -> None:
+        """Bring up to date what is not counted as it happens. Before statistics are read."""
+        is_busy = bool(self.connections or self.breakers.retries.count)
+        if not is_busy and not self._was_busy:
+            return
+        self._was_busy = is_busy
         for endpoint in self.endpoints:
             endpoint.pool.sync_bytes()
+        if not self.breakers.counts_requests:
+            self.requests_full()
+        for breakers in (self.breakers, self._high_breakers):
+            if breakers is not None:
+                breakers.share_out()
+                breakers.show(self.stats)

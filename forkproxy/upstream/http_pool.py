@@ -3,6 +3,13 @@
 A request ``acquire``s a client: an idle one at once (the most recently used, so that the others can age), else it waits for the
 first that becomes free, a new connection among them. A client is released only when the whole feed that ended its response has
 been parsed: what follows a response unasked must never meet the next request (response desynchronisation).
+
+The limits of the cluster (circuit_breakers.py) are kept here: of waiting requests and connections always, of requests by a
+CountingPool where the file sets one, else once the cluster's own figure comes near. A request of priority HIGH has a pool of its
+own, ``high()``, as in Envoy.
+
+An endpoint may close a connection in the moment in which the next request is sent on it. Nothing of a response has come then,
+and such a request, when it is idempotent and has no body, is sent again on another connection (RFC 9110 section 9.2.2).
 """
 
 from __future__ import annotations
@@ -23,6 +30,8 @@ from forkproxy.net.connection import (
     TLS_FAILURE,
     Connection,
 )
+from forkproxy.net.timers import Timer
+from forkproxy.upstream.circuit_breakers import Breakers, Limit
 
 if TYPE_CHECKING:
     from forkproxy.upstream.cluster import Cluster
@@ -35,6 +44,10 @@ RESET_REMOTE_CONNECTION_FAILURE = "remote connection failure"
 RESET_LOCAL_CONNECTION_FAILURE = "local connection failure"
 RESET_CONNECTION_TIMEOUT = "connection timeout"
 RESET_OVERFLOW = "overflow"
+RESET_NO_POOL = "no pool"
+"""There are as many pools as ``max_connection_pools``."""
+MOST_CONNECTS = 3
+"""New connections that one event may start."""
 
 
 class PoolRequest(ClientSink, Protocol):
@@ -45,6 +58,12 @@ class PoolRequest(ClientSink, Protocol):
 
     def on_reset(self, reason: str, transport_failure_reason: str) -> None:
         """The exchange failed; nothing more comes."""
+
+    def on_refused(self, client: Http1Client) -> None:
+        """There is a client, but there are too many requests: an overflow."""
+
+    def may_be_sent_again(self) -> bool:
+        """The connection was closed before any byte of a response: may the request, as it is, go to another?"""
 
     def on_upstream_above_high_watermark(self) -> None:
         """The endpoint does not take the request as fast as it comes."""
@@ -59,6 +78,7 @@ class Http1Client:
     __slots__ = (
         "_bytes_received_seen",
         "_bytes_sent_seen",
+        "_end_timer",
         "codec",
         "connected",
         "connection",
@@ -84,6 +104,7 @@ class Http1Client:
         self.started = loop.now
         self._bytes_received_seen = 0
         self._bytes_sent_seen = 0
+        self._end_timer: Timer | None = None
         self.idle_timer = loop.timer(self._on_timer)
         self.idle_timer.arm(loop.now + pool.cluster.config.connect_timeout_s)
         connection.on_connected = self._on_connected
@@ -100,7 +121,22 @@ class Http1Client:
     def _on_connected(self) -> None:
         self.connected = True
         self.idle_timer.disarm()
+        lifetime_s = self.pool.cluster.config.pool.max_connection_duration_s
+        if lifetime_s is not None:
+            self._end_timer = self.pool.cluster.loop.call_later(lifetime_s, self._on_lifetime_over)
         self.pool.on_connected(self)
+
+    def _on_lifetime_over(self) -> None:
+        self.pool.cluster.stats.upstream_cx_max_duration_reached += 1
+        self.retire()
+
+    def retire(self) -> None:
+        """Close when the response under way, if any, is complete."""
+        if self.request is None:
+            self.pool.forget_idle(self)
+            self.connection.close()
+        else:
+            self.codec.reusable = False
 
     def _on_timer(self) -> None:
         stats = self.pool.cluster.stats
@@ -133,7 +169,7 @@ class Http1Client:
         self.request = None
         self.codec.sink = self
         if request is not None:
-            self.pool.on_request_end(self)
+            self.pool.on_request_end()
             self.pool.on_request_cut(remote=False)
         self.connection.abort(LOCAL_CLOSE)
         if request is not None:
@@ -145,7 +181,7 @@ class Http1Client:
         if self.request is not None:
             self.request = None
             codec.sink = self
-            pool.on_request_end(self)
+            pool.on_request_end()
         if self.connection.closed:
             return
         if codec.unsolicited:
@@ -184,7 +220,7 @@ class Http1Client:
         if self.request is not None:
             self.request = None
             self.codec.sink = self
-            self.pool.on_request_end(self)
+            self.pool.on_request_end()
             self.pool.on_request_cut(remote=False)
             self.connection.abort(LOCAL_CLOSE)
 
@@ -211,15 +247,18 @@ class Http1Client:
 
     def _on_close(self, reason: str) -> None:
         self.idle_timer.cancel()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
         self.sync_bytes()
         request = self.request
         codec = self.codec
         pool = self.pool
         failure = ""
+        is_remote = reason in (REMOTE_CLOSE, REMOTE_RESET)
         if request is not None:
             # First, because the end of an early response cancels the request.
             self.request = None
-            pool.on_request_end(self)
+            pool.on_request_end()
             if reason == REMOTE_CLOSE and codec.finish():  # the close is how this response ends
                 request = None
             else:
@@ -227,69 +266,132 @@ class Http1Client:
                 failure = RESET_CONNECTION_TERMINATION if codec.between_messages else RESET_PROTOCOL_ERROR
                 if failure is RESET_PROTOCOL_ERROR:
                     pool.cluster.stats.upstream_cx_protocol_error += 1
-                pool.on_request_cut(remote=reason in (REMOTE_CLOSE, REMOTE_RESET))
+                pool.on_request_cut(remote=is_remote)
         codec.sink = self
         codec.close()
         pool.on_client_closed(self, reason)
-        if request is not None:
+        if request is None:
+            return
+        was_idle = self.requests > 1 and failure is RESET_CONNECTION_TERMINATION and is_remote
+        if was_idle and request.may_be_sent_again():
+            pool.acquire_fresh(request)
+        else:
             request.on_reset(failure, "")
 
 
 class HttpPool:
-    """The clients of one endpoint in one worker."""
+    """The clients of one endpoint in one worker, for one priority."""
 
-    __slots__ = ("_all", "_connecting", "_idle", "_pending", "cluster", "draining", "endpoint")
+    __slots__ = (
+        *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending"),
+        *("breakers", "cluster", "draining", "endpoint", "host_connections"),
+    )
 
-    def __init__(self, cluster: Cluster, endpoint: Endpoint) -> None:
+    def __init__(self, cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> None:
         self.cluster = cluster
         self.endpoint = endpoint
+        self.breakers = breakers
+        self.host_connections: Limit | None = cluster.host_connections(endpoint)
+        """Who has connections to this address, where there is a limit of them."""
         self.draining = False
         self._idle: list[Http1Client] = []
         self._all: set[Http1Client] = set()
         self._connecting = 0
         self._pending: list[PoolRequest] = []
+        self._high: HttpPool | None = None
+        self._is_counted = False  # among the pools in use, where there is a limit of them
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.endpoint.address} {len(self._all)} clients, {len(self._pending)} waiting>"
+
+    def high(self) -> HttpPool:
+        """The pool of this endpoint for requests of priority HIGH."""
+        if self._high is None:
+            self._high = CountingPool(self.cluster, self.endpoint, self.cluster.high_breakers())
+            self._high.draining = self.draining
+        return self._high
 
     def acquire(self, request: PoolRequest) -> None:
         """Give ``request`` a client, now (inside this call) or later."""
         if self._idle:
             client = self._idle.pop()
-            self._assign(client, request)
+            if not self._assign(client, request):
+                self._idle.append(client)
             return
-        cluster = self.cluster
-        stats = cluster.stats
-        limits = cluster.config.circuit_breakers
-        if len(self._pending) >= limits.max_pending_requests:
+        self._wait(request)
+
+    def acquire_fresh(self, request: PoolRequest) -> None:
+        """The same, with a connection that is used for the first time if there may be another one."""
+        if self._idle and not self._may_connect():
+            self.acquire(request)
+        else:
+            self._wait(request)
+
+    def _wait(self, request: PoolRequest) -> None:
+        breakers = self.breakers
+        stats = self.cluster.stats
+        pools = breakers.pools
+        if pools is not None and not self._is_counted and pools.is_full():
+            stats.upstream_cx_pool_overflow += 1
+            request.on_reset(RESET_NO_POOL, "")
+            return
+        if breakers.pending.is_full():
             stats.upstream_rq_pending_overflow += 1
             request.on_reset(RESET_OVERFLOW, "")
             return
+        if pools is not None and not self._is_counted:
+            self._is_counted = True
+            pools.add()
         self._pending.append(request)
+        breakers.pending.add()
         stats.upstream_rq_pending_total += 1
         stats.upstream_rq_pending_active += 1
-        if self._connecting < len(self._pending):
-            if cluster.connections >= limits.max_connections and self._all:
-                stats.upstream_cx_overflow += 1
-            else:
-                self._connect()
+        self._connect_as_needed()
 
     def cancel_pending(self, request: PoolRequest) -> None:
         """``request`` does not want a client any more; the connection under way stays for the next one."""
         if request in self._pending:
             self._pending.remove(request)
+            self.breakers.pending.remove()
             stats = self.cluster.stats
             stats.upstream_rq_pending_active -= 1
             stats.upstream_rq_cancelled += 1
+            self._on_maybe_empty()
+        elif self._high is not None:
+            self._high.cancel_pending(request)
 
-    def _assign(self, client: Http1Client, request: PoolRequest) -> None:
+    def _on_maybe_empty(self) -> None:
+        if self._is_counted and not self._all and not self._pending:
+            assert self.breakers.pools is not None
+            self._is_counted = False
+            self.breakers.pools.remove()
+
+    def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
+        """False: there are too many requests, which ``request`` has been told."""
         stats = self.cluster.stats
+        if stats.upstream_rq_active >= self.breakers.request_trip and self.cluster.requests_full():
+            stats.upstream_rq_active_overflow += 1
+            request.on_refused(client)
+            return False
         stats.upstream_rq_total += 1
         stats.upstream_rq_active += 1
         endpoint_stats = self.endpoint.stats
         endpoint_stats.rq_total += 1
         endpoint_stats.rq_active += 1
         request.on_ready(client)
+        return True
 
-    def on_request_end(self, _client: Http1Client) -> None:
-        """An exchange is over, well or not."""
+    def count_request(self) -> None:
+        """An exchange begins, or a TCP session, which no limit of requests refuses."""
+        stats = self.cluster.stats
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        endpoint_stats = self.endpoint.stats
+        endpoint_stats.rq_total += 1
+        endpoint_stats.rq_active += 1
+
+    def on_request_end(self) -> None:
+        """It is over, well or not."""
         self.cluster.stats.upstream_rq_active -= 1
         self.endpoint.stats.rq_active -= 1
 
@@ -308,21 +410,69 @@ class HttpPool:
         if config.max_requests_per_connection and client.requests >= config.max_requests_per_connection:
             self.cluster.stats.upstream_cx_max_requests += 1
             client.connection.close()
-        elif self._pending:
-            self._serve_pending(client)
-        else:
+        elif not self._pending or not self._serve_pending(client):
             if config.idle_timeout_s is not None:
                 client.idle_timer.arm(self.cluster.loop.now + config.idle_timeout_s)
             self._idle.append(client)
 
-    def _serve_pending(self, client: Http1Client) -> None:
-        request = self._pending.pop(0)
-        self.cluster.stats.upstream_rq_pending_active -= 1
-        self._assign(client, request)
+    def _serve_pending(self, client: Http1Client) -> bool:
+        """True when one of those that wait has taken the client."""
+        is_taken = False
+        while self._pending and not is_taken:
+            request = self._pending.pop(0)
+            self.breakers.pending.remove()
+            self.cluster.stats.upstream_rq_pending_active -= 1
+            is_taken = self._assign(client, request)
+        if self._pending:
+            self._connect_as_needed()
+        return is_taken
+
+    def forget_idle(self, client: Http1Client) -> None:
+        """The client is about to close: nobody gets it any more."""
+        if client in self._idle:
+            self._idle.remove(client)
 
     # -- connections
 
-    def _connect(self) -> None:
+    def _wants_connection(self) -> bool:
+        return self._connecting < len(self._pending)
+
+    def _may_connect(self) -> bool:
+        """Whether the limits allow one more connection. A pool that has none gets one all the same."""
+        maximum = self.breakers.max_per_host
+        if maximum is not None and self.host_connections is not None and self.host_connections.total() >= maximum:
+            return False
+        return not self.breakers.connections.is_full()
+
+    def _connect_as_needed(self) -> None:
+        for _ in range(MOST_CONNECTS):
+            if not self._wants_connection():
+                return
+            has_room = self._may_connect()
+            if not has_room:
+                self.cluster.stats.upstream_cx_overflow += 1
+                if self._all:
+                    return
+            if not self._connect() or not has_room:
+                return
+
+    def connection_opened(self) -> None:
+        """Count a connection to the endpoint, a client's or that of a TCP session."""
+        self.breakers.connections.add()
+        if self.host_connections is not None:
+            self.host_connections.add()
+        self.cluster.stats.upstream_cx_active += 1
+        self.endpoint.stats.cx_active += 1
+
+    def connection_closed(self) -> None:
+        """It is gone."""
+        self.breakers.connections.remove()
+        if self.host_connections is not None:
+            self.host_connections.remove()
+        self.cluster.stats.upstream_cx_active -= 1
+        self.endpoint.stats.cx_active -= 1
+
+    def _connect(self) -> bool:
         cluster = self.cluster
         stats = cluster.stats
         try:
@@ -333,15 +483,14 @@ class HttpPool:
             reason = "immediate connect error: " + os.strerror(error.errno or errno.EIO)
             cluster.loop.call_soon(lambda: self._fail_pending(RESET_LOCAL_CONNECTION_FAILURE, reason))
             self._report(reason, 0.0)
-            return
+            return False
         self._connecting += 1
-        cluster.connections += 1
         stats.upstream_cx_total += 1
         stats.upstream_cx_http1_total += 1
-        stats.upstream_cx_active += 1
         self.endpoint.stats.cx_total += 1
-        self.endpoint.stats.cx_active += 1
+        self.connection_opened()
         self._all.add(Http1Client(self, connection))
+        return True
 
     def on_connected(self, client: Http1Client) -> None:
         """A new connection stands."""
@@ -358,11 +507,8 @@ class HttpPool:
         cluster = self.cluster
         stats = cluster.stats
         self._all.discard(client)
-        if client in self._idle:
-            self._idle.remove(client)
-        cluster.connections -= 1
-        stats.upstream_cx_active -= 1
-        self.endpoint.stats.cx_active -= 1
+        self.forget_idle(client)
+        self.connection_closed()
         connection = client.connection
         if not client.connected:
             self._connecting -= 1
@@ -374,6 +520,8 @@ class HttpPool:
                 self._fail_pending(RESET_CONNECTION_TIMEOUT, "")
             elif reason in (CONNECT_FAILURE, TLS_FAILURE, REMOTE_CLOSE, REMOTE_RESET):
                 self._fail_pending(RESET_REMOTE_CONNECTION_FAILURE, failure)
+            elif not self._pending:
+                self._on_maybe_empty()
             return
         stats.upstream_cx_destroy += 1
         if reason in (REMOTE_CLOSE, REMOTE_RESET):
@@ -382,13 +530,18 @@ class HttpPool:
             stats.upstream_cx_destroy_local += 1
         stats.upstream_cx_length_ms[int((cluster.loop.now - client.started) * 1000)] += 1
         stats.upstream_rq_per_cx[client.requests] += 1
-        if self._pending and self._connecting < len(self._pending):
-            self._connect()
+        if self._pending:
+            self._connect_as_needed()
+        else:
+            self._on_maybe_empty()
 
     def _fail_pending(self, reason: str, transport_failure_reason: str) -> None:
         # Everybody who waits for this endpoint fails with the attempt, as in Envoy.
         pending = self._pending
         self._pending = []
+        for _ in pending:
+            self.breakers.pending.remove()
+        self._on_maybe_empty()
         stats = self.cluster.stats
         stats.upstream_rq_pending_active -= len(pending)
         stats.upstream_rq_pending_failure_eject += len(pending)
@@ -406,11 +559,54 @@ class HttpPool:
         for client in list(self._idle):
             client.connection.close()
         self._idle.clear()
+        if self._high is not None:
+            self._high.drain()
+
+    def retire(self) -> None:
+        """The connections of now serve nobody new: idle ones close, busy ones after their response."""
+        for client in list(self._all):
+            if client.connected:
+                client.retire()
+        if self._high is not None:
+            self._high.retire()
 
     def sync_bytes(self) -> None:
         """Bring the byte counters up to date."""
         for client in self._all:
             client.sync_bytes()
+        if self._high is not None:
+            self._high.sync_bytes()
+
+
+class CountingPool(HttpPool):
+    """A pool whose requests are counted one by one, for a limit that holds over all workers, or for a priority of its own."""
+
+    __slots__ = ()
+
+    def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
+        if self.breakers.requests.is_full():
+            self.cluster.stats.upstream_rq_active_overflow += 1
+            request.on_refused(client)
+            return False
+        self.count_request()
+        request.on_ready(client)
+        return True
+
+    def count_request(self) -> None:
+        """An exchange begins, or a TCP session, which no limit of requests refuses."""
+        self.breakers.requests.add()
+        super().count_request()
+
+    def on_request_end(self) -> None:
+        """It is over, well or not."""
+        self.breakers.requests.remove()
+        super().on_request_end()
+
+
+def make_pool(cluster: Cluster, endpoint: Endpoint) -> HttpPool:
+    """The pool that does what the cluster asks for, and no more."""
+    cls = CountingPool if cluster.breakers.counts_requests else HttpPool
+    return cls(cluster, endpoint, cluster.breakers)
 
 
 def connect_failure_text(connection: Connection) -> str:

@@ -174,8 +174,7 @@ class Generation:
         for found in self._managers():
             found.manager.sync_stats()
         for cluster in self.clusters.values():
-            if cluster.connections:
-                cluster.sync_bytes()
+            cluster.sync_stats()
         self._sinks.sync_stats()
 
     def drain(self, going: Collection[tuple[str, int]] = ()) -> None:

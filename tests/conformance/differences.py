@@ -63,6 +63,12 @@ DIFFERENCES: dict[str, Difference] = {
         ("downstream", "ending", "log", "stats"),
         200,
     ),
+    "reused connection closed by upstream": Difference(
+        "an idempotent request without a body is sent again on a fresh connection (RFC 9110 section 9.2.2); it counts in "
+        "upstream_rq_total once more, and the log shows one attempt.",
+        ("downstream", "upstream", "log", "stats"),
+        200,
+    ),
     "obs-fold from upstream": refused("a folded header line (section 5.2).", 502),
     "bare lf from upstream": refused("a bare LF as line end (section 2.2).", 502),
 }

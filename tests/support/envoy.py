@@ -19,14 +19,15 @@ def find_envoy() -> str | None:
 
 
 class Envoy(ProxyProcess):
-    """Real Envoy with one worker thread."""
+    """Real Envoy, with one worker thread unless a subclass wants more."""
 
     name = "envoy"
+    workers = 1
 
     def command(self) -> list[str]:
         program = find_envoy()
         assert program is not None, "envoy is not installed"
         return [
-            program, "-c", str(self.config_path), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warn",
+            program, "-c", str(self.config_path), "--use-dynamic-base-id", "--concurrency", str(self.workers), "-l", "warn",
             "--file-flush-interval-msec", "20", "--drain-time-s", "1", "--parent-shutdown-time-s", "2",
         ]  # fmt: skip

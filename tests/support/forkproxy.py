@@ -22,16 +22,17 @@ def environment() -> dict[str, str]:
 
 
 class Forkproxy(ProxyProcess):
-    """forkproxy with one worker process."""
+    """forkproxy, with one worker process unless a subclass wants more."""
 
     name = "forkproxy"
+    workers = 1
 
     def environment(self) -> dict[str, str]:
         return environment()
 
     def command(self) -> list[str]:
         return [
-            sys.executable, "-m", "forkproxy", "run", "-c", str(self.config_path), "--concurrency", "1",
+            sys.executable, "-m", "forkproxy", "run", "-c", str(self.config_path), "--concurrency", str(self.workers),
             "-l", "warning", "--drain-time-s", "1", "--file-flush-interval-msec", "20",
             "--pid-file", str(self.directory / "forkproxy.pid"),
         ]  # fmt: skip

@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from itertools import count
 
-from forkproxy.config.build.cluster import CircuitBreakerThresholds, ClusterConfig, EndpointConfig, LocalityEndpoints
+from forkproxy.config.build.circuit_breakers import CircuitBreakers
+from forkproxy.config.build.cluster import ClusterConfig, EndpointConfig, LocalityEndpoints
 from forkproxy.config.build.core import AddressConfig, HeaderMutations, Where
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
 from forkproxy.config.build.listener import FilterEntry
@@ -103,10 +104,11 @@ CLUSTER_DEFAULTS = {
     "dns_failure_refresh_base_s": 5.0,
     "dns_failure_refresh_max_s": 5.0,
     "respect_dns_ttl": False,
+    "dns_jitter_s": 0.0,
     "dns_resolvers": (),
     "use_tcp_for_dns_lookups": False,
     "least_request_choice_count": 2,
-    "circuit_breakers": CircuitBreakerThresholds(),
+    "circuit_breakers": CircuitBreakers(),
     "max_requests_per_connection": 0,
     "idle_timeout_s": 3600.0,
     "enable_trailers": False,

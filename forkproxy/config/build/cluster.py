@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forkproxy.config import registry
+from forkproxy.config.build.circuit_breakers import CircuitBreakers, build_circuit_breakers
+from forkproxy.config.build.connection_pool import DEFAULT_POOL_OPTIONS, PoolOptions
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
     AddressConfig,
@@ -54,16 +56,6 @@ class LocalityEndpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class CircuitBreakerThresholds:
-    """``CircuitBreakers.Thresholds``; Envoy's defaults (1024, 1024, 1024, 3)."""
-
-    max_connections: int = 1024
-    max_pending_requests: int = 1024
-    max_requests: int = 1024
-    max_retries: int = 3
-
-
-@dataclass(frozen=True, slots=True)
 class TcpKeepalive:
     """``TcpKeepalive``; 0 leaves the kernel's value."""
 
@@ -98,7 +90,7 @@ class ClusterConfig:
     dns_resolvers: tuple[AddressConfig, ...]
     use_tcp_for_dns_lookups: bool
     least_request_choice_count: int
-    circuit_breakers: CircuitBreakerThresholds
+    circuit_breakers: CircuitBreakers
     max_requests_per_connection: int
     idle_timeout_s: float | None
     enable_trailers: bool
@@ -110,6 +102,7 @@ class ClusterConfig:
     where: Where
     eds: EdsConfig | None = None
     """Where the endpoints of an EDS cluster come from."""
+    pool: PoolOptions = DEFAULT_POOL_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,25 +308,6 @@ def build_load_assignment(view: View | None, context: BuildContext) -> tuple[Loc
     return context.each(view.repeated("endpoints"), build_locality)
 
 
-def build_thresholds(view: View, context: BuildContext) -> tuple[str, CircuitBreakerThresholds]:
-    """``CircuitBreakers.Thresholds`` with its priority; retry budgets, pools and gauges of what remains stay unread."""
-    return view.enum("priority"), CircuitBreakerThresholds(
-        max_connections=view.uint("max_connections", 1024),
-        max_pending_requests=view.uint("max_pending_requests", 1024),
-        max_requests=view.uint("max_requests", 1024),
-        max_retries=view.uint("max_retries", 3),
-    )
-
-
-def _circuit_breakers(view: View | None, context: BuildContext) -> CircuitBreakerThresholds:
-    """Those of the DEFAULT priority, the only one that routes can ask for; the first entry wins, as in Envoy."""
-    if view is not None:
-        for priority, thresholds in context.each(view.repeated("thresholds"), build_thresholds):
-            if priority == "DEFAULT":
-                return thresholds
-    return CircuitBreakerThresholds()
-
-
 def _connection_options(view: View | None) -> tuple[float | None, int]:
     """``HttpProtocolOptions`` of the upstream side: idle time-out and requests per connection."""
     if view is None:
@@ -455,7 +429,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         dns_resolvers=resolver.addresses,
         use_tcp_for_dns_lookups=resolver.use_tcp,
         least_request_choice_count=balancing.choice_count,
-        circuit_breakers=_circuit_breakers(view.message("circuit_breakers"), context),
+        circuit_breakers=build_circuit_breakers(view.message("circuit_breakers"), context),
         max_requests_per_connection=max_requests,
         idle_timeout_s=idle_timeout_s,
         enable_trailers=http1.enable_trailers,

@@ -90,6 +90,8 @@ class ForwardAction:
     retry_policy: RetryPolicy | None = None
     cors: CorsPolicy | None = None
     """The deprecated place of the cors filter's policy; here and on the virtual host."""
+    is_high: bool = False
+    """The priority is HIGH: its connections and limits are others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
     rewrite = view.which("host_rewrite_specifier")
     idle_timeout_s = view.duration_s("idle_timeout")
     timeout_s = view.duration_s("timeout", default_timeout_s)
-    view.enum("priority", supported=("DEFAULT",))
+    is_high = view.enum("priority") == "HIGH"
     view.only_default("include_vh_rate_limits")
     return ForwardAction(
         cluster=cluster,
@@ -243,6 +245,7 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         idle_timeout_set=idle_timeout_s is not None,
         retry_policy=build_retry_policy(view.message("retry_policy"), context),
         cors=build_cors(view, context),
+        is_high=is_high,
     )
 
 

@@ -34,6 +34,7 @@ from forkproxy.upstream.http_pool import (
     RESET_CONNECTION_TERMINATION,
     RESET_CONNECTION_TIMEOUT,
     RESET_LOCAL_CONNECTION_FAILURE,
+    RESET_NO_POOL,
     RESET_OVERFLOW,
     RESET_PROTOCOL_ERROR,
     RESET_REMOTE_CONNECTION_FAILURE,
@@ -47,6 +48,8 @@ _join_lines = b"\r\n".join
 _SMALL_NUMBERS = tuple([b"%d" % number for number in range(1024)])
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
 
+# Methods whose requests may be sent twice (RFC 9110 section 9.2.2).
+_IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 # Methods whose requests get no "content-length: 0" when they have no body (RFC 9110 section 8.6).
 _BODILESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 
@@ -131,16 +134,15 @@ class Router(HttpFilter):
             if route.retries is not None:
                 RetriedExchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
                 return STOP_ITERATION if stream.upstream is None else None
-        if cluster.stats.upstream_rq_active >= cluster.max_requests:
-            cluster.stats.upstream_rq_pending_overflow += 1
-            self._fail(stream, cluster, endpoint, RESET_OVERFLOW, "")
-            return STOP_ITERATION
         stream.attempt_count = 1
         request = UpstreamRequest(self, stream, cluster, endpoint, end_stream)
         stream.upstream = request
         if end_stream:
             request.request_ended(route.timeout_s)
-        endpoint.pool.acquire(request)
+        if route.is_high:
+            endpoint.pool.high().acquire(request)
+        else:
+            endpoint.pool.acquire(request)
         return None
 
     def _finish_head(self, stream: Stream, route: Route, endpoint: Endpoint) -> None:
@@ -188,8 +190,11 @@ class Router(HttpFilter):
         stream.send_local_reply(status, body, details="direct_response", headers_first=True)
 
     def _no_healthy_upstream(self, stream: Stream, cluster: Cluster) -> None:
-        stream.attempt_count = stream.attempt_count or 1
         cluster.stats.upstream_cx_none_healthy += 1
+        self._no_pool(stream, cluster)
+
+    def _no_pool(self, stream: Stream, cluster: Cluster) -> None:
+        stream.attempt_count = stream.attempt_count or 1
         if self.dynamic_stats:
             cluster.stats.external__upstream_rq[503] += 1
         headers = _attempts(stream)
@@ -341,7 +346,6 @@ class UpstreamRequest:
                 connection.write(data)
         if end_stream:
             client.request_sent = True
-            self._end_stream = True
             if self._send_chunked:
                 if not self.cluster.config.enable_trailers:
                     trailers = None
@@ -455,10 +459,31 @@ class UpstreamRequest:
     def on_reset(self, reason: str, transport_failure_reason: str) -> None:
         """PoolRequest: the exchange failed."""
         self._let_go()
-        if self.stream.upstream is self:
+        stream = self.stream
+        if stream.upstream is self:
+            if reason is RESET_NO_POOL:
+                stream.upstream = stream.endpoint = None
+                self.router._no_pool(stream, self.cluster)
+                return
             if self._client is None and reason is not RESET_OVERFLOW:
-                self.stream.upstream_connection = None
-            self.router._fail(self.stream, self.cluster, self.endpoint, reason, transport_failure_reason)
+                stream.upstream_connection = None
+            elif self._client is None and stream.upstream_connection is None:
+                stream.endpoint = None  # nobody has come so far as to a connection
+            self.router._fail(stream, self.cluster, self.endpoint, reason, transport_failure_reason)
+
+    def on_refused(self, client: Http1Client) -> None:
+        """PoolRequest: there is a connection, but there are too many requests."""
+        if self.stream.upstream is self:
+            self.stream.upstream_connection = client.connection
+        self.on_reset(RESET_OVERFLOW, "")
+
+    def may_be_sent_again(self) -> bool:
+        """PoolRequest: nothing of a response has come; idempotent and without a body, it may go to another connection."""
+        if not self._end_stream or self.stream.method not in _IDEMPOTENT_METHODS or self.stream.upstream is not self:
+            return False
+        self._let_go()
+        self._client = None
+        return True
 
     # -- UpstreamHandle: what the connection manager asks
 
@@ -516,7 +541,8 @@ class RetriedExchange:
         self.router = router
         self.stream = stream
         self.cluster = cluster
-        self.state = RetryState(policy, cluster) if policy.wants(stream) else None
+        breakers = cluster.breakers_of(stream.route.is_high)
+        self.state = RetryState(policy, cluster, breakers) if policy.wants(stream) else None
         """None when there is no further attempt, whatever happens."""
         self.ended_at = 0.0
         self.policy = policy
@@ -540,12 +566,8 @@ class RetriedExchange:
         stream.endpoint = endpoint
         attempt = RetriedRequest(self, endpoint, self._end_stream, self._kept)
         stream.upstream = attempt
-        cluster = self.cluster
-        if cluster.stats.upstream_rq_active >= cluster.max_requests:
-            cluster.stats.upstream_rq_pending_overflow += 1
-            attempt.on_reset(RESET_OVERFLOW, "")
-        else:
-            endpoint.pool.acquire(attempt)
+        pool = endpoint.pool.high() if stream.route.is_high else endpoint.pool
+        pool.acquire(attempt)
 
     def follow(self, attempt: RetriedRequest, decision: int) -> bool:
         """Do what was decided about ``attempt``: True when another one follows, after its back-off."""
@@ -698,6 +720,13 @@ class RetriedRequest(UpstreamRequest):
             self._held = list(kept)
 
     # -- the request
+
+    def may_be_sent_again(self) -> bool:
+        """PoolRequest: as above; the time of the attempt begins anew."""
+        again = super().may_be_sent_again()
+        if again:
+            self._stop_timers()
+        return again
 
     def request_ended(self, timeout_s: float | None) -> None:
         """The request is complete; so begins, with a connection, the time of this attempt."""

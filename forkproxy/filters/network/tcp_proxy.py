@@ -234,7 +234,7 @@ class TcpSession:
             stats.upstream_cx_connect_attempts_exceeded += 1
             self._give_up(response_flags.URX)
             return
-        if cluster.connections >= cluster.config.circuit_breakers.max_connections:
+        if cluster.breakers.connections.is_full():
             stats.upstream_cx_overflow += 1
             self._give_up(response_flags.UO)
             return
@@ -243,8 +243,13 @@ class TcpSession:
             stats.upstream_cx_none_healthy += 1
             self._give_up(response_flags.UH)
             return
-        self.endpoint = endpoint
         self.attempt_count += 1
+        pending = cluster.breakers.pending
+        if pending.is_full():
+            stats.upstream_rq_pending_overflow += 1
+            self._connect()
+            return
+        self.endpoint = endpoint
         self._upstream_started = self.loop.now
         stats.upstream_rq_pending_total += 1
         stats.upstream_cx_total += 1
@@ -256,10 +261,9 @@ class TcpSession:
             stats.upstream_cx_destroy_local += 1
             self._connect_failed("immediate connect error: " + os.strerror(error.errno or 0))
             return
-        cluster.connections += 1
-        stats.upstream_cx_active += 1
+        endpoint.pool.connection_opened()
+        pending.add()
         stats.upstream_rq_pending_active += 1
-        endpoint.stats.cx_active += 1
         self.upstream_connection = upstream
         upstream.half_close = True
         upstream.on_connected = self._on_upstream_connected
@@ -281,11 +285,9 @@ class TcpSession:
         self._connected = True
         stats = self._cluster_stats
         stats.upstream_rq_pending_active -= 1
+        self.cluster.breakers.pending.remove()  # type: ignore[union-attr]
         stats.upstream_cx_connect_ms[int((now - self._upstream_started) * 1000)] += 1
-        stats.upstream_rq_total += 1
-        stats.upstream_rq_active += 1
-        self.endpoint.stats.rq_total += 1
-        self.endpoint.stats.rq_active += 1
+        self.endpoint.pool.count_request()
         upstream.on_data = self.on_upstream_data
         upstream.on_end = self.on_upstream_end
         upstream.on_above_high_watermark = self.on_upstream_above_high_watermark
@@ -440,10 +442,8 @@ class TcpSession:
         assert cluster is not None
         assert endpoint is not None
         stats = cluster.stats
-        cluster.connections -= 1
-        stats.upstream_cx_active -= 1
+        endpoint.pool.connection_closed()
         stats.upstream_cx_destroy += 1
-        endpoint.stats.cx_active -= 1
         local = reason in (LOCAL_CLOSE, CONNECT_TIMEOUT)
         if local:
             stats.upstream_cx_destroy_local += 1
@@ -453,6 +453,7 @@ class TcpSession:
             assert self._connect_timer is not None
             self._connect_timer.cancel()
             stats.upstream_rq_pending_active -= 1
+            cluster.breakers.pending.remove()
             self.upstream_connection = None
             if reason == LOCAL_CLOSE:  # downstream went away meanwhile
                 stats.upstream_rq_cancelled += 1
@@ -465,8 +466,7 @@ class TcpSession:
         else:
             stats.upstream_cx_destroy_remote_with_active_rq += 1
         stats.upstream_cx_length_ms[int((self.loop.now - self._upstream_started) * 1000)] += 1
-        stats.upstream_rq_active -= 1
-        endpoint.stats.rq_active -= 1
+        endpoint.pool.on_request_end()
         if self.end:
             if self._flushing:
                 self._stats.upstream_flush_active -= 1

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.core import HeaderMatcher, StringMatcher
 from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.router.retry import (
@@ -17,6 +18,7 @@ from forkproxy.router.retry import (
     compile_retries,
 )
 from forkproxy.stats.groups import ClusterStats
+from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers
 
 FAILURES = [
     "connection termination",
@@ -34,12 +36,13 @@ def retries(*conditions, timeout_s=None, **fields):
 
 
 def cluster(max_retries=3):
-    limits = SimpleNamespace(max_retries=max_retries)
-    return SimpleNamespace(stats=ClusterStats(), retries=0, config=SimpleNamespace(circuit_breakers=limits))
+    breakers = Breakers(Thresholds(max_retries=max_retries), BreakerCells())
+    return SimpleNamespace(stats=ClusterStats(), breakers=breakers)
 
 
 def state(*conditions, target=None, draw=lambda: 0.999999, **fields):
-    return RetryState(retries(*conditions, **fields), target or cluster(), draw)
+    target = target or cluster()
+    return RetryState(retries(*conditions, **fields), target, target.breakers, draw)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_the_number_of_attempts():
     left = state("5xx", num_retries=2, target=target)
     assert [left.after_headers(503, [], 0.0) for _ in range(3)] == [YES, YES, LIMIT_EXCEEDED]
     assert target.stats.upstream_rq_retry_limit_exceeded == 1
-    assert target.retries == 0
+    assert target.breakers.retries.count == 0
 
 
 def test_success_is_counted_after_a_retry_only():
@@ -147,10 +150,10 @@ def test_success_is_counted_after_a_retry_only():
     assert left.after_headers(200, [], 0.0) == NO
     assert target.stats.upstream_rq_retry_success == 0
     assert left.after_reset("connection termination") == YES
-    assert target.retries == 1
+    assert target.breakers.retries.count == 1
     assert left.after_headers(404, [], 0.0) == NO
     assert target.stats.upstream_rq_retry_success == 1
-    assert target.retries == 0
+    assert target.breakers.retries.count == 0
 
 
 def test_max_retries_is_a_limit_of_the_cluster():
@@ -161,7 +164,7 @@ def test_max_retries_is_a_limit_of_the_cluster():
     assert target.stats.upstream_rq_retry_overflow == 1
     first.release()
     first.release()
-    assert target.retries == 0
+    assert target.breakers.retries.count == 0
 
 
 def test_a_sent_head_is_remembered_over_attempts():

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from forkproxy.config.build.cluster import CircuitBreakerThresholds
+from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
 from forkproxy.upstream.endpoint import ResolvedEndpoint
 from tests.support.playbook import play, route
 
@@ -249,7 +249,7 @@ def test_a_connect_that_fails_at_once():
 
 
 def limits(**fields):
-    return {"circuit_breakers": CircuitBreakerThresholds(**fields)}
+    return {"circuit_breakers": CircuitBreakers(Thresholds(**fields))}
 
 
 def test_max_pending_requests():
@@ -284,6 +284,179 @@ def test_max_requests():
     downs = three_requests(p)
     assert [down.read()[:12] for down in downs] == [b"", b"", b"HTTP/1.1 503"]
     assert b"x-envoy-overloaded" not in downs[0].read()
+
+
+def test_max_requests_refuses_when_there_is_a_connection():
+    for configured in (frozenset(), frozenset(("max_requests",))):
+        p = play(cluster=limits(max_requests=2, configured=configured))
+        downs = three_requests(p)
+        assert len(p.upstreams) == 3
+        p.upstream(OK, on=0)
+        p.run()
+        stats = p.cluster.stats
+        assert (stats.upstream_rq_active_overflow, stats.upstream_rq_total, stats.upstream_rq_active) == (1, 2, 1)
+        assert b"x-envoy-overloaded: true" in downs[2].read()
+        p.upstreams[0].read()
+        p.connect()
+        p.downstream(GET).expect_upstream(GET, on=0)
+        p.connect()
+        p.downstream(GET)
+        assert p.down.read().startswith(b"HTTP/1.1 503 ")
+        assert stats.upstream_rq_active_overflow == 2
+        assert len(p.upstreams) == 3  # refused with an idle connection at hand
+        p.upstream(OK, on=0).upstream(OK, on=1).expect_quiet()
+
+
+def test_who_waits_is_refused_when_a_connection_is_free():
+    p = play(cluster=limits(max_connections=1, max_requests=1))
+    p.auto_accept = False
+    downs = three_requests(p)
+    p.cluster.stats.upstream_rq_active = 1  # by another endpoint
+    p.upstreams[0].accept()
+    p.run()
+    assert [down.read()[:12] for down in downs] == [b"HTTP/1.1 503"] * 3
+    assert p.cluster.stats.upstream_rq_pending_active == 0
+    p.cluster.stats.upstream_rq_active = 0
+    p.connect()
+    p.exchange()
+
+
+def test_max_connection_pools():
+    p = play(cluster=limits(max_connection_pools=1) | {"endpoints": 2, "idle_timeout_s": 10})
+    downs = three_requests(p)
+    refused_ones = [down for down in downs if down.read().startswith(b"HTTP/1.1 503 Service Unavailable")]
+    stats = p.cluster.stats
+    assert len(refused_ones) == stats.upstream_cx_pool_overflow == p.logged.count(
+        (b"GET", b"/1", 503, "no_healthy_upstream", "UH")
+    ) == 1  # fmt: skip
+    p.upstream(OK, on=0).upstream(OK, on=1).advance(11)
+    assert p.cluster.breakers.pools.total() == 0
+    p.connect()
+    p.exchange()
+    assert p.cluster.breakers.pools.total() == 1
+
+
+def test_connections_of_one_host():
+    p = play(cluster=limits(max_connections_per_host=1) | {"endpoints": 2})
+    three_requests(p)
+    assert len(p.upstreams) == 2
+    assert p.cluster.stats.upstream_cx_overflow == 1
+    assert sorted(each.pool.host_connections.count for each in p.cluster.endpoints) == [1, 1]
+    p.upstream(OK, on=0).upstream(OK, on=1).upstream(OK, on=0)
+    for peer in p.upstreams:
+        peer.end()
+    assert [each.pool.host_connections.count for each in p.cluster.endpoints] == [0, 0]
+    p.expect_quiet()
+
+
+def test_the_priority_high_has_connections_and_limits_of_its_own():
+    routes = [route("/high", is_high=True), route("/")]
+    breakers = CircuitBreakers(Thresholds(max_requests=1), Thresholds(max_requests=1))
+    p = play(cluster={"circuit_breakers": breakers}, routes=routes)
+    p.downstream(get(b"/high/1")).expect_upstream(get(b"/high/1"), on=0)
+    p.connect()
+    p.downstream(get(b"/1")).expect_upstream(get(b"/1"), on=1)
+    for path in (b"/high/2", b"/2"):
+        p.connect()
+        p.downstream(get(path))
+        assert p.down.read().startswith(b"HTTP/1.1 503 ")
+    p.upstream(OK, on=0)
+    p.connect()
+    p.downstream(get(b"/2"))
+    assert p.down.read().startswith(b"HTTP/1.1 503 ")  # the free connection is the other priority's
+    p.connect()
+    p.downstream(get(b"/high/3")).expect_upstream(get(b"/high/3"), on=0).upstream(OK, on=0).upstream(OK, on=1)
+    p.expect_quiet()
+    assert p.cluster.connections == 2 + 2
+    p.cluster.drain()
+    p.run()
+    assert p.cluster.connections == 0
+
+
+def test_a_waiting_request_of_the_priority_high_may_leave():
+    p = play(routes=[route(is_high=True)])
+    p.auto_accept = False
+    p.downstream(GET).downstream_resets()
+    assert p.cluster.stats.upstream_rq_cancelled == 1
+    assert p.cluster.high_breakers().pending.count == 0
+
+
+def test_gauges_are_there_when_asked():
+    p = play(cluster=limits(max_connections=1, max_requests=1)).downstream(GET)
+    p.cluster.sync_stats()
+    stats = p.cluster.stats
+    assert (stats.circuit_breakers__default__cx_open, stats.circuit_breakers__default__rq_open) == (1, 1)
+    p.upstream(OK)
+    p.upstreams[0].end()
+    p.cluster.sync_stats()
+    assert (stats.circuit_breakers__default__cx_open, stats.circuit_breakers__default__rq_open) == (0, 0)
+
+
+# -- a connection that ends when it is used again
+
+
+def test_a_request_on_a_connection_that_was_idle_too_long_is_sent_again():
+    for end in ("upstream_ends", "upstream_resets"):
+        p = play().exchange().downstream(GET).expect_upstream(GET, on=0)
+        getattr(p, end)(on=0)
+        p.expect_upstream(GET, on=1).upstream(OK, on=1).expect_downstream(OK)
+        stats = p.cluster.stats
+        assert (stats.upstream_cx_destroy_remote_with_active_rq, stats.upstream_rq_total) == (1, 3)
+        assert p.logged[-1][2:] == (200, "via_upstream", "")
+        p.expect_quiet()
+
+
+def test_it_goes_to_a_fresh_connection_although_others_are_idle():
+    p = play()
+    three_requests(p)
+    for number in range(3):
+        p.upstream(OK, on=number)
+        p.upstreams[number].read()
+    p.downstream(GET).expect_upstream(GET, on=2).upstream_ends(on=2)
+    p.expect_upstream(GET, on=3)
+
+
+def test_with_no_room_for_a_fresh_one_it_goes_to_an_idle_one():
+    p = play(cluster=limits(max_connections=2))
+    for path in (b"/0", b"/1"):
+        p.connect()
+        p.downstream(get(path))
+    for number in range(2):
+        p.upstream(OK, on=number)
+        p.upstreams[number].read()
+    p.cluster.breakers.connections.add()  # by another endpoint, in between
+    p.downstream(GET).expect_upstream(GET, on=1).upstream_ends(on=1)
+    p.expect_upstream(GET, on=0)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx",
+        b"GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_what_may_not_be_sent_twice_is_not(request_bytes):
+    p = play().exchange().downstream(request_bytes)
+    p.upstreams[0].read()
+    p.upstream_ends(on=0).expect_downstream(refused(b"connection termination"))
+    assert len(p.upstreams) == 1
+
+
+def test_what_has_an_answer_begun_is_not_sent_twice():
+    for begun in (b"H", b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 200 OK\r\n"):
+        p = play().exchange().downstream(GET).expect_upstream(GET).upstream(begun, on=0).upstream_ends(on=0)
+        assert len(p.upstreams) == 1
+        assert b" 502 " in p.down.read()
+
+
+def test_a_fresh_connection_that_ends_is_an_error():
+    p = play().downstream(GET).expect_upstream(GET).upstream_ends(on=0)
+    p.expect_downstream(refused(b"connection termination"))
+    p = play().exchange().downstream(GET).expect_upstream(GET, on=0).upstream_ends(on=0)
+    p.expect_upstream(GET, on=1).upstream_ends(on=1).expect_downstream(refused(b"connection termination"))
+    assert len(p.upstreams) == 2
 
 
 # -- draining and removal
@@ -326,7 +499,7 @@ def test_bytes_are_counted_when_asked_and_at_the_end():
     p = play().exchange()
     stats = p.cluster.stats
     assert (stats.upstream_cx_rx_bytes_total, stats.upstream_cx_tx_bytes_total) == (0, 0)
-    p.cluster.sync_bytes()
+    p.cluster.sync_stats()
     counted = (stats.upstream_cx_rx_bytes_total, stats.upstream_cx_tx_bytes_total)
     assert counted[0] == len(OK)
     assert counted[1] > len(GET)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from forkproxy.config.build.cluster import CircuitBreakerThresholds, DnsResolver, TcpKeepalive, build_cluster
+from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
+from forkproxy.config.build.cluster import DnsResolver, TcpKeepalive, build_cluster
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig
 from tests.unit.config.build.building import TYPE, built, value_of
@@ -27,7 +28,7 @@ def test_defaults():
     assert (cluster.name, cluster.stat_name, cluster.type, cluster.lb_policy) == ("a:b", "a_b", "STATIC", "ROUND_ROBIN")
     assert cluster.connect_timeout_s == 5.0
     assert cluster.per_connection_buffer_limit_bytes == 1 << 20
-    assert cluster.circuit_breakers == CircuitBreakerThresholds(1024, 1024, 1024, 3)
+    assert cluster.circuit_breakers == CircuitBreakers()
     assert (cluster.idle_timeout_s, cluster.max_requests_per_connection) == (3600.0, 0)
     assert (cluster.dns_lookup_family, cluster.dns_refresh_rate_s, cluster.respect_dns_ttl) == ("AUTO", 5.0, False)
     assert (cluster.dns_failure_refresh_base_s, cluster.dns_failure_refresh_max_s) == (5.0, 5.0)
@@ -71,7 +72,10 @@ def test_defaults():
         (
             "circuit_breakers: {thresholds: [{priority: HIGH, max_connections: 9}, {max_retries: 1, max_requests: 5}]}",
             "circuit_breakers",
-            CircuitBreakerThresholds(1024, 1024, 5, 1),
+            CircuitBreakers(
+                Thresholds(1024, 1024, 5, 1, configured=frozenset(("max_requests", "max_retries"))),
+                Thresholds(9, configured=frozenset(("max_connections",))),
+            ),
         ),
     ],
 )

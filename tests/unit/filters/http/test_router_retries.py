@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from forkproxy.config.build.cluster import CircuitBreakerThresholds
+from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
 from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.http.filter import HttpFilter
 from tests.support.playbook import endpoint, play, route
@@ -30,13 +30,13 @@ def retrying(*conditions, timeout_s=15.0, virtual_host=None, cluster=None, route
 
 def quiet(p):
     """Nothing is under way, no retry is held, no timer of ours waits."""
-    assert p.cluster.retries == 0
+    assert p.cluster.breakers.retries.count == 0
     return p.expect_quiet()
 
 
 def test_a_second_attempt_on_the_same_connection():
     p = retrying().downstream(GET).expect_upstream(GET).upstream(BUSY)
-    assert p.cluster.retries == 1
+    assert p.cluster.breakers.retries.count == 1
     p.expect_downstream(b"").advance(BACK_OFF_S).expect_upstream(GET, on=0).upstream(OK)
     p.expect_downstream(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
     stats = p.cluster.stats
@@ -100,7 +100,7 @@ def test_an_early_end_is_no_reason_for_reset_before_request():
 
 
 def test_no_retry_beyond_max_retries():
-    limits = CircuitBreakerThresholds(max_retries=0)
+    limits = CircuitBreakers(Thresholds(max_retries=0))
     p = retrying(cluster={"circuit_breakers": limits}).downstream(GET).expect_upstream(GET).upstream(BUSY)
     assert p.logged[0][2:] == (503, "via_upstream", "UO")
     assert p.cluster.stats.upstream_rq_retry_overflow == 1
@@ -125,7 +125,7 @@ def test_endpoints_that_are_gone_by_then():
     p.cluster.set_endpoints([])
     p.advance(BACK_OFF_S)
     assert p.logged[0][2:] == (503, "no_healthy_upstream", "UH")
-    assert p.cluster.retries == 0
+    assert p.cluster.breakers.retries.count == 0
 
 
 def test_without_retries_in_the_policy_only_the_time_counts():
@@ -203,7 +203,7 @@ def test_too_much_of_a_body_in_the_back_off():
     assert p.logged[0][2:4] == (507, "request_payload_exceeded_retry_buffer_limit")
     p.advance(BACK_OFF_S)
     assert len(p.upstreams) == 1
-    assert p.cluster.retries == 0
+    assert p.cluster.breakers.retries.count == 0
 
 
 # -- what an attempt is told

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
 from forkproxy.filters.network.tcp_proxy import TcpProxy, TcpSession, _cluster_picker
 from forkproxy.http import response_flags
@@ -24,6 +25,8 @@ from forkproxy.net.filter import (
 )
 from forkproxy.net.sockets import connecting_socket
 from forkproxy.stats.groups import ClusterStats, EndpointStats, TcpProxyStats
+from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers
+from forkproxy.upstream.http_pool import HttpPool
 from tests.support.fakes import FakeConnection, FakeLoop
 from tests.support.live_loop import PATIENCE_S, LiveLoop
 
@@ -47,12 +50,11 @@ class FakeCluster:
     def __init__(self, loop, max_connections=1024):
         self.loop = loop
         self.name = self.stat_name = "up"
-        self.config = SimpleNamespace(
-            connect_timeout_s=5.0, circuit_breakers=SimpleNamespace(max_connections=max_connections)
-        )
+        self.config = SimpleNamespace(connect_timeout_s=5.0)
         self.stats = ClusterStats()
-        self.connections = 0
+        self.breakers = Breakers(Thresholds(max_connections=max_connections), BreakerCells())
         self.endpoint = SimpleNamespace(address="192.0.2.9:1", hostname="", stats=EndpointStats())
+        self.endpoint.pool = HttpPool(self, self.endpoint, self.breakers)
         self.made = []
         self.refuses = None
         self.failures = []
@@ -60,6 +62,13 @@ class FakeCluster:
 
     def pick(self):
         return self.endpoint
+
+    def host_connections(self, endpoint):
+        return None
+
+    @property
+    def connections(self):
+        return self.breakers.connections.count
 
     def connect(self, endpoint):
         if self.refuses:
