@@ -6,9 +6,12 @@ STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PREFIX ?= /opt/forkproxy
 LAB ?= ../shared/tools/systemd-lab.sh
+IMAGE ?= forkproxy:latest
+# podman, buildah and docker take the same words for this.
+DOCKER ?= $(firstword $(foreach program,docker podman buildah,$(if $(shell command -v $(program)),$(program))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format layers bench install-service uninstall-service systemd-lab clean
+.PHONY: help run test check format layers bench install-service uninstall-service systemd-lab systemd-vm image deb clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -64,15 +67,26 @@ install-service: ## as root: install into /opt/forkproxy and start the systemd s
 	@$(PYTHON) -m venv $(PREFIX) 2>/dev/null \
 	  || { echo "python3-venv is missing: run apt-get install -y python3-venv, then make again" >&2; exit 1; }
 	$(PREFIX)/bin/python -m pip install -q --disable-pip-version-check .
+	ln -sf $(PREFIX)/bin/forkproxy /usr/local/bin/forkproxy
 	$(PREFIX)/bin/forkproxy systemd install
 
 uninstall-service: ## as root: stop and remove the service; the configuration stays
 	@test "$$(id -u)" = 0 || { echo "uninstall-service needs root: sudo make uninstall-service" >&2; exit 1; }
 	$(PREFIX)/bin/forkproxy systemd uninstall
-	rm -rf $(PREFIX)
+	rm -rf $(PREFIX) /usr/local/bin/forkproxy
 
-systemd-lab: $(DEV_STAMP) ## as root: test the service under a real systemd (the lab's script: LAB=path)
+systemd-lab: $(DEV_STAMP) ## as root: test service and package under a real systemd (the lab's script: LAB=path)
 	@FORKPROXY_SYSTEMD_LAB=$(LAB) $(BIN)/python -m pytest -rs tests/integration/test_systemd_lab.py
+
+systemd-vm: $(DEV_STAMP) ## as root: the service in an emulated machine with 4 CPUs on 2 NUMA nodes (some minutes)
+	@FORKPROXY_SYSTEMD_MODE=vm FORKPROXY_SYSTEMD_LAB=$(LAB) $(BIN)/python -m pytest -rs tests/integration/test_systemd_lab.py
+
+image: ## build the container image (IMAGE=name:tag, DOCKER=docker|podman|buildah)
+	@test -n "$(DOCKER)" || { echo "none of docker, podman, buildah is installed: apt-get install -y buildah" >&2; exit 1; }
+	$(DOCKER) build -t $(IMAGE) .
+
+deb: $(STAMP) ## make dist/forkproxy_VERSION_ARCH.deb, with its libraries in it
+	@$(BIN)/python scripts/deb
 
 clean: ## remove what the commands above made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,7 +1,8 @@
-"""The service under a real systemd: tests/systemd/check.sh, in a machine that the lab boots.
+"""The service and the Debian package under a real systemd: tests/systemd, in a machine that the lab boots.
 
 The lab is a script outside this repository, and needs root, systemd-nspawn and a Debian tree that it makes once (half a minute,
-from a mirror). `make systemd-lab` makes it; without it this is skipped, so that no ordinary run waits for a mirror.
+from a mirror). `make systemd-lab` makes it; without it this is skipped, so that no ordinary run waits for a mirror. With
+FORKPROXY_SYSTEMD_MODE=vm (`make systemd-vm`) the machine is an emulated one with four CPUs on two NUMA nodes.
 """
 
 import os
@@ -14,11 +15,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN = os.environ.get("FORKPROXY_SYSTEMD_LAB")
+MODE = os.environ.get("FORKPROXY_SYSTEMD_MODE", "nspawn")
 LAB = Path(GIVEN or ROOT.parent / "shared/tools/systemd-lab.sh").resolve()
-TREE = Path(os.environ.get("TMPDIR", "/var/tmp"), "systemd-lab", "root-bookworm.tar")
-CHECK = ROOT / "tests/systemd/check.sh"
-UNIT = ROOT / "systemd/forkproxy.service"
+CACHE = Path(os.environ.get("TMPDIR", "/var/tmp"), "systemd-lab")
+TREE = CACHE / "root-bookworm.tar"
+SCRIPTS = ROOT / "tests/systemd"
+SERVICE = ROOT / "forkproxy/supervisor/service/forkproxy.service"
 SOURCES = ("forkproxy", "scripts", "setup.cfg", "setup.py", "pyproject.toml", "README.md", "MANIFEST.in")
+TOOLS = {"nspawn": ("systemd-nspawn", "nsenter"), "vm": ("qemu-system-x86_64", "cpio")}[MODE]
+TIMEOUT_S = {"nspawn": 300, "vm": 1200}[MODE]
 
 
 def why_not():
@@ -27,16 +32,23 @@ def why_not():
         return "only root boots a machine"
     if not LAB.is_file():
         return "the lab is not there: FORKPROXY_SYSTEMD_LAB names systemd-lab.sh"
-    missing = [tool for tool in ("systemd-nspawn", "mmdebstrap", "nsenter") if shutil.which(tool) is None]
-    if missing:
+    if sys.version_info[:2] != (3, 11):
+        return "the lab's Debian has Python 3.11, and wheels are made for this one"
+    missing = [tool for tool in ("mmdebstrap", *TOOLS) if shutil.which(tool) is None]
+    if missing and not GIVEN:
         return f"not installed: {', '.join(missing)}"
     if not GIVEN and not TREE.is_file():
         return "the lab's Debian tree is not made yet: make systemd-lab"
     return ""
 
 
-def wheels(directory):
+pytestmark = [pytest.mark.timeout(TIMEOUT_S + 300), pytest.mark.skipif(why_not() != "", reason=why_not() or "-")]
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
     """forkproxy and what it needs, as wheels; built from a copy, because a build leaves things behind."""
+    directory = tmp_path_factory.mktemp("wheels")
     source = directory / "source"
     source.mkdir()
     for name in SOURCES:
@@ -51,23 +63,63 @@ def wheels(directory):
     return directory / "wheels"
 
 
-@pytest.mark.timeout(480)
-@pytest.mark.skipif(why_not() != "", reason=why_not() or "-")
-def test_the_service_keeps_its_promises(tmp_path):
-    lab = [str(LAB), "--mode", "nspawn", "--unit", str(UNIT), "--check", str(CHECK)]
+@pytest.fixture
+def machine(tmp_path):
+    """A directory for the lab, with the cached tree and kernel in it; what it unpacks there is taken away again."""
+    directory = tmp_path / "machine"
+    directory.mkdir()
     if not TREE.is_file():
-        subprocess.run(["bash", *lab, "--root-only"], check=True, capture_output=True, timeout=240)
-    machine = tmp_path / "machine"
-    machine.mkdir()
-    (machine / TREE.name).symlink_to(TREE)
-    try:
-        # A session of its own: what it ends, it ends there.
-        answer = subprocess.run(
-            ["bash", *lab, "--lab", str(machine), "--wheelhouse", str(wheels(tmp_path))],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False, start_new_session=True,
-        )  # fmt: skip
-        assert answer.returncode == 0, "\n".join(
-            line for line in answer.stdout.splitlines() if not line.startswith("ok ")
-        )
-    finally:
-        shutil.rmtree(machine, ignore_errors=True)
+        lab("--root-only", "--unit", str(SERVICE), "--check", str(SCRIPTS / "check.sh"))
+    (CACHE / "k").mkdir(exist_ok=True)
+    (directory / "k").symlink_to(CACHE / "k")
+    (directory / TREE.name).symlink_to(TREE)
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def lab(*arguments):
+    """The lab's exit code and output; in a session of its own, because what it ends, it ends there."""
+    answer = subprocess.run(
+        ["bash", str(LAB), "--mode", MODE, *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, start_new_session=True,
+    )  # fmt: skip
+    return answer.returncode, answer.stdout + answer.stderr
+
+
+def check(machine, script, *arguments):
+    """Run ``script`` in the machine; the test fails with every line that is not ok."""
+    whole = machine / "check"
+    whole.write_text((SCRIPTS / "tap.sh").read_text() + (SCRIPTS / script).read_text())
+    code, output = lab("--lab", str(machine), "--check", str(whole), *arguments)
+    booted = any(line.startswith(("ok ", "not ok ")) for line in output.splitlines())
+    if not booted and not GIVEN:
+        log = machine / f"{MODE}-boot.log"
+        reason = log.read_text().strip().splitlines()[-1:] if log.is_file() else output.strip().splitlines()[-1:]
+        pytest.skip(f"no machine can be booted here: {' '.join(reason) or 'the lab does not say why'}")
+    print(output)
+    assert code == 0, "\n".join(line for line in output.splitlines() if not line.startswith("ok "))
+
+
+def test_the_service_keeps_its_promises(machine, wheels):
+    check(machine, "check.sh", "--unit", str(SERVICE), "--wheelhouse", str(wheels))
+
+
+@pytest.mark.skipif(MODE == "vm", reason="nothing in it depends on the kind of machine")
+def test_the_debian_package(machine, wheels, tmp_path):
+    debs = tmp_path / "opt" / "debs"
+    for name, version in (("old", "0.0.1"), ("new", "9.9.9")):
+        command = [ROOT / "scripts/deb", "--wheels", wheels, "--output", tmp_path, "--version", version]
+        answer = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=120, check=False)
+        assert answer.returncode == 0, answer.stderr
+        debs.mkdir(parents=True, exist_ok=True)
+        Path(answer.stdout.strip()).rename(debs / f"{name}.deb")
+    # The lab brings wheels and one unit into the machine; the packages come with its tree.
+    (machine / TREE.name).unlink()
+    shutil.copy(TREE, machine / TREE.name)
+    subprocess.run(["tar", "-rf", machine / TREE.name, "-C", tmp_path, "opt/debs"], check=True, timeout=60)
+    some = tmp_path / "wheelhouse"
+    some.mkdir()
+    shutil.copy(next(wheels.glob("click-*.whl")), some)
+    unit = tmp_path / "unrelated.service"
+    unit.write_text("[Service]\nExecStart=/bin/true\n")
+    check(machine, "debian.sh", "--unit", str(unit), "--wheelhouse", str(some), "--package", "click")
