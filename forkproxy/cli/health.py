@@ -13,10 +13,10 @@ from forkproxy.worker.control import ProtocolError
 def ask_control_socket(pid_file: Path | None, timeout_s: float) -> tuple[str, bool]:
     """(state or what is wrong, whether it is LIVE)."""
     path = pid_file if pid_file is not None else default_pid_file()
-    if not holder_of(path):
-        return f"not running ({path})", False
     socket_path = control_socket_of(path)
     try:
+        if not holder_of(path):
+            return f"not running ({path})", False
         answer = ask(socket_path, {"op": "admin", "method": "GET", "target": "/ready"}, timeout_s)
     except TimeoutError:
         return f"{socket_path}: no answer within {timeout_s:g} s", False

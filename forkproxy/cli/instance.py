@@ -114,9 +114,18 @@ def running(pid_file: Path | None) -> tuple[Path, int]:
     except PermissionError:
         end(EXIT_NO_PERMISSION, f"{path}: no permission")
     if not pid:
-        left = read_pid(path)
-        end(EXIT_NOT_RUNNING, f"not running ({path}{f' is of pid {left}, which has gone' if left else ''})")
+        end(EXIT_NOT_RUNNING, f"not running ({path}{_left_behind(read_pid(path))})")
     return path, pid
+
+
+def _left_behind(pid: int) -> str:
+    if not pid:
+        return ""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return f" is left of pid {pid}, which has gone"
+    return f" names pid {pid}, which is {name} and not ours: it is left alone"
 
 
 def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Message:
@@ -131,7 +140,9 @@ def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Messag
     except PermissionError:
         end(EXIT_NO_PERMISSION, f"{path}: no permission: {_who_may(path)}")
     except TimeoutError:
-        end(EXIT_UNKNOWN, f"{path}: no answer within {timeout_s:g} s")
+        end(EXIT_UNKNOWN, f"{path}: no answer within {timeout_s:g} s (the log may say why)")
+    except FileNotFoundError:
+        end(EXIT_UNKNOWN, f"{path} is not there, but {pid_file} is locked: another program has it, or the socket was removed")
     except (OSError, ProtocolError) as error:
         end(EXIT_UNKNOWN, f"{path}: {error}")
 
@@ -208,7 +219,10 @@ def _status_text(answer: Message) -> str:
         f"forkproxy {answer['version']} {in_colour(state, _COLOURS.get(state, 'yellow'), sys.stdout)}, pid {answer['pid']}, "
         f"up {answer['uptime_s']:.0f} s, generation {answer['generation']}, {answer['config_path']}"
     ]
-    lines += [f"  {entry['name']:<20} {entry['address']}" for entry in answer["listeners"]]
+    lines += [
+        f"  {entry['name']:<20} {entry['address']}{in_colour('  drained', 'yellow', sys.stdout) if entry['drained'] else ''}"
+        for entry in answer["listeners"]
+    ]
     lines += workers_table(answer["workers"])
     if answer["last_refusal"]:
         lines.append(f"{in_colour('last reload refused', 'red', sys.stdout)}: {answer['last_refusal']}")

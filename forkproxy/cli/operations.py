@@ -67,6 +67,8 @@ def drain(pid_file: Path | None, graceful: bool, inbound_only: bool, skip_exit: 
     flags = {"graceful": graceful, "inboundonly": inbound_only, "skip_exit": skip_exit}
     query = "&".join(name for name, is_set in flags.items() if is_set)
     ask_admin(pid_file, f"/drain_listeners?{query}", "POST")
+    what = "connections are asked to close" if graceful else "nothing is accepted"
+    click.echo(what if skip_exit else f"{what}; forkproxy reload accepts again")
 
 
 @click.group("logs", short_help="Show or change log levels, reopen log files.")

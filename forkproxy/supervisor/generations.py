@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable
+from functools import cached_property
 from time import monotonic
 
 from forkproxy import log
@@ -15,7 +16,7 @@ from forkproxy.supervisor import listening, log_files
 from forkproxy.supervisor.endpoint_files import endpoint_files_of
 from forkproxy.supervisor.exits import ConfigurationRefused
 from forkproxy.supervisor.generation_run import BuildGeneration, BuiltGeneration, GenerationRun
-from forkproxy.supervisor.identity import identity_for, name_of
+from forkproxy.supervisor.identity import default_identity, identity_for, name_of
 from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
 from forkproxy.upstream.dns import targets_of
 from forkproxy.worker.after_fork import Identity
@@ -77,7 +78,7 @@ class Generations:
             generation = self._build(bootstrap, self._registry, number)
             generation.fail_health_check(self.fails_health_check)
             bindings = listening.plan(generation.listen_addresses)
-            identity = identity_for(bootstrap, self._options.user, drops_root=self._options.drops_root)
+            identity = identity_for(bootstrap, self._options.user, lambda: self._default_identity)
         except ConfigError as error:
             self._registry.abandon_generation()
             raise ConfigurationRefused(self._explain(error)) from None
@@ -100,6 +101,11 @@ class Generations:
         gc.collect()
         gc.freeze()
         return run
+
+    @cached_property
+    def _default_identity(self) -> Identity | None:
+        # Found out, and told in the log, once.
+        return default_identity() if self._options.drops_root else None
 
     def _prepare_for(self, identity: Identity | None, generation: BuiltGeneration, wanted: str) -> None:
         is_other = self._running is None or identity != self._running.identity

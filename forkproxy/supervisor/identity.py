@@ -9,7 +9,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import forkproxy
@@ -24,17 +24,19 @@ _CAP_SETGID, _CAP_SETUID = 6, 7  # <linux/capability.h>
 _log = log.get_logger("supervisor")
 
 
-def identity_for(bootstrap: BootstrapConfig, user: str = "", *, drops_root: bool = False) -> Identity | None:
+def identity_for(
+    bootstrap: BootstrapConfig, user: str = "", default: Callable[[], Identity | None] = lambda: None
+) -> Identity | None:
     """Who the workers of this configuration are to be; None: who the supervisor is, which only root can change.
 
-    ``user`` comes before what the file says; with neither, ``drops_root`` takes one of DEFAULT_USERS, if that can work.
+    ``user`` comes before what the file says; with neither it is ``default()``, for root.
     ConfigError when the file names a user that is not there, or ``user`` does.
     """
     wanted = user or bootstrap.forkproxy.user
     if os.geteuid() != 0:
         return None
     if not wanted:
-        return default_identity() if drops_root else None
+        return default()
     try:
         identity = identity_of(wanted)
     except ValueError as error:

@@ -76,9 +76,14 @@ def read_pid(path: Path) -> int:
 
 
 def holder_of(path: Path) -> int:
-    """The pid of the running process that has the file locked; 0 when nobody has, whatever the file says."""
+    """The pid of the running process that has the file locked; 0 when nobody has, whatever the file says.
+
+    PermissionError when this user cannot know.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        raise
     except OSError:
         return 0
     try:

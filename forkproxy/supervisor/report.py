@@ -63,7 +63,11 @@ class Report:
             **({"predecessor": before} if (before := self._predecessor()) is not None else {}),
             "last_refusal": supervisor.reloads.last_refusal,
             "listeners": [
-                {"name": name, "address": str(fleet.sockets.bound_address(binding))}
+                {
+                    "name": name,
+                    "address": str(fleet.sockets.bound_address(binding)),
+                    "drained": name in fleet.drained,
+                }
                 for (name, _index), binding in running.bindings.items()
             ],
             "workers": [

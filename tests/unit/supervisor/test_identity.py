@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -41,15 +42,15 @@ def bootstrap(user=None):
 def test_the_command_line_comes_before_the_file(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(identity, "identity_of", lambda name: Identity({"root": 0, "a": 1, "b": 2}[name], 5, ()))
-    monkeypatch.setattr(identity, "default_identity", lambda: Identity(3, 5, ()))
+    default = partial(Identity, 3, 5, ())
     assert identity_for(bootstrap("a"), "b").uid == 2
     assert identity_for(bootstrap("a")).uid == 1
     assert identity_for(bootstrap("a"), "root") is None
-    assert identity_for(bootstrap("a"), drops_root=True).uid == 1
-    assert identity_for(bootstrap(), drops_root=True).uid == 3
+    assert identity_for(bootstrap("a"), default=default).uid == 1
+    assert identity_for(bootstrap(), default=default).uid == 3
     assert identity_for(bootstrap()) is None
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert identity_for(bootstrap("a"), "b", drops_root=True) is None
+    assert identity_for(bootstrap("a"), "b", default) is None
 
 
 def test_a_user_who_is_not_there(monkeypatch):
