@@ -41,6 +41,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "attempt_count": 0,
     "remote_address": None,
     "idle_timeout_s": None,
+    "set_cookies": (),
 }
 
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
@@ -74,7 +75,15 @@ class Stream:
         *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
         *("last_activity", "method", "path", "protocol", "remote_address", "request_complete", "request_ended"),
         *("request_headers", "request_id", "request_trailers", "response_deadline", "response_ended"),
-        *("response_flags", "response_headers", "response_started", "response_trailers", "route", "scheme"),
+        *(
+            "response_flags",
+            "response_headers",
+            "response_started",
+            "response_trailers",
+            "route",
+            "scheme",
+            "set_cookies",
+        ),
         *("start", "status", "upstream", "upstream_connection", "upstream_first_rx", "upstream_first_tx"),
         *("upstream_last_rx", "upstream_transport_failure_reason", "virtual_host"),
     )
@@ -99,6 +108,8 @@ class Stream:
         attempt_count: int
         remote_address: str | None
         idle_timeout_s: float | None
+        set_cookies: tuple[bytes, ...]
+        """Cookies that a hash policy has made, for the response."""
         filter_state: dict[object, Any]
         dynamic_metadata: dict[str, dict[str, Any]]
 

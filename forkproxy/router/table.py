@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from forkproxy.config.build.context import PerFilterConfig
 from forkproxy.config.build.core import HeaderMutations, Where
+from forkproxy.config.build.load_balancing import criteria
 from forkproxy.config.build.route import (
     DirectResponseAction,
     ForwardAction,
@@ -34,6 +35,7 @@ from forkproxy.config.build.route import (
 )
 from forkproxy.config.build.route import VirtualHost as VirtualHostConfig
 from forkproxy.config.problems import ConfigError
+from forkproxy.router.hash_policy import HashMethod, compile_hash_policies, makes_cookies
 from forkproxy.router.header_mutation import (
     CompileFormat,
     Headers,
@@ -122,11 +124,13 @@ class Route:
         "cluster_name",
         "cluster_not_found_status",
         "config",
+        "criteria",
         "direct",
         "filter_levels",
         "filters_disabled",
         "finalize_request",
         "finalize_response",
+        "hash_policy",
         "idle_timeout_s",
         "idle_timeout_set",
         "is_high",
@@ -158,7 +162,11 @@ class Route:
         self.is_high = False
         """Of the routing priority HIGH."""
         self.is_plain = True
-        """Nothing of the route touches the head of a forwarded request beyond ``timeout_header``."""
+        """Nothing of the route touches the head of a forwarded request beyond ``timeout_header``, and ``cluster.pick()`` does."""
+        self.hash_policy: HashMethod | None = None
+        """Asked only for a cluster that ``needs_hash``."""
+        self.criteria: tuple[tuple[str, object], ...] = ()
+        """The metadata that the endpoint must have, for a cluster with subsets."""
         self.idle_timeout_s: float | None = None
         self.idle_timeout_set = False
         self.cluster_name = ""
@@ -223,6 +231,8 @@ class RouteTable:
         for route in self.all_routes():
             if route.cluster_name:
                 route.cluster = self.cluster_lookup(route.cluster_name)
+                if route.cluster is not None and route.cluster.needs_context:
+                    route.is_plain = False
 
     def all_routes(self) -> Iterable[Route]:
         """Every Route that ``match`` may return, except the redirects of ``require_tls``."""
@@ -282,6 +292,9 @@ class _RouteBuilder:
         route.cluster_not_found_status = action.cluster_not_found_response_code
         route.lookup = self.cluster_lookup
         route.is_high = action.is_high
+        route.hash_policy = compile_hash_policies(action.hash_policies)
+        weighted_match = weighted.metadata_match if weighted is not None else {}
+        route.criteria = criteria(action.metadata_match | weighted_match)
         route.auto_host_rewrite = action.auto_host_rewrite
         route.append_x_forwarded_host = action.append_x_forwarded_host
         weighted_host = weighted.host_rewrite_literal if weighted is not None else ""
@@ -290,6 +303,8 @@ class _RouteBuilder:
         levels = self._levels(entry, virtual_host, weighted)
         route.finalize_request = compile_request(levels, self.compile_format)
         route.finalize_response = compile_response(levels, self.compile_format)
+        if route.finalize_response is None and makes_cookies(action.hash_policies):
+            route.finalize_response = _leave
         route.is_plain = (
             route.finalize_request is None
             and route.rewrite is None
@@ -298,6 +313,7 @@ class _RouteBuilder:
             and not virtual_host.include_request_attempt_count
             and route.retries is None
             and not action.is_high
+            and not route.cluster_header
         )
         return route
 
@@ -321,6 +337,10 @@ class _RouteBuilder:
         if self.config.most_specific_header_mutations_wins:
             levels.reverse()
         return [(weighted.headers, entry.where), *levels] if weighted is not None else levels
+
+
+def _leave(_stream: Stream, _headers: Headers) -> None:
+    """For a response that gets nothing but cookies, which the router adds."""
 
 
 # Choosing the virtual host

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from forkproxy.config.build.cluster import ClusterConfig, LocalityEndpoints
 from forkproxy.http.headers import proper_case
@@ -15,10 +16,16 @@ from forkproxy.net.sockets import connecting_socket
 from forkproxy.stats.groups import ClusterStats, EndpointStats
 from forkproxy.upstream import health
 from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers, Limit, host_limits
+from forkproxy.upstream.consistent_hashing import MaglevStats, RingHashStats
 from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.http_pool import HttpPool, make_pool
-from forkproxy.upstream.load_balancer import Picker, compile_picker
+from forkproxy.upstream.load_balancer import LoadBalancer, PickContext, Picker
 
+if TYPE_CHECKING:
+    from forkproxy.http.stream import Stream
+    from forkproxy.upstream.dns_cache import DnsCache
+
+HashStats = RingHashStats | MaglevStats
 Transport = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
 """Makes the connection object over a socket whose connect has been started: raw or TLS."""
 
@@ -35,6 +42,8 @@ def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[Resolved
             region=locality.region,
             zone=locality.zone,
             sub_zone=locality.sub_zone,
+            locality_weight=locality.weight,
+            metadata=endpoint.metadata,
         )
         for locality in localities
         for endpoint in locality.endpoints
@@ -56,6 +65,8 @@ def _socket_address(pipe_path: str, host: str, port: int) -> SocketAddress:
 class Cluster:
     """Made in the supervisor; ``start`` in each worker. ``pick()`` chooses an endpoint or returns None."""
 
+    dns_cache: DnsCache | None = None
+    """Of a dynamic forward proxy: the cache whose hosts are the endpoints."""
     __slots__ = (
         "_by_address",
         "_cells",
@@ -65,6 +76,7 @@ class Cluster:
         "_slots",
         "_transport",
         "_was_busy",
+        "balancer",
         "bind_address",
         "breakers",
         "config",
@@ -75,6 +87,8 @@ class Cluster:
         "keeps_healthy",
         "loop",
         "name",
+        "needs_context",
+        "needs_hash",
         "on_membership_change",
         "on_upstream_failure",
         "pick",
@@ -89,6 +103,7 @@ class Cluster:
         endpoint_stats: Sequence[EndpointStats],
         transport: Transport = Connection,
         cells: BreakerCells | None = None,
+        hash_stats: HashStats | None = None,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -103,7 +118,12 @@ class Cluster:
         """Endpoints that are no longer listed stay until they fail their active health checks."""
         self.on_membership_change: Callable[[Cluster, list[Endpoint], list[Endpoint]], None] | None = None
         """Told of every change of the set of endpoints: (cluster, added, removed)."""
-        self.pick: Picker = self._compile_and_pick
+        self.balancer = LoadBalancer(config.load_balancing, stats, self._use, hash_stats)
+        self.needs_hash = self.balancer.needs_hash
+        self.needs_context = self.balancer.needs_context
+        """Whether ``pick()`` alone does not do: then it is ``choose(context)``."""
+        self.pick: Picker
+        self.balancer.recompile()
         self._cells = cells or BreakerCells()
         self.breakers = Breakers(config.circuit_breakers.default, self._cells)
         """What requests of the priority DEFAULT may have under way, and TCP sessions."""
@@ -111,12 +131,12 @@ class Cluster:
         self._host_connections: dict[EndpointStats, Limit] | None = host_limits(
             config.circuit_breakers, self._cells, endpoint_stats
         )
-        self._was_busy = True
         self.draining = False
         self.on_upstream_failure: Callable[[Cluster, Endpoint, str, float], None] | None = None
         """Told of every connection that could not be made: (cluster, endpoint, reason, seconds it took)."""
         self.header_key_format = proper_case if config.header_key_format == "proper_case_words" else None
         self._transport = transport
+        self._was_busy = True
         self._slots = StatSlots(endpoint_stats)
         keepalive = config.tcp_keepalive
         self._keepalive = (keepalive.probes, keepalive.time_s, keepalive.interval_s) if keepalive else None
@@ -130,8 +150,8 @@ class Cluster:
 
     def start(self, loop: Loop) -> None:
         """In the worker, before the first request."""
-        self.loop = loop
-        self._recompile()  # so that every worker starts the round elsewhere
+        self.loop = self.balancer.loop = loop
+        self.balancer.recompile()  # so that every worker starts the round elsewhere
 
     def set_endpoints(self, resolved: Sequence[ResolvedEndpoint]) -> None:
         """These are the endpoints from now on. Known ones keep their connections; those of the others close when idle."""
@@ -163,7 +183,9 @@ class Cluster:
             self._by_address.setdefault(endpoint.address, []).append(endpoint)
         self.stats.membership_total = len(endpoints)
         self._count_health()
-        self._recompile()
+        self.balancer.set_endpoints(endpoints)
+        if self.config.load_balancing.close_connections_on_change and (added or known):
+            self._renew_pools()
         if self.on_membership_change is not None and (added or known):
             self.on_membership_change(self, added, list(known.values()))
 
@@ -204,10 +226,12 @@ class Cluster:
             if flags != endpoint.health_flags:
                 self._count(endpoint.health_flags, -1)
                 self._count(flags, 1)
+                if endpoint.health_flags & ~flags & health.FAILED_ACTIVE_HC:
+                    endpoint.healthy_since = monotonic()
                 endpoint.health_flags = flags
                 changed = True
         if changed:
-            self._recompile()
+            self.balancer.recompile()
             if set & health.FAILED_ACTIVE_HC and endpoint.health_flags & health.PENDING_DYNAMIC_REMOVAL:
                 self._let_go()
         return changed
@@ -227,8 +251,9 @@ class Cluster:
             if known:
                 found_out = known[0].health_flags & ~health.CONFIGURED_FLAGS
                 endpoint.health_flags = endpoint.health_flags & health.CONFIGURED_FLAGS | found_out
+                endpoint.healthy_since = known[0].healthy_since
         self._count_health()
-        self._recompile()
+        self.balancer.recompile()
 
     def set_resolved(self, found: Sequence[Mapping[str, object]]) -> None:
         """What DNS found: ``{"ip", "port", "index"}`` each, ``index`` counting the configured endpoints of all localities; of
@@ -253,6 +278,8 @@ class Cluster:
                     region=locality.region,
                     zone=locality.zone,
                     sub_zone=locality.sub_zone,
+                    locality_weight=locality.weight,
+                    metadata=endpoint.metadata,
                 )
             )
         if self.config.type == "LOGICAL_DNS":
@@ -268,14 +295,34 @@ class Cluster:
         assigned = self._slots.assign([endpoint.socket_address for endpoint in self.endpoints])
         return [(endpoint, slot) for endpoint, (slot, _) in zip(self.endpoints, assigned, strict=True)]
 
-    def _recompile(self) -> None:
-        # At the next pick: a thousand clusters cost a start nothing, ten health changes in a row cost one picker.
-        self.pick = self._compile_and_pick
+    def _use(self, pick: Picker) -> None:
+        self.pick = pick
 
-    def _compile_and_pick(self) -> Endpoint | None:
-        config = self.config
-        self.pick = compile_picker(config.lb_policy, self.endpoints, config.least_request_choice_count)
-        return self.pick()
+    def pick_for(self, stream: Stream) -> Endpoint | None:
+        """Asked when ``pick()`` knows nobody: the endpoint that the request itself names (dynamic_cluster.py)."""
+        return None
+
+    def pick_for_connection(self, connection: Connection) -> Endpoint | None:
+        """Asked when ``pick()`` knows nobody: the endpoint that the client's connection itself names."""
+        return None
+
+    def keep_in_touch(self, send: Callable[[dict[str, Any]], None]) -> None:
+        """In the worker: ``send`` reaches the supervisor."""
+
+    @property
+    def default_port(self) -> int:
+        """The port of a host that names none."""
+        return 80 if self.config.tls is None else 443
+
+    def choose(self, context: PickContext) -> Endpoint | None:
+        """The endpoint for a request that brings something with it: what ``pick()`` is to all others."""
+        return self.balancer.choose(context)
+
+    def _renew_pools(self) -> None:
+        # close_connections_on_host_set_change: nobody goes on with a connection that was chosen among other endpoints.
+        for endpoint in self.endpoints:
+            endpoint.pool.drain()
+            endpoint.pool = self._make_pool(endpoint)
 
     def _make_pool(self, endpoint: Endpoint) -> HttpPool:
         return make_pool(self, endpoint)

@@ -1,117 +1,136 @@
-"""Choosing an endpoint: ROUND_ROBIN, LEAST_REQUEST and RANDOM, as Envoy does them.
+"""Choosing an endpoint: the balancer of a cluster, made when it is first needed and again when its endpoints change.
 
-``compile_picker`` is called whenever the set of endpoints changes and returns the cheapest callable that does the job; a
-request only calls that. (Envoy: "Supported load balancers", "Priority levels", "Panic threshold".)
+A thousand clusters cost a start nothing, and ten health changes in a row cost one balancer. ``pick`` is the cheapest callable
+that does the job: for equal endpoints of one priority it is the ``next`` of a cycle.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
-from heapq import heapify, heapreplace
-from itertools import cycle, islice
 
-from forkproxy.upstream import health
+from forkproxy.config.build.load_balancing import LoadBalancingConfig
+from forkproxy.net.loop import Loop
+from forkproxy.stats.counters import Registry
+from forkproxy.stats.groups import ClusterStats
+from forkproxy.upstream.balancers import Balancer, PickContext, make_balancer
+from forkproxy.upstream.consistent_hashing import MaglevStats, RingHashStats
 from forkproxy.upstream.endpoint import Endpoint
+from forkproxy.upstream.levels import Level, LocalityName, by_priority
+from forkproxy.upstream.schedulers import Picker, pick_none
+from forkproxy.upstream.subsets import SubsetBalancer, SubsetKey
 
-Picker = Callable[[], Endpoint | None]
-
-PANIC_THRESHOLD = 0.5
-"""Below this share of healthy endpoints health is ignored (Envoy's default healthy_panic_threshold of 50 %)."""
-
-
-MAX_HEAD_START = 256
-"""How many turns of a weighted schedule a worker may be ahead when it starts."""
+__all__ = ["LoadBalancer", "PickContext", "Picker", "pick_none"]
 
 
-def pick_none() -> None:
-    """The picker of a cluster without endpoints."""
-    return
+class LoadBalancer:
+    """What stays while balancers come and go.
+
+    ``on_change(pick)`` is told of every ``pick`` that replaces the one before. ``local``: the load balancer of the local cluster,
+    for zone aware routing. ``needs_hash`` and ``needs_context``: what a pick of this cluster needs beyond ``pick()``.
+    """
+
+    def __init__(
+        self,
+        config: LoadBalancingConfig,
+        stats: ClusterStats,
+        on_change: Callable[[Picker], None],
+        hash_stats: RingHashStats | MaglevStats | None = None,
+    ) -> None:
+        self.config = config
+        self.stats = stats
+        self.hash_stats = hash_stats
+        self.loop: Loop | None = None
+        self.node_locality: LocalityName | None = None
+        self.needs_hash = config.hashes
+        self.needs_context = config.hashes or config.subset is not None
+        self.on_change = on_change
+        self._endpoints: Sequence[Endpoint] = ()
+        self._balancer: Balancer | None = None
+        self._known_subsets: set[SubsetKey] = set()
+        self._local: LoadBalancer | None = None
+        self.followers: list[LoadBalancer] = []
+        """Those that go by this one's endpoints, too: they recompile with it."""
+
+    def set_endpoints(self, endpoints: Sequence[Endpoint]) -> None:
+        """These are the endpoints from now on."""
+        self._endpoints = endpoints
+        self.recompile()
+
+    def set_locality(self, node_locality: LocalityName, local: LoadBalancer | None) -> None:
+        """Where this node is; ``local``: the cluster of its likes, to route zone aware."""
+        self.node_locality = node_locality
+        self._local = local
+        if local is not None:
+            local.followers.append(self)
+        self.recompile()
+
+    def recompile(self) -> None:
+        """Endpoints or their health have changed: the next pick finds out."""
+        self._balancer = None
+        self.on_change(self._compile_and_pick)
+        for other in self.followers:
+            if other is not self:
+                other.recompile()
+
+    def choose(self, context: PickContext) -> Endpoint | None:
+        """The endpoint for a request that brings something with it."""
+        balancer = self._balancer
+        if balancer is None:
+            balancer = self._compile()
+        return balancer.choose(context)
+
+    def _compile_and_pick(self) -> Endpoint | None:
+        balancer = self._balancer
+        if balancer is None:
+            balancer = self._compile()
+        return balancer.pick()
+
+    def _compile(self) -> Balancer:
+        self._balancer = balancer = self._make()
+        self.on_change(balancer.pick)
+        return balancer
+
+    def _make(self) -> Balancer:
+        subset = self.config.subset
+        if subset is not None:
+            return SubsetBalancer(self._endpoints, self, subset, self._known_subsets)
+        return make_balancer(self._endpoints, self)
+
+    # -- what balancers ask
+
+    def local_levels(self) -> list[Level] | None:
+        """The endpoints of the local cluster; None when there is none."""
+        return None if self._local is None else by_priority(self._local._endpoints, self.node_locality)
+
+    def set_hash_figure(self, name: str, value: int) -> None:
+        """A figure of the ring or table that has just been made."""
+        if self.hash_stats is not None:
+            setattr(self.hash_stats, name, value)
+
+    def within(self, config: LoadBalancingConfig) -> _Within:
+        """The same surroundings with another configuration, for a subset."""
+        return _Within(self, config)
 
 
-def candidates(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    """Those that may be chosen: the first priority that has enough healthy ones; all of them in panic."""
-    by_priority: dict[int, list[Endpoint]] = {}
-    for endpoint in endpoints:
-        if not endpoint.health_flags & health.EDS_STATUS_DRAINING:
-            by_priority.setdefault(endpoint.config.priority, []).append(endpoint)
-    for priority in sorted(by_priority):
-        level = by_priority[priority]
-        healthy = [endpoint for endpoint in level if health.coarse(endpoint.health_flags) == health.HEALTHY]
-        if healthy and len(healthy) >= PANIC_THRESHOLD * len(level):
-            return healthy
-    if not by_priority:
-        return []
-    return by_priority[min(by_priority)]
+def hash_stats(registry: Registry, policy: str, prefix: str) -> RingHashStats | MaglevStats | None:
+    """The figures of a policy's tables, for a cluster whose statistics stand under ``prefix``."""
+    if policy == "RING_HASH":
+        return registry.group(RingHashStats, f"{prefix}.ring_hash_lb")
+    return registry.group(MaglevStats, f"{prefix}.maglev_lb") if policy == "MAGLEV" else None
 
 
-def compile_picker(policy: str, endpoints: Sequence[Endpoint], choice_count: int = 2) -> Picker:
-    """The callable that chooses the endpoint of one request; None when there is none."""
-    chosen = candidates(endpoints)
-    if not chosen:
-        return pick_none
-    if len(chosen) == 1:
-        only = chosen[0]
-        return lambda: only
-    weighted = len({endpoint.weight for endpoint in chosen}) > 1
-    if policy == "RANDOM":
-        return _random(chosen)
-    if policy == "LEAST_REQUEST":
-        return _weighted_least_request(chosen) if weighted else _least_request(chosen, choice_count)
-    return _weighted_round_robin(chosen) if weighted else _round_robin(chosen)
+class _Within:
+    """A cluster as the balancer of one of its subsets sees it."""
 
+    def __init__(self, cluster: LoadBalancer, config: LoadBalancingConfig) -> None:
+        self.config = config
+        self.stats = cluster.stats
+        self.loop = cluster.loop
+        self.node_locality = cluster.node_locality
+        self.recompile = cluster.recompile
+        self.local_levels = cluster.local_levels
+        self.set_hash_figure = cluster.set_hash_figure
 
-def _round_robin(endpoints: list[Endpoint]) -> Picker:
-    # Each worker starts somewhere else, so that N workers do not all begin with the first endpoint.
-    start = random.randrange(len(endpoints))
-    return cycle([*islice(endpoints, start, None), *islice(endpoints, start)]).__next__
-
-
-def _random(endpoints: list[Endpoint]) -> Picker:
-    # Envoy's RANDOM does not look at weights.
-    draw = random.random
-    count = len(endpoints)
-    return lambda: endpoints[int(draw() * count)]
-
-
-def _weighted_round_robin(endpoints: list[Endpoint]) -> Picker:
-    return _earliest_deadline(endpoints, lambda endpoint: 1.0 / endpoint.weight)
-
-
-def _least_request(endpoints: list[Endpoint], choice_count: int) -> Picker:
-    draw = random.random
-    count = len(endpoints)
-
-    def pick() -> Endpoint:
-        best = endpoints[int(draw() * count)]
-        for _ in range(choice_count - 1):
-            other = endpoints[int(draw() * count)]
-            if other.stats.rq_active < best.stats.rq_active:
-                best = other
-        return best
-
-    return pick
-
-
-def _weighted_least_request(endpoints: list[Endpoint]) -> Picker:
-    # Weight / (active requests + 1) at each turn (Envoy: active_request_bias 1).
-    return _earliest_deadline(endpoints, lambda endpoint: (endpoint.stats.rq_active + 1.0) / endpoint.weight)
-
-
-def _earliest_deadline(endpoints: list[Endpoint], interval: Callable[[Endpoint], float]) -> Picker:
-    """Whose turn is due first; the next one comes ``interval(endpoint)`` later. Ties go by the order of the turns before."""
-    queue = [(interval(endpoint), order, endpoint) for order, endpoint in enumerate(endpoints)]
-    heapify(queue)
-    order = len(endpoints)
-
-    def pick() -> Endpoint:
-        nonlocal order
-        deadline, _, endpoint = queue[0]
-        order += 1
-        heapreplace(queue, (deadline + interval(endpoint), order, endpoint))
-        return endpoint
-
-    # Workers start at different places of the schedule; weights may be millions, so not just anywhere in it.
-    for _ in range(random.randrange(min(sum(endpoint.weight for endpoint in endpoints), MAX_HEAD_START))):
-        pick()
-    return pick
+    def within(self, config: LoadBalancingConfig) -> _Within:
+        """A subset has no subsets."""
+        raise AssertionError(config)

@@ -95,7 +95,6 @@ HCM_DEFAULTS = {
 
 CLUSTER_DEFAULTS = {
     "type": "STATIC",
-    "lb_policy": "ROUND_ROBIN",
     "connect_timeout_s": 5.0,
     "tls": None,
     "per_connection_buffer_limit_bytes": 1024 * 1024,
@@ -107,7 +106,6 @@ CLUSTER_DEFAULTS = {
     "dns_jitter_s": 0.0,
     "dns_resolvers": (),
     "use_tcp_for_dns_lookups": False,
-    "least_request_choice_count": 2,
     "circuit_breakers": CircuitBreakers(),
     "max_requests_per_connection": 0,
     "idle_timeout_s": 3600.0,

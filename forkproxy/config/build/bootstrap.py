@@ -66,6 +66,8 @@ class BootstrapConfig:
     runtime: dict[str, object]
     """The flattened static runtime layers: key → value."""
     stats_flush_interval_s: float = 5.0
+    local_cluster_name: str = ""
+    """The cluster of this node's likes, for zone aware routing."""
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -169,6 +171,7 @@ def build_bootstrap(
     admin = build_admin(view.message("admin"), context)
     listeners: tuple[ListenerConfig | None, ...] = ()
     clusters: tuple[ClusterConfig | None, ...] = ()
+    manager = view.message("cluster_manager")
     static = view.message("static_resources")
     if static is not None:
         _take_secrets(static.repeated("secrets"), context)
@@ -188,6 +191,7 @@ def build_bootstrap(
         config_dump=config_dump,
         runtime=dict(context.runtime),
         stats_flush_interval_s=view.duration_s("stats_flush_interval", 5.0),
+        local_cluster_name=manager.str("local_cluster_name") if manager is not None else "",
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 from forkproxy.config import registry
+from forkproxy.config.build.aggregate import AggregateConfig
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, build_circuit_breakers
 from forkproxy.config.build.connection_pool import DEFAULT_POOL_OPTIONS, PoolOptions
 from forkproxy.config.build.context import BuildContext
@@ -17,17 +19,27 @@ from forkproxy.config.build.core import (
     build_where,
 )
 from forkproxy.config.build.eds import EdsConfig, build_eds
+from forkproxy.config.build.load_balancing import LoadBalancingConfig, build_load_balancing, metadata_json
+from forkproxy.config.build.original_dst import OriginalDstConfig, build_original_dst
 from forkproxy.config.build.tls import UpstreamTlsConfig
 from forkproxy.config.view import View
+
+if TYPE_CHECKING:
+    from forkproxy.config.build.dynamic_forward_proxy import DynamicForwardProxyCluster
+
+    Dynamic: TypeAlias = OriginalDstConfig | DynamicForwardProxyCluster | AggregateConfig
 
 default_connect_timeout_s = 5.0
 default_dns_refresh_rate_s = 5.0
 default_idle_timeout_s = 3600.0
+default_cleanup_interval_s = 5.0
+SUPPORTED_TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST")
 cluster_types_by_name = {
     "envoy.cluster.static": "STATIC",
     "envoy.cluster.strict_dns": "STRICT_DNS",
     "envoy.cluster.logical_dns": "LOGICAL_DNS",
     "envoy.cluster.eds": "EDS",
+    "envoy.cluster.original_dst": "ORIGINAL_DST",
 }
 """The cluster types that need no ``typed_config``: they follow the fields of ``Cluster``."""
 
@@ -41,6 +53,8 @@ class EndpointConfig:
     hostname: str
     health_status: str
     where: Where
+    metadata: str = ""
+    """What load balancers read of its metadata, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +82,7 @@ class TcpKeepalive:
 class ClusterConfig:
     """``Cluster``.
 
-    ``type``: "STATIC", "STRICT_DNS", "LOGICAL_DNS" or "EDS". ``lb_policy``: "ROUND_ROBIN", "LEAST_REQUEST" or "RANDOM".
+    ``type``: "STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST", "AGGREGATE" or "DYNAMIC_FORWARD_PROXY".
     ``stat_name``: alt_stat_name or the name, with ":" replaced by "_" as Envoy does. ``dns_lookup_family``: "AUTO", "V4_ONLY",
     "V6_ONLY", "V4_PREFERRED" or "ALL". ``idle_timeout_s`` None: pooled connections never time out.
     """
@@ -76,7 +90,6 @@ class ClusterConfig:
     name: str
     stat_name: str
     type: str
-    lb_policy: str
     connect_timeout_s: float
     localities: tuple[LocalityEndpoints, ...]
     tls: UpstreamTlsConfig | None
@@ -89,7 +102,6 @@ class ClusterConfig:
     dns_jitter_s: float
     dns_resolvers: tuple[AddressConfig, ...]
     use_tcp_for_dns_lookups: bool
-    least_request_choice_count: int
     circuit_breakers: CircuitBreakers
     max_requests_per_connection: int
     idle_timeout_s: float | None
@@ -102,6 +114,11 @@ class ClusterConfig:
     where: Where
     eds: EdsConfig | None = None
     """Where the endpoints of an EDS cluster come from."""
+    dynamic: Dynamic | None = None
+    """Where those come from that only requests, or other clusters, know."""
+    cleanup_interval_s: float = default_cleanup_interval_s
+    """After how long hosts of an ORIGINAL_DST cluster that nobody uses are removed."""
+    load_balancing: LoadBalancingConfig = field(default_factory=LoadBalancingConfig)
     pool: PoolOptions = DEFAULT_POOL_OPTIONS
 
 
@@ -125,14 +142,6 @@ class DnsSettings:
     lookup_family: str
     resolver: DnsResolver | None
     all_addresses_in_single_endpoint: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LoadBalancing:
-    """The policy's old name, and the number of choices of LEAST_REQUEST."""
-
-    policy: str
-    choice_count: int = 2
 
 
 def build_cares_resolver(view: View, context: BuildContext) -> DnsResolver:
@@ -226,45 +235,9 @@ def _cluster_dns(view: View, context: BuildContext) -> DnsSettings:
     )
 
 
-def build_round_robin(view: View, context: BuildContext) -> LoadBalancing:
-    """``RoundRobin``; slow start and locality settings stay unread."""
-    return LoadBalancing("ROUND_ROBIN")
-
-
-def build_random(view: View, context: BuildContext) -> LoadBalancing:
-    """``Random``; locality settings stay unread."""
-    return LoadBalancing("RANDOM")
-
-
-def build_least_request(view: View, context: BuildContext) -> LoadBalancing:
-    """``LeastRequest``; bias, slow start, full scan and locality settings stay unread."""
-    view.only_default("enable_full_scan")
-    return LoadBalancing("LEAST_REQUEST", view.uint("choice_count", 2))
-
-
-def _load_balancing(view: View, context: BuildContext) -> LoadBalancing:
-    """``load_balancing_policy`` when given, of which Envoy takes the first that it knows, else ``lb_policy``."""
-    name = view.enum("lb_policy", supported=("ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "LOAD_BALANCING_POLICY_CONFIG"))
-    choice_count = 2
-    settings = view.which("lb_config")
-    if settings == "least_request_lb_config":
-        choice_count = view.require(settings).uint("choice_count", 2)
-    elif settings == "round_robin_lb_config":
-        view.require(settings)
-    policy = view.message("load_balancing_policy")
-    if policy is None:
-        return LoadBalancing(name, choice_count)
-    first, *rest = policy.repeated("policies")
-    for later in rest:
-        later.ignore("typed_extension_config", why="only the first policy counts")
-    typed = first.require("typed_extension_config")
-    made = context.extension(typed, "load balancing policy")
-    return LoadBalancing("ROUND_ROBIN") if made is None else made.value
-
-
 def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
     """``LbEndpoint``; named endpoints and additional addresses stay unread."""
-    view.ignore("metadata", why="there are no subsets")
+    metadata = metadata_json(view.message("metadata"))
     endpoint = view.message("endpoint")
     weight = view.uint("load_balancing_weight", 1)
     health_status = view.enum("health_status")
@@ -281,12 +254,13 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
         hostname=endpoint.str("hostname"),
         health_status=health_status,
         where=build_where(view),
+        metadata=metadata,
     )
 
 
 def build_locality(view: View, context: BuildContext) -> LocalityEndpoints:
     """``LocalityLbEndpoints``; LEDS stays unread."""
-    view.ignore("metadata", why="there are no subsets")
+    view.ignore("metadata", why="no load balancer reads it")
     view.ignore("proximity", why="Envoy does not use it either")
     locality = view.message("locality")
     endpoints = context.each(view.repeated("lb_endpoints"), build_endpoint)
@@ -368,27 +342,18 @@ def _bind_address(view: View, context: BuildContext) -> AddressConfig | None:
     return build_socket_address(source, context) if source is not None else None
 
 
-def _common_lb_config(view: View, localities: tuple[LocalityEndpoints, ...]) -> None:
-    """What cannot matter while every endpoint is healthy and the set of endpoints is static is ignored, the rest unread."""
-    config = view.message("common_lb_config")
-    if config is None:
-        return
-    config.ignore("update_merge_window", why="updates of one resolution are applied at once")
-    config.ignore("ignore_new_hosts_until_first_hc", why="there are no health checks")
-    statuses = {endpoint.health_status for locality in localities for endpoint in locality.endpoints}
-    if statuses <= {"UNKNOWN", "HEALTHY"}:
-        config.ignore("healthy_panic_threshold", why="without health checks no endpoint is unhealthy")
-
-
 def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
     """``Cluster``. Health checks, outlier detection, subsets, HTTP/2 and whatever is not named here stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
-    view.ignore("cleanup_interval", why="only ORIGINAL_DST clusters use it")
     view.ignore("close_connections_on_host_health_failure", why="there are no health checks")
     view.ignore("ignore_health_on_host_removal", why="there are no health checks")
     name = view.str("name")
-    cluster_type, dns = _type_and_dns(view, context)
+    cluster_type, dns, dynamic = _type_and_dns(view, context)
+    if cluster_type == "ORIGINAL_DST":
+        dynamic = build_original_dst(view)
+    else:
+        view.ignore("cleanup_interval", why="only ORIGINAL_DST clusters use it")
     http1 = _http1_options(view.message("http_protocol_options"))
     idle_timeout_s, max_requests = _connection_options(view.message("common_http_protocol_options"))
     max_requests = view.uint("max_requests_per_connection") or max_requests
@@ -407,15 +372,13 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         made = context.extension(socket, "transport socket")
         if made is not None:
             tls = made.value
-    balancing = _load_balancing(view, context)
+    balancing = build_load_balancing(view, context, cluster_type)
     localities = build_load_assignment(view.message("load_assignment"), context)
-    _common_lb_config(view, localities)
     resolver = dns.resolver or context.dns_resolver or DnsResolver()
     return ClusterConfig(
         name=name,
         stat_name=(view.str("alt_stat_name") or name).replace(":", "_"),
         type=cluster_type,
-        lb_policy=balancing.policy,
         connect_timeout_s=view.duration_s("connect_timeout", default_connect_timeout_s),
         localities=localities,
         tls=tls,
@@ -428,7 +391,6 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         dns_jitter_s=dns.jitter_s,
         dns_resolvers=resolver.addresses,
         use_tcp_for_dns_lookups=resolver.use_tcp,
-        least_request_choice_count=balancing.choice_count,
         circuit_breakers=build_circuit_breakers(view.message("circuit_breakers"), context),
         max_requests_per_connection=max_requests,
         idle_timeout_s=idle_timeout_s,
@@ -438,23 +400,31 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         upstream_bind_address=_bind_address(view, context),
         where=build_where(view),
         eds=build_eds(view, context) if cluster_type == "EDS" else None,
+        load_balancing=balancing,
+        dynamic=dynamic,
+        cleanup_interval_s=view.duration_s("cleanup_interval", default_cleanup_interval_s),
     )
 
 
-def _type_and_dns(view: View, context: BuildContext) -> tuple[str, DnsSettings]:
+def _type_and_dns(view: View, context: BuildContext) -> tuple[str, DnsSettings, Dynamic | None]:
     """The discovery type by its enum, or by the DNS cluster extension."""
     dns = _cluster_dns(view, context)
     if view.which("cluster_discovery_type") != "cluster_type":
-        return view.enum("type", supported=("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS")), dns
+        return view.enum("type", supported=SUPPORTED_TYPES), dns, None
     custom = view.require("cluster_type")
     name = custom.str("name")
     if not custom.has("typed_config"):
         kind = cluster_types_by_name.get(name)
         if kind is None:
             custom.unsupported(f'the cluster type "{name}" is not implemented', field="name")
-        return kind or "STATIC", dns
+        return kind or "STATIC", dns, None
     made = context.extension(custom, "cluster type")
     if made is None:
-        return "STATIC", dns
-    settings: DnsSettings = made.value
-    return "LOGICAL_DNS" if settings.all_addresses_in_single_endpoint else "STRICT_DNS", settings
+        return "STATIC", dns, None
+    match made.value:
+        case DnsSettings() as settings:
+            return "LOGICAL_DNS" if settings.all_addresses_in_single_endpoint else "STRICT_DNS", settings, None
+        case AggregateConfig() as aggregate:
+            return "AGGREGATE", dns, aggregate
+        case other:
+            return "DYNAMIC_FORWARD_PROXY", dns, other

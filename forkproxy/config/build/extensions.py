@@ -14,6 +14,9 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.config.build.buffer:build",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.config.build.cors:build",
+    "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig": (
+        "forkproxy.config.build.dynamic_forward_proxy:build_filter"
+    ),
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": "forkproxy.config.build.header_mutation:build",
     # access loggers
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
@@ -23,25 +26,40 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.access_loggers.stream.v3.StderrAccessLog": (
         "forkproxy.config.build.access_log:build_stderr_access_log"
     ),
-    # transport sockets
-    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": "forkproxy.config.build.tls:build_raw_buffer",
-    "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": "forkproxy.config.build.tls:build_downstream_tls",
     # listener filters
     "envoy.extensions.filters.listener.original_dst.v3.OriginalDst": (
         "forkproxy.config.build.original_dst:build_listener_filter"
     ),
+    # transport sockets
+    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": "forkproxy.config.build.tls:build_raw_buffer",
+    "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": "forkproxy.config.build.tls:build_downstream_tls",
     "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext": "forkproxy.config.build.tls:build_upstream_tls",
     # clusters, load balancing, names
+    "envoy.extensions.clusters.aggregate.v3.ClusterConfig": "forkproxy.config.build.aggregate:build_aggregate",
     "envoy.extensions.clusters.dns.v3.DnsCluster": "forkproxy.config.build.cluster:build_dns_cluster",
+    "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig": (
+        "forkproxy.config.build.dynamic_forward_proxy:build_cluster_type"
+    ),
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": (
         "forkproxy.config.build.cluster:build_http_protocol_options"
     ),
-    "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest": (
-        "forkproxy.config.build.cluster:build_least_request"
+    "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided": (
+        "forkproxy.config.build.load_balancing:build_cluster_provided"
     ),
-    "envoy.extensions.load_balancing_policies.random.v3.Random": "forkproxy.config.build.cluster:build_random",
+    "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest": (
+        "forkproxy.config.build.load_balancing:build_least_request"
+    ),
+    "envoy.extensions.load_balancing_policies.maglev.v3.Maglev": "forkproxy.config.build.load_balancing:build_maglev",
+    "envoy.extensions.load_balancing_policies.random.v3.Random": "forkproxy.config.build.load_balancing:build_random",
+    "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash": (
+        "forkproxy.config.build.load_balancing:build_ring_hash"
+    ),
     "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin": (
-        "forkproxy.config.build.cluster:build_round_robin"
+        "forkproxy.config.build.load_balancing:build_round_robin"
+    ),
+    "envoy.extensions.load_balancing_policies.subset.v3.Subset": "forkproxy.config.build.load_balancing:build_subset",
+    "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality": (
+        "forkproxy.config.build.load_balancing:build_wrr_locality"
     ),
     "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": (
         "forkproxy.config.build.cluster:build_cares_resolver"
@@ -60,6 +78,9 @@ BUILDERS: dict[str, str] = {
 PER_ROUTE: dict[str, str] = {
     "envoy.extensions.filters.http.buffer.v3.BufferPerRoute": "forkproxy.config.build.buffer:build_per_route",
     "envoy.extensions.filters.http.cors.v3.CorsPolicy": "forkproxy.config.build.cors:build_policy",
+    "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig": (
+        "forkproxy.config.build.dynamic_forward_proxy:build_per_route"
+    ),
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": (
         "forkproxy.config.build.header_mutation:build_per_route"
     ),

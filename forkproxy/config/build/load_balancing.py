@@ -92,6 +92,8 @@ class LoadBalancingConfig:
     overprovisioning_factor: int = default_overprovisioning_factor
     weighted_priority_health: bool = False
     close_connections_on_change: bool = False
+    ignore_new_hosts: bool = False
+    """Endpoints do not count before their first health check (``ignore_new_hosts_until_first_hc``)."""
 
     @property
     def hashes(self) -> bool:
@@ -375,15 +377,17 @@ def build_load_balancing(view: View, context: BuildContext, cluster_type: str) -
     assignment = view.peek("load_assignment")
     policy = assignment.message("policy") if assignment is not None else None
     threshold = default_panic_threshold
-    close = False
+    close = ignore_new = False
     if common is not None:
         threshold = _percent(common.message("healthy_panic_threshold"), default_panic_threshold)
         close = common.bool("close_connections_on_host_set_change")
+        ignore_new = common.bool("ignore_new_hosts_until_first_hc")
         common.ignore("update_merge_window", why="changes are applied together at the next pick")
     return replace(
         made,
         panic_threshold=min(100, int(_override(context, "upstream.healthy_panic_threshold", threshold))),
         close_connections_on_change=close,
+        ignore_new_hosts=ignore_new,
         overprovisioning_factor=policy.uint("overprovisioning_factor", 140) if policy is not None else 140,
         weighted_priority_health=policy.bool("weighted_priority_health") if policy is not None else False,
     )

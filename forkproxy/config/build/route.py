@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from forkproxy.config.build.context import BuildContext, PerFilterConfig
 from forkproxy.config.build.core import (
@@ -20,6 +21,8 @@ from forkproxy.config.build.core import (
     build_where,
 )
 from forkproxy.config.build.cors import CorsPolicy, build_policy
+from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
+from forkproxy.config.build.load_balancing import build_lb_metadata
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.view import View
@@ -57,6 +60,7 @@ class WeightedCluster:
     headers: HeaderMutations
     host_rewrite_literal: str = ""
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
+    metadata_match: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,9 @@ class ForwardAction:
     """The deprecated place of the cors filter's policy; here and on the virtual host."""
     is_high: bool = False
     """The priority is HIGH: its connections and limits are others."""
+    hash_policies: tuple[HashPolicy, ...] = ()
+    metadata_match: dict[str, Any] = field(default_factory=dict)
+    """What ``envoy.lb`` metadata the endpoint must have; a weighted cluster's is put over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +189,14 @@ def build_route_match(view: View, context: BuildContext) -> RouteMatch:
 
 
 def build_weighted_cluster(view: View, context: BuildContext) -> WeightedCluster:
-    """``WeightedCluster.ClusterWeight``; ``cluster_header`` and ``metadata_match`` stay unread."""
+    """``WeightedCluster.ClusterWeight``; ``cluster_header`` stays unread."""
     return WeightedCluster(
         name=view.str("name"),
         weight=view.uint("weight"),
         headers=build_header_mutations(view, context),
         host_rewrite_literal=view.str("host_rewrite_literal"),
         per_filter_config=context.per_filter_config(view),
+        metadata_match=build_lb_metadata(view.message("metadata_match")),
     )
 
 
@@ -212,7 +220,7 @@ def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
 
 
 def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
-    """``RouteAction``. Mirroring, hashing, upgrades, rate limits and whatever else is not named here stay unread."""
+    """``RouteAction``. Mirroring, upgrades, rate limits and whatever else is not named here stay unread."""
     cluster = cluster_header = ""
     weighted: tuple[WeightedCluster, ...] = ()
     match view.which("cluster_specifier"):
@@ -246,6 +254,8 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         retry_policy=build_retry_policy(view.message("retry_policy"), context),
         cors=build_cors(view, context),
         is_high=is_high,
+        hash_policies=build_hash_policies(view.repeated("hash_policy"), context),
+        metadata_match=build_lb_metadata(view.message("metadata_match")),
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
 from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.hash_policy import build_tcp_hash_policy
+from forkproxy.config.build.load_balancing import build_lb_metadata
 from forkproxy.config.view import View
 
 type_url = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
@@ -25,15 +28,21 @@ class TcpProxyConfig:
     max_connect_attempts: int
     max_downstream_connection_duration_s: float | None
     access_logs: tuple[AccessLogConfig, ...]
+    hash_source_ip: bool = False
+    metadata_match: dict[str, Any] = field(default_factory=dict)
+    weighted_metadata_match: tuple[dict[str, Any], ...] = ()
+    """Of each weighted cluster; put over ``metadata_match``."""
 
 
 def build(view: View, context: BuildContext) -> TcpProxyConfig:
-    """``TcpProxy``; tunneling, hashing, subset matching and on-demand clusters stay unread."""
+    """``TcpProxy``; tunneling and on-demand clusters stay unread."""
     weighted: tuple[tuple[str, int], ...] = ()
+    weighted_match: tuple[dict[str, Any], ...] = ()
     cluster = ""
     if view.which("cluster_specifier") == "weighted_clusters":
         clusters = view.require("weighted_clusters").repeated("clusters")
         weighted = tuple((each.str("name"), each.uint("weight")) for each in clusters)
+        weighted_match = tuple(build_lb_metadata(each.message("metadata_match")) for each in clusters)
     else:
         cluster = view.str("cluster")
     idle_timeout_s = view.duration_s("idle_timeout", 3600.0)
@@ -45,4 +54,7 @@ def build(view: View, context: BuildContext) -> TcpProxyConfig:
         max_connect_attempts=view.uint("max_connect_attempts", 1),
         max_downstream_connection_duration_s=view.duration_s("max_downstream_connection_duration"),
         access_logs=build_access_logs(view.repeated("access_log"), context),
+        hash_source_ip=build_tcp_hash_policy(view.repeated("hash_policy")),
+        metadata_match=build_lb_metadata(view.message("metadata_match")),
+        weighted_metadata_match=weighted_match,
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from forkproxy.config.build.load_balancing import criteria
 from forkproxy.config.build.router import RouterConfig
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http import response_flags as flags
@@ -28,6 +29,7 @@ from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, TOO_MANY, YES, R
 from forkproxy.router.rewrite import rewrite_host
 from forkproxy.router.table import Route
 from forkproxy.stats.groups import RouterStats
+from forkproxy.upstream.balancers import PickContext
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.endpoint import Endpoint
 from forkproxy.upstream.http_pool import (
@@ -124,8 +126,8 @@ class Router(HttpFilter):
                 set_header(headers, *route.timeout_header)
             else:
                 headers.append(route.timeout_header)
-        endpoint = cluster.pick()
-        if endpoint is None:
+        endpoint = cluster.pick() if route.is_plain else self._pick(stream, route, cluster)
+        if endpoint is None and (endpoint := cluster.pick_for(stream)) is None:
             self._no_healthy_upstream(stream, cluster)
             return STOP_ITERATION
         stream.endpoint = endpoint
@@ -144,6 +146,9 @@ class Router(HttpFilter):
         else:
             endpoint.pool.acquire(request)
         return None
+
+    def _pick(self, stream: Stream, route: Route, cluster: Cluster) -> Endpoint | None:
+        return cluster.choose(pick_context(stream, route, cluster)) if cluster.needs_context else cluster.pick()
 
     def _finish_head(self, stream: Stream, route: Route, endpoint: Endpoint) -> None:
         """What the route asks to be done to the request's head, and its idle timeout."""
@@ -232,6 +237,17 @@ class Router(HttpFilter):
             details=details,
             flags=flag,
         )
+
+
+def pick_context(stream: Stream, route: Route, cluster: Cluster) -> PickContext:
+    """What the choice of an endpoint takes into account of a request."""
+    hash_policy = route.hash_policy
+    hash_ = hash_policy(stream) if hash_policy is not None and cluster.needs_hash else None
+    wanted = route.criteria
+    own = stream.dynamic_metadata.get("envoy.lb")
+    if own:
+        wanted = tuple(sorted((dict(wanted) | dict(criteria(own))).items()))
+    return PickContext(hash_, wanted, source=stream)
 
 
 def _time_out(stream: Stream, details: str) -> None:
@@ -416,6 +432,8 @@ class UpstreamRequest:
             set_header(headers, b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         stream.status = status
         if route.finalize_response is not None:
+            if route.hash_policy is not None:
+                headers += [(b"set-cookie", cookie) for cookie in stream.set_cookies]
             route.finalize_response(stream, headers)
         stream.details = "via_upstream"
         if end_stream:
@@ -615,8 +633,14 @@ class RetriedExchange:
         self.begin(endpoint)
 
     def _pick(self) -> Endpoint | None:
+        if self.cluster.needs_context:
+            context = pick_context(self.stream, self.stream.route, self.cluster)
+            if self._tried:
+                context.rejects = self._tried.__contains__
+                context.attempts = self.policy.host_attempts
+            return self.cluster.choose(context)
         pick = self.cluster.pick
-        endpoint = pick()
+        endpoint = pick() or self.cluster.pick_for(self.stream)
         if self._tried:
             for _ in range(self.policy.host_attempts):
                 if endpoint not in self._tried:

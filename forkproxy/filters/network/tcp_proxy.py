@@ -23,8 +23,9 @@ import random
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
+from forkproxy.config.build.load_balancing import criteria
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http import response_flags
@@ -34,12 +35,18 @@ from forkproxy.net.filter import HookResult, NetworkFilter
 from forkproxy.net.loop import Loop
 from forkproxy.net.splice import Splice
 from forkproxy.net.timers import NEVER, Timer
+from forkproxy.router.hash_policy import ip_hash
 from forkproxy.stats.groups import TcpProxyStats
+from forkproxy.upstream.balancers import PickContext
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.endpoint import Endpoint
 from forkproxy.upstream.http_pool import connect_failure_text
 
+T = TypeVar("T")
+Criteria = tuple[tuple[str, object], ...]
 PickCluster = Callable[[], Cluster | None]
+PickRoute = Callable[[], tuple[Cluster | None, Criteria]]
+"""With the metadata that the endpoint must have."""
 
 FULL_READS = 2
 """So many full reads in a row are the sign of a bulk transfer."""
@@ -55,6 +62,8 @@ class TcpProxy(NetworkFilter):
     ) -> None:
         self.config = config
         self.pick_cluster = pick_cluster
+        self.pick_route: PickRoute | None = None
+        """Instead, where endpoints are chosen by metadata."""
         self.stats = stats
         self.log = tuple(access_log.log for access_log in access_logs)
         self.idle_timeout_s = NEVER if config.idle_timeout_s is None else config.idle_timeout_s
@@ -63,12 +72,14 @@ class TcpProxy(NetworkFilter):
     @classmethod
     def from_config(cls, config: TcpProxyConfig, context: FilterContext) -> TcpProxy:
         """A cluster that does not exist is found out by each connection, as in Envoy."""
-        return cls(
+        made = cls(
             config,
             _cluster_picker(config, context.cluster),
             context.registry.group(TcpProxyStats, f"tcp.{config.stat_prefix}"),
             context.access_logs(config.access_logs),
         )
+        made.pick_route = _route_picker(config, context.cluster)
+        return made
 
     def start(self, worker: WorkerContext) -> None:
         """Take the worker's loop."""
@@ -103,10 +114,27 @@ def _cluster_picker(config: TcpProxyConfig, cluster: Callable[[str], Cluster | N
     if not config.weighted_clusters:
         only = cluster(config.cluster)
         return lambda: only
-    clusters = [cluster(name) for name, _ in config.weighted_clusters]
+    return _by_weight(config, [cluster(name) for name, _ in config.weighted_clusters])
+
+
+def _route_picker(config: TcpProxyConfig, cluster: Callable[[str], Cluster | None]) -> PickRoute | None:
+    """None when no metadata is asked for."""
+    if not config.metadata_match and not any(config.weighted_metadata_match):
+        return None
+    if not config.weighted_clusters:
+        only = (cluster(config.cluster), criteria(config.metadata_match))
+        return lambda: only
+    routes = [
+        (cluster(name), criteria(config.metadata_match | match))
+        for (name, _), match in zip(config.weighted_clusters, config.weighted_metadata_match, strict=True)
+    ]
+    return _by_weight(config, routes)
+
+
+def _by_weight(config: TcpProxyConfig, choices: Sequence[T]) -> Callable[[], T]:
     ends = list(accumulate(weight for _, weight in config.weighted_clusters))
     total = ends[-1]
-    return lambda: clusters[bisect(ends, random.random() * total)]
+    return lambda: choices[bisect(ends, random.random() * total)]
 
 
 def _splice(source: Connection | None, sink: Connection | None, on_moved: Callable[[int], None]) -> None:
@@ -119,8 +147,8 @@ class TcpSession:
     """One downstream connection and its upstream. Also what access logs read: the attributes of ``http.stream.Stream``."""
 
     __slots__ = (
-        *("_cluster_stats", "_connect_timer", "_connected", "_duration_timer", "_early", "_early_end", "_flushing"),
-        *("_downstream_full_reads", "_upstream_full_reads"),
+        *("_cluster_stats", "_connect_timer", "_connected", "_criteria", "_duration_timer", "_early", "_early_end"),
+        *("_downstream_full_reads", "_flushing", "_upstream_full_reads"),
         *(
             "_idle_s",
             "_idle_timer",
@@ -155,6 +183,7 @@ class TcpSession:
         self.start = loop.now
         self.end = 0.0
         self.cluster: Cluster | None = None
+        self._criteria: Criteria = ()
         self.endpoint: Endpoint | None = None
         self.upstream_connection: Connection | None = None
         self.attempt_count = 0
@@ -218,7 +247,10 @@ class TcpSession:
         duration_s = self._proxy.config.max_downstream_connection_duration_s
         if duration_s:
             self._duration_timer = self.loop.call_later(duration_s, self._on_max_duration)
-        self.cluster = self._proxy.pick_cluster()
+        if self._proxy.pick_route is None:
+            self.cluster = self._proxy.pick_cluster()
+        else:
+            self.cluster, self._criteria = self._proxy.pick_route()
         if self.cluster is None:
             self._stats.downstream_cx_no_route += 1
             self._give_up(response_flags.NC)
@@ -238,7 +270,11 @@ class TcpSession:
             stats.upstream_cx_overflow += 1
             self._give_up(response_flags.UO)
             return
-        endpoint = cluster.pick()
+        endpoint = (
+            self._choose(cluster)
+            if cluster.needs_context
+            else cluster.pick() or cluster.pick_for_connection(self.connection)
+        )
         if endpoint is None:
             stats.upstream_cx_none_healthy += 1
             self._give_up(response_flags.UH)
@@ -269,6 +305,10 @@ class TcpSession:
         upstream.on_connected = self._on_upstream_connected
         upstream.on_close = self._on_upstream_close
         self._connect_timer = self.loop.call_later(cluster.config.connect_timeout_s, self._on_connect_timeout)
+
+    def _choose(self, cluster: Cluster) -> Endpoint | None:
+        hash_ = ip_hash(self.downstream_remote_address) if self._proxy.config.hash_source_ip else None
+        return cluster.choose(PickContext(hash_, self._criteria, source=self))
 
     def _on_connect_timeout(self) -> None:
         assert self.upstream_connection is not None

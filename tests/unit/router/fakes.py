@@ -55,9 +55,16 @@ def compile_fake_format(text, where):
     return lambda stream: text.strip("%").upper().encode()
 
 
+class NamedCluster(str):
+    """A cluster that is only its name."""
+
+    __slots__ = ()
+    needs_context = False
+
+
 def table(*vhosts, clusters=("up", "up2"), headers=NO_HEADERS, **more):
     config = RouteTableConfig("r", tuple(vhosts), headers, **more)
-    live = {name: f"<cluster {name}>" for name in clusters}
+    live = {name: NamedCluster(f"<cluster {name}>") for name in clusters}
     made = RouteTable(config, compile_format=compile_fake_format, cluster_lookup=live.get)
     made.bind()
     return made

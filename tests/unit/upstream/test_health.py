@@ -2,7 +2,7 @@
 
 import pytest
 
-from forkproxy.upstream import health
+from forkproxy.upstream import health, load_balancer
 from forkproxy.upstream.endpoint import ResolvedEndpoint
 from tests.support.fakes import FakeLoop
 from tests.support.playbook import cluster_config, endpoint, make_cluster
@@ -92,11 +92,9 @@ def test_nothing_changes():
 
 
 def test_picks_follow_and_many_changes_cost_one_picker(monkeypatch):
-    from forkproxy.upstream import cluster as module
-
     compiled = []
-    real = module.compile_picker
-    monkeypatch.setattr(module, "compile_picker", lambda *args: compiled.append(args) or real(*args))
+    real = load_balancer.make_balancer
+    monkeypatch.setattr(load_balancer, "make_balancer", lambda *args: compiled.append(args) or real(*args))
     cluster = make_cluster(cluster_config(endpoints=3))
     cluster.start(FakeLoop())
     assert compiled == []

@@ -5,27 +5,15 @@ from collections import Counter
 
 import pytest
 
-from forkproxy.stats.groups import EndpointStats
-from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint
-from forkproxy.upstream.load_balancer import candidates, compile_picker, pick_none
+from forkproxy.config.build.load_balancing import SlowStart
+from forkproxy.upstream import health
+from tests.support.balancing import balancer, endpoint, picks
+from tests.support.fakes import FakeLoop
 
 
-def endpoint(name, weight=1, priority=0, health="UNKNOWN", active=0):
-    made = Endpoint(
-        ResolvedEndpoint((name, 80), weight=weight, priority=priority, health_status=health),
-        EndpointStats(),
-        lambda _: None,
-    )
-    made.stats.rq_active = active
-    return made
-
-
-def names(endpoints):
-    return [each.socket_address[0] for each in endpoints]
-
-
-def picks(pick, number):
-    return names([pick() for _ in range(number)])
+def compile_picker(policy, endpoints, choice_count=2, **fields):
+    made = balancer(endpoints, policy=policy, choice_count=choice_count, **fields)
+    return lambda: made.pick()
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +24,7 @@ def seed():
 @pytest.mark.parametrize("policy", ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"])
 class TestEveryPolicy:
     def test_nothing_to_choose(self, policy):
-        assert compile_picker(policy, []) is pick_none
-        assert pick_none() is None
-        assert compile_picker(policy, [endpoint("a", health="DRAINING")])() is None
+        assert compile_picker(policy, [])() is None
 
     def test_one(self, policy):
         only = endpoint("a")
@@ -99,6 +85,13 @@ def test_least_request_with_more_choices_is_stricter():
     assert five < two / 10
 
 
+def test_full_scan_takes_one_of_the_least_busy():
+    endpoints = [endpoint("a", active=2), endpoint("b", active=1), endpoint("c", active=1), endpoint("d", active=9)]
+    counted = Counter(picks(compile_picker("LEAST_REQUEST", endpoints, full_scan=True), 1_000))
+    assert set(counted) == {"b", "c"}
+    assert 400 < counted["b"] < 600
+
+
 def test_least_request_looks_at_each_pick():
     first, second = endpoint("a"), endpoint("b")
     pick = compile_picker("LEAST_REQUEST", [first, second], 20)
@@ -117,28 +110,59 @@ def test_least_request_with_weights():
     assert 1_250 < Counter(picks(pick, 4_000))["a"] < 1_450
 
 
-@pytest.mark.parametrize(
-    ("endpoints", "chosen"),
-    [
-        ([("a", 0, "UNKNOWN"), ("b", 0, "HEALTHY")], "ab"),
-        ([("a", 0, "UNHEALTHY"), ("b", 0, "HEALTHY")], "b"),
-        ([("a", 0, "DRAINING"), ("b", 0, "HEALTHY")], "b"),
-        ([("a", 0, "DEGRADED"), ("b", 0, "HEALTHY")], "b"),
-        # panic: fewer than half are healthy, so health is ignored
-        ([("a", 0, "UNHEALTHY"), ("b", 0, "UNHEALTHY"), ("c", 0, "HEALTHY")], "abc"),
-        ([("a", 0, "UNHEALTHY"), ("b", 0, "TIMEOUT")], "ab"),
-        # those that drain do not count
-        ([("a", 0, "DRAINING"), ("b", 0, "DRAINING"), ("c", 0, "HEALTHY")], "c"),
-        # priorities: the first that has enough healthy ones
-        ([("a", 0, "UNKNOWN"), ("b", 1, "UNKNOWN")], "a"),
-        ([("a", 0, "UNHEALTHY"), ("b", 1, "UNKNOWN")], "b"),
-        ([("a", 2, "UNKNOWN"), ("b", 1, "UNKNOWN")], "b"),
-        ([("a", 0, "UNHEALTHY"), ("b", 1, "UNHEALTHY")], "a"),
-        ([("a", 0, "DRAINING"), ("b", 1, "UNKNOWN")], "b"),
-        ([("a", 0, "DRAINING")], ""),
-        ([], ""),
-    ],
-)
-def test_candidates(endpoints, chosen):
-    made = [endpoint(name, priority=priority, health=health) for name, priority, health in endpoints]
-    assert "".join(names(candidates(made))) == chosen
+@pytest.mark.parametrize(("bias", "share"), [(0.0, 3 / 4), (1.0, 3 / 6), (2.0, 3 / 12)])
+def test_active_request_bias(bias, share):
+    endpoints = [endpoint("a", 3, active=2), endpoint("b", 1, active=0)]
+    got = Counter(picks(compile_picker("LEAST_REQUEST", endpoints, active_request_bias=bias), 4_000))["a"] / 4_000
+    assert got == pytest.approx({0.0: 3 / 4, 1.0: 1 / 2, 2.0: 1 / 4}[bias], abs=0.01)
+    assert share == {0.0: 3 / 4, 1.0: 1 / 2, 2.0: 1 / 4}[bias]
+
+
+class TestSlowStart:
+    def make(self, aggression=1.0, min_weight=0.1, **fields):
+        self.loop = FakeLoop(now=1000.0)
+        self.endpoints = [endpoint("old"), endpoint("new")]
+        for each, since in zip(self.endpoints, (0.0, 1000.0), strict=True):
+            each.healthy_since = since
+        slow_start = SlowStart(window_s=100.0, aggression=aggression, min_weight=min_weight)
+        self.balancer = balancer(self.endpoints, self.loop, slow_start=slow_start, **fields)
+
+    def share(self):
+        got = Counter(picks(self.balancer.pick, 2_200))
+        return got["new"] / got["old"]
+
+    def test_a_new_endpoint_gets_more_and_more(self):
+        self.make()
+        assert self.share() == pytest.approx(0.1, abs=0.01)  # not less than min_weight
+        self.loop.now = 1050.0
+        picks(self.balancer.pick, 50)
+        assert self.share() == pytest.approx(0.5, abs=0.02)
+        self.loop.now = 1090.0
+        picks(self.balancer.pick, 50)
+        assert self.share() == pytest.approx(0.9, abs=0.02)
+
+    def test_aggression(self):
+        self.make(aggression=2.0)
+        self.loop.now = 1025.0
+        picks(self.balancer.pick, 50)
+        assert self.share() == pytest.approx(0.25**0.5, abs=0.02)
+
+    def test_afterwards_it_costs_nothing(self):
+        self.make()
+        slow = self.balancer.pick
+        self.loop.now = 1100.0
+        picks(lambda: self.balancer.pick(), 2)
+        assert self.balancer.pick is not slow
+        assert Counter(picks(self.balancer.pick, 100)) == {"old": 50, "new": 50}
+
+    def test_passing_checks_again_begins_it(self):
+        self.make()
+        self.endpoints[1].health_flags = health.FAILED_ACTIVE_HC
+        self.balancer.balancer.recompile()
+        assert set(picks(lambda: self.balancer.pick(), 10)) == {"old"}
+
+    def test_with_least_request(self):
+        self.make(policy="LEAST_REQUEST")
+        self.endpoints[0].stats.rq_active = self.endpoints[1].stats.rq_active = 1
+        self.loop.now = 1050.0
+        assert self.share() == pytest.approx(0.5, abs=0.05)

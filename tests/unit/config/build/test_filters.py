@@ -50,8 +50,8 @@ def test_tcp_proxy_with_everything():
 
 
 def test_tcp_proxy_does_not_tunnel():
-    text = "{stat_prefix: s, cluster: c, tunneling_config: {hostname: h}, hash_policy: [{source_ip: {}}]}"
-    assert built(tcp_proxy.build, tcp_proxy.type_url, text).unread == ["tunneling_config", "hash_policy"]
+    text = "{stat_prefix: s, cluster: c, tunneling_config: {hostname: h}, on_demand: {}}"
+    assert built(tcp_proxy.build, tcp_proxy.type_url, text).unread == ["tunneling_config", "on_demand"]
 
 
 def test_echo():

@@ -6,6 +6,7 @@ import gc
 import pytest
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
+from forkproxy.config.build.load_balancing import LoadBalancingConfig
 from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.http.filter import HttpFilter
 from tests.support.playbook import endpoint, play, route
@@ -109,7 +110,8 @@ def test_no_retry_beyond_max_retries():
 
 def test_other_endpoints_are_preferred():
     def tried(**fields):
-        p = retrying(num_retries=3, cluster={"endpoints": [endpoint(1), endpoint(2)], "lb_policy": "RANDOM"}, **fields)
+        cluster = {"endpoints": [endpoint(1), endpoint(2)], "load_balancing": LoadBalancingConfig("RANDOM")}
+        p = retrying(num_retries=3, cluster=cluster, **fields)
         p.downstream(GET)
         p.upstreams[0].read()
         p.upstreams[0].end()

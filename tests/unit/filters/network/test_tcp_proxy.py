@@ -47,6 +47,8 @@ def config(**fields):
 class FakeCluster:
     """Endpoints are always there; ``connect`` gives a fake, or raises what ``refuses`` holds."""
 
+    needs_context = False
+
     def __init__(self, loop, max_connections=1024):
         self.loop = loop
         self.name = self.stat_name = "up"
@@ -64,6 +66,9 @@ class FakeCluster:
         return self.endpoint
 
     def host_connections(self, endpoint):
+        return None
+
+    def pick_for_connection(self, connection):
         return None
 
     @property
