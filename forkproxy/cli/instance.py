@@ -142,7 +142,10 @@ def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Messag
     except TimeoutError:
         end(EXIT_UNKNOWN, f"{path}: no answer within {timeout_s:g} s (the log may say why)")
     except FileNotFoundError:
-        end(EXIT_UNKNOWN, f"{path} is not there, but {pid_file} is locked: another program has it, or the socket was removed")
+        end(
+            EXIT_UNKNOWN,
+            f"{path} is not there, but {pid_file} is locked: another program has it, or the socket was removed",
+        )
     except (OSError, ProtocolError) as error:
         end(EXIT_UNKNOWN, f"{path}: {error}")
 

@@ -34,10 +34,6 @@ class BuiltGeneration(RunnableGeneration, Protocol):
         """The files that its workers log accesses to."""
 
     @property
-    def log_paths(self) -> Collection[str]:
-        """The files that its workers log accesses to."""
-
-    @property
     def listen_addresses(self) -> list[ListenAddress]:
         """What must be bound for it."""
 
