@@ -175,8 +175,9 @@ def test_what_is_not_there_stays_unread(rest):
     ("rest", "expected"),
     [
         (
-            "cluster_type: {name: mine}",
-            'cluster_type.name: the cluster type "mine" is not implemented',
+            f"cluster_type: {{name: r, typed_config: {{'@type': {TYPE}envoy.extensions.clusters.redis.v3.RedisClusterConfig}}}}",
+            'cluster_type.typed_config: the cluster type "r" (envoy.extensions.clusters.redis.v3.RedisClusterConfig) is not '
+            "implemented",
         ),
     ],
 )
