@@ -12,6 +12,8 @@ import socket
 from collections.abc import Mapping
 from time import monotonic_ns
 
+MAIN_PROCESS_PATIENCE_S = 5.0
+
 
 class Notifier:
     """Tells the service manager what happens. A manager that does not listen is no error."""
@@ -37,7 +39,8 @@ class Notifier:
 
     def main_process(self, pid: int) -> None:
         """Another process is the service's main process from now on; nothing more is said by this one."""
-        self._send(f"MAINPID={pid}")
+        # Lost, it would look as if the service had ended: this one waits for a manager that has too much to read.
+        self._send(f"MAINPID={pid}", patience_s=MAIN_PROCESS_PATIENCE_S)
         self._is_silent = True
 
     def be_silent(self, silent: bool) -> None:
@@ -61,11 +64,11 @@ class Notifier:
             self._watchdog_at = now + self.watchdog_interval_s
             self._send("WATCHDOG=1")
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, patience_s: float = 0.0) -> None:
         if not self._address or self._is_silent:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+            sock.settimeout(patience_s)
             sock.sendto(text.encode(), self._address)
 
 

@@ -81,6 +81,31 @@ def test_a_life(tmp_path, manager):
         assert manager.wait_for("STOPPING")["STATUS"] == "draining"
 
 
+def test_an_upgrade_changes_the_main_process(tmp_path, manager, monkeypatch):
+    monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+    with Supervised(tmp_path) as supervised:
+        manager.wait_for("READY")
+        pid = supervised.ask({"op": "upgrade"})["pid"]
+        assert manager.wait_for("MAINPID") == {"MAINPID": str(pid)}
+        assert manager.wait_for("READY")["STATUS"].endswith(", generation 2")
+        assert supervised.wait() == 0
+        manager.drain()
+        manager.wait_for("WATCHDOG")
+        os.kill(pid, signal.SIGTERM)
+        manager.wait_for("STOPPING")
+    told = [line for message in manager.heard for line in message]
+    assert told.count("STOPPING") == told.count("MAINPID") == 1
+
+
+def test_an_upgrade_that_fails_is_nothing_to_the_manager(tmp_path, manager):
+    with Supervised(tmp_path) as supervised:
+        before = manager.wait_for("READY")["STATUS"]
+        supervised.configure({**GOOD, "fault": "refuse"})
+        assert supervised.ask({"op": "upgrade"})["exit"] == 78
+        assert manager.wait_for("STATUS")["STATUS"] == "upgrading"
+        assert manager.wait_for("STATUS")["STATUS"] == before
+
+
 def test_missing_workers_are_told(tmp_path, manager):
     with Supervised(tmp_path) as supervised:
         manager.wait_for("READY")
