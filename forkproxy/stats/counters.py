@@ -174,7 +174,7 @@ class Registry:
         return self._group(self._local, cls, prefix, ())
 
     def figures(self, cls: type[StatGroup], prefix: str, slabs: Sequence[Slab]) -> dict[str, int]:
-        """The plain figures of one group, summed over ``slabs`` and what ended workers counted; {} when there is no such group."""
+        """The plain figures of one group, summed over ``slabs`` and what ended workers counted; {} without such a group."""
         placement = self._placements.get((cls, prefix))
         if placement is None:
             return {}
@@ -190,13 +190,6 @@ class Registry:
     def counter(self, name: str) -> CounterValue:
         """A single counter named ``name``, for filters that are not ours: ``.value += 1``."""
         return self.group(CounterValue, name)
-
-    def figures(self, cls: type[StatGroup], prefix: str, slabs: Sequence[Slab]) -> dict[str, int]:
-        """The plain figures of one group, summed over ``slabs`` and what ended workers counted; {} when there is no such group."""
-        placement = self._placements.get((cls, prefix))
-        if placement is None:
-            return {}
-        return dict(zip(cls.layout.figures, self._row(placement, slabs, True), strict=False))
 
     def gauge(self, name: str) -> GaugeValue:
         """A single gauge named ``name``."""
