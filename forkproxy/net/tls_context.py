@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import ipaddress
 import os
 import re
 import socket
@@ -157,13 +158,15 @@ def _check(config: DownstreamTlsConfig | UpstreamTlsConfig) -> None:
             )
     if isinstance(config, UpstreamTlsConfig) and config.sni:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(
-                ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=config.sni
-            )
+            _try_server_name(config.sni)
         except (ValueError, ssl.SSLError) as error:
             raise _error(where, f'sni "{config.sni}" is not a server name: {error}') from None
     if isinstance(config, UpstreamTlsConfig) and config.auto_sni_san_validation and not trusts:
         raise _error(where, "'auto_sni_san_validation' was configured without configuring a validation context")
+
+
+def _try_server_name(name: str) -> None:
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
 
 
 def _apply_common(
@@ -317,7 +320,7 @@ def _error(where: Where, message: str, hint: str = "") -> ConfigError:
 
 
 def peer_verifier(validation: CertificateValidation | None, sni: str = "") -> Callable[[Any], str] | None:
-    """What to ask of a peer after the chain is found good; None when nothing. ``sni``: a DNS name that a SAN must match.
+    """What to ask of a peer after the chain is found good; None when nothing. ``sni``: a name or IP that a SAN must match.
 
     The callable returns "" or why the peer is refused, in Envoy's words.
     """
@@ -328,7 +331,7 @@ def peer_verifier(validation: CertificateValidation | None, sni: str = "") -> Ca
         return None
     matchers = [_san_matcher(kind, matcher) for kind, matcher in names]
     if sni:
-        matchers = [_san_matcher("DNS", StringMatcher("exact", sni))]
+        matchers = [_host_matcher(sni)]
     wanted = {bytes.fromhex(each.replace(":", "")) for each in hashes}
     wanted_keys = {base64.b64decode(each) for each in keys}
 
@@ -349,6 +352,15 @@ def peer_verifier(validation: CertificateValidation | None, sni: str = "") -> Ca
         return ""
 
     return verify
+
+
+def _host_matcher(host: str) -> Callable[[str, str], bool]:
+    try:
+        wanted = ipaddress.ip_address(host)
+    except ValueError:
+        return _san_matcher("DNS", StringMatcher("exact", host))
+    # OpenSSL writes IPv6 addresses in full.
+    return lambda kind, value: kind == "IP Address" and ipaddress.ip_address(value.strip()) == wanted
 
 
 _SAN_KINDS = {"DNS": "DNS", "URI": "URI", "EMAIL": "email", "IP_ADDRESS": "IP Address"}
@@ -440,10 +452,45 @@ def upstream_transport(config: UpstreamTlsConfig | None, stats: TlsStats | None 
     """Connections of a cluster: raw when ``config`` is None. ``stats``: ``cluster.<name>.ssl``. Errors as above."""
     if config is None:
         return Connection
-    context = upstream_context(config)
-    sni = config.sni
-    verify = peer_verifier(config.common.validation, sni if config.auto_sni_san_validation else "")
+    verify = peer_verifier(config.common.validation, config.sni if config.auto_sni_san_validation else "")
+    return _tls_upstream(upstream_context(config), config.sni, verify, stats)
 
+
+def host_transports(
+    config: UpstreamTlsConfig | None, stats: TlsStats | None = None
+) -> Callable[[str], TransportFactory]:
+    """As ``upstream_transport``, for a cluster whose endpoints are hosts that requests name: the transport to a host.
+
+    The host is the SNI, save an IP literal (RFC 6066 section 3); where certificates are verified, its certificate must be for it.
+    """
+    if config is None:
+        return lambda _host: Connection
+    context = upstream_context(config)
+    validation = config.common.validation
+
+    def to(host: str) -> TransportFactory:
+        verify = peer_verifier(validation, host if context.verify_mode != ssl.CERT_NONE else "")
+        return _tls_upstream(context, _server_name(host), verify, stats)
+
+    return to
+
+
+def _server_name(host: str) -> str:
+    try:
+        ipaddress.ip_address(host)
+        return ""
+    except ValueError:
+        pass
+    try:
+        _try_server_name(host)
+    except (ValueError, ssl.SSLError):
+        return ""  # no certificate is for such a name: where one is verified, it is refused
+    return host
+
+
+def _tls_upstream(
+    context: ssl.SSLContext, sni: str, verify: Callable[[Any], str] | None, stats: TlsStats | None
+) -> TransportFactory:
     def transport(loop: Loop, sock: socket.socket, remote_address: SocketAddress, limit: int) -> Connection:
         connection = TlsConnection(
             loop,

@@ -355,13 +355,17 @@ class Cluster:
         """The connections to an endpoint's address, when there is a limit of them."""
         return self._host_connections[endpoint.stats] if self._host_connections is not None else None
 
+    def transport_to(self, endpoint: Endpoint) -> Transport:
+        """What makes the connection to ``endpoint``."""
+        return self._transport
+
     def connect(self, endpoint: Endpoint) -> Connection:
         """Start to connect. Set ``on_connected`` and ``on_close`` at once; OSError when it fails on the spot.
 
         The caller keeps the time (``config.connect_timeout_s``).
         """
         sock = connecting_socket(endpoint.socket_address, bind_address=self.bind_address, keepalive=self._keepalive)
-        connection = self._transport(
+        connection = self.transport_to(endpoint)(
             self.loop, sock, endpoint.socket_address, self.config.per_connection_buffer_limit_bytes
         )
         connection.start_connecting()

@@ -16,7 +16,7 @@ from forkproxy.http.headers import get as get_header
 from forkproxy.net.address import Restored, SocketAddress, text
 from forkproxy.net.connection import Connection
 from forkproxy.stats.groups import ClusterStats, EndpointStats
-from forkproxy.upstream.cluster import Cluster
+from forkproxy.upstream.cluster import Cluster, Transport
 from forkproxy.upstream.dns_cache import MAX_PORT, CachedHost, DnsCache, host_key, split_key
 from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.schedulers import Picker, pick_none
@@ -45,7 +45,7 @@ class DynamicCluster(Cluster):
 class ForwardProxyCluster(DynamicCluster):
     """``envoy.clusters.dynamic_forward_proxy``: an endpoint for each host of the DNS cache that has an address."""
 
-    __slots__ = ("_by_host", "dns_cache")
+    __slots__ = ("_by_host", "dns_cache", "transports")
 
     def __init__(
         self,
@@ -56,6 +56,8 @@ class ForwardProxyCluster(DynamicCluster):
         *more: Any,
     ) -> None:
         self._by_host: dict[str, Endpoint] = {}
+        self.transports: Callable[[str], Transport] | None = None
+        """Of a TLS cluster: how to connect to a host."""
         super().__init__(config, stats, endpoint_stats, *more)
         self.dns_cache = cache
         cache.on_change.append(self._on_host)
@@ -70,6 +72,12 @@ class ForwardProxyCluster(DynamicCluster):
         ]
         self.set_endpoints(found)
         self._by_host = {endpoint.hostname: endpoint for endpoint in self.endpoints}
+
+    def transport_to(self, endpoint: Endpoint) -> Transport:
+        """With the host's name in the handshake."""
+        if self.transports is None:
+            return super().transport_to(endpoint)
+        return self.transports(split_key(endpoint.hostname)[0])
 
     def pick_for(self, stream: Stream) -> Endpoint | None:
         """The endpoint that the request's Host names, when the filter has had it resolved."""

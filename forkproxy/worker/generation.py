@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -328,7 +329,10 @@ class _Building:
             case OriginalDstConfig():
                 return OriginalDstCluster(config, stats, groups, transport, cells)
             case DynamicForwardProxyCluster(cache=cache):
-                return ForwardProxyCluster(self.dns_cache(cache, config.where), config, stats, groups, transport, cells)
+                forward = ForwardProxyCluster(self.dns_cache(cache, config.where), config, stats, groups, transport, cells)
+                with suppress(ConfigError):  # told above
+                    forward.transports = _host_transports(config, registry)
+                return forward
         figures = hash_stats(registry, config.load_balancing.policy, f"cluster.{config.stat_name}")
         return Cluster(config, stats, groups, transport, cells, figures)
 
@@ -415,6 +419,14 @@ def _upstream_transport(config: ClusterConfig, registry: Registry) -> Transport:
     from forkproxy.net.tls_context import upstream_transport
 
     return upstream_transport(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
+
+
+def _host_transports(config: ClusterConfig, registry: Registry) -> Callable[[str], Transport] | None:
+    if config.tls is None:
+        return None
+    from forkproxy.net.tls_context import host_transports
+
+    return host_transports(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
 
 
 def _downstream_transport(chain: FilterChain, stats: TlsStats | None, write_filters: bool) -> MakeConnection:

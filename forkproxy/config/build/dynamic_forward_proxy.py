@@ -52,7 +52,6 @@ class DynamicForwardProxyCluster:
     """``extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig``."""
 
     cache: DnsCacheConfig
-    allow_insecure: bool = False
 
 
 def build_dns_cache(view: View, context: BuildContext) -> DnsCacheConfig:
@@ -98,8 +97,9 @@ def build_per_route(view: View, context: BuildContext) -> HostRewrite:
 
 def build_cluster_type(view: View, context: BuildContext) -> DynamicForwardProxyCluster:
     """``ClusterConfig``; sub-clusters stay unread."""
+    view.ignore("allow_insecure_cluster_options", why="the host is always the SNI, and where certificates are verified its name")
     view.ignore("allow_coalesced_connections", why="HTTP/1 connections are not shared between hosts")
     cache = view.message("dns_cache_config")
     if cache is None:
         raise view.error("needs a dns_cache_config", "sub-clusters are not implemented")
-    return DynamicForwardProxyCluster(build_dns_cache(cache, context), view.bool("allow_insecure_cluster_options"))
+    return DynamicForwardProxyCluster(build_dns_cache(cache, context))

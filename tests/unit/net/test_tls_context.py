@@ -22,7 +22,7 @@ from forkproxy.config.problems import ConfigError
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import WriteFilteredConnection, WriteFilteredTlsConnection
 from forkproxy.net.sockets import connecting_socket
-from forkproxy.net.tls_context import downstream_transport, subject_public_key_info, upstream_transport
+from forkproxy.net.tls_context import downstream_transport, host_transports, subject_public_key_info, upstream_transport
 from forkproxy.stats.groups import TlsStats
 from tests.support.live_loop import Record
 from tests.support.x509_authority import authority, leaf
@@ -53,7 +53,7 @@ def upstream(*certificates, sni="", auto_san=False, **common):
 class Handshake:
     """Both ends after a handshake, one way or the other."""
 
-    def __init__(self, loop, down_config, up_config):
+    def __init__(self, loop, down_config, up_config, host=None):
         listening = socket.create_server(("127.0.0.1", 0))
         sock = connecting_socket(listening.getsockname())
         accepted, remote = listening.accept()
@@ -61,7 +61,10 @@ class Handshake:
         accepted.setblocking(False)
         self.down_stats, self.up_stats = TlsStats(), TlsStats()
         self.down = downstream_transport(down_config, self.down_stats)(loop, accepted, remote, 0)
-        self.up = upstream_transport(up_config, self.up_stats)(loop, sock, ("127.0.0.1", 1), 0)
+        make = upstream_transport(up_config, self.up_stats)
+        if host is not None:
+            make = host_transports(up_config, self.up_stats)(host)
+        self.up = make(loop, sock, ("127.0.0.1", 1), 0)
         self.down_record, self.up_record = Record(self.down), Record(self.up)
         self.down.start()
         self.up.start_connecting()
@@ -218,6 +221,36 @@ def test_san_matchers(loop, kind, matcher, good):
 def test_auto_sni_san_validation(loop, sni, good):
     config = upstream(sni=sni, auto_san=True, validation=validation())
     assert Handshake(loop, downstream(certificate(NAMES)), config).good is good
+
+
+@pytest.mark.parametrize(
+    ("host", "sans", "good"),
+    [
+        ("a.test", ("a.test",), True),
+        ("x.w.test", ("*.w.test",), True),
+        ("b.test", ("a.test",), False),
+        ("127.0.0.1", ("127.0.0.1",), True),
+        ("127.0.0.2", ("127.0.0.1",), False),
+        ("127.0.0.1", ("a.test",), False),
+        ("::1", ("::1",), True),
+        ("a.test", ("127.0.0.1",), False),
+        ("x" * 70, ("a.test",), False),
+    ],
+)
+def test_a_host_that_a_request_names_needs_a_certificate_of_its_own(loop, host, sans, good):
+    server = downstream(certificate(leaf(*sans)))
+    assert Handshake(loop, server, upstream(validation=validation()), host).good is good
+    assert Handshake(loop, server, upstream(), host).good  # without a CA nothing is checked
+
+
+def test_the_host_is_the_server_name(loop):
+    both = downstream(certificate(leaf("a.test")), certificate(leaf("b.test")))
+    assert Handshake(loop, both, upstream(), "b.test").peer_names is leaf("b.test")
+    assert Handshake(loop, both, upstream(), "a.test").peer_names is leaf("a.test")
+
+
+def test_hosts_of_a_plain_cluster_are_plain():
+    assert host_transports(None)("a.test") is Connection
 
 
 def test_pinned_certificates_and_keys(loop):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from forkproxy.config.build.listener import FilterChainMatch
+from forkproxy.net import address as addresses
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter, NetworkFilterChain
 from forkproxy.net.poller import READ
@@ -96,6 +97,8 @@ class Setup:
             name="main",
             per_connection_buffer_limit_bytes=4321,
             max_connections_to_accept_per_socket_event=per_event,
+            original_dst=False,
+            transparent=False,
         )
         self.listener = Listener(config, chains or [live(self.notes)], default, self.stats, self.worker_stats.get)
         if start:
@@ -430,3 +433,14 @@ def test_a_filter_that_raises_on_a_new_connection_costs_that_connection():
         setup.readable()
     assert sock.closed
     assert (setup.stats.downstream_cx_active, setup.listener.connections) == (0, set())
+
+
+def test_a_redirected_connection_has_the_address_that_was_wanted(monkeypatch):
+    wanted = addresses.Restored(("192.0.2.9", 443))
+    monkeypatch.setattr(module, "original_destination", lambda _sock, _transparent: wanted)
+    setup = Setup()
+    setup.listener._restores = True
+    setup.sock.connects(1)
+    setup.readable()
+    [connection] = setup.listener.connections
+    assert connection.local_address is wanted
