@@ -459,16 +459,6 @@ class ClusterSubscriptionStats(StatGroup):
     update_time: Gauge
 
 
-class ListenerManagerStats(StatGroup):
-    """``listener_manager``: the supervisor's, a local group."""
-
-    listener_added: Counter
-    listener_create_failure: Counter
-    listener_create_success: Counter
-    listener_in_place_updated: Counter
-    listener_modified: Counter
-    listener_removed: Counter
-    listener_stopped: Counter
 class DnsCacheStats(StatGroup):
     """``dns_cache.<name>``. The supervisor's, a local group; what workers count of it is in ``DnsCacheWorkerStats``."""
 
@@ -490,6 +480,16 @@ class DnsCacheWorkerStats(StatGroup):
     dns_rq_pending_overflow: Counter
 
 
+class ListenerManagerStats(StatGroup):
+    """``listener_manager``: the supervisor's, a local group."""
+
+    listener_added: Counter
+    listener_create_failure: Counter
+    listener_create_success: Counter
+    listener_in_place_updated: Counter
+    listener_modified: Counter
+    listener_removed: Counter
+    listener_stopped: Counter
     total_filter_chains_draining: Gauge
     total_listeners_active: Gauge
     total_listeners_draining: Gauge
