@@ -120,6 +120,8 @@ class Supervisor:
             self.loop, self.registry, self.fleet, self.resolvers, self.generations, self.cluster_updates
         )
         self.report = Report(self)
+        # First: it says who feeds the watchdog, which the notifier asks.
+        inherited = inheritance.take()
         self.notifier = Notifier()
         self.figures = OwnFigures(self.registry)
         self.admin_log = AdminLog(self.loop, self.figures.filesystem)
@@ -130,7 +132,6 @@ class Supervisor:
         self.epoch = 0
         """How many upgrades led to this process."""
         self.upgrade = Upgrade(self)
-        inherited = inheritance.take()
         self.predecessor = Predecessor(self, inherited) if inherited is not None else None
         self._load = load
         self._on_ready = on_ready
@@ -179,12 +180,12 @@ class Supervisor:
         self._signals.install()
         self.loop.register(self._signals.fileno(), READ, self._on_signal)
         after_fork.set_process_name("forkproxy")
-        raise_descriptor_limit()
         leftovers = Leftovers()
         if self.predecessor is not None:
             self.predecessor.adopt()
         try:
             run = self.generations.make()
+            raise_descriptor_limit()
             self.door.open(self.options, run.bootstrap.forkproxy.pid_file)
             leftovers.make_way(self.loop.run_once)
             self.fleet.lay_out(run)

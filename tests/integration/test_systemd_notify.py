@@ -97,6 +97,23 @@ def test_an_upgrade_changes_the_main_process(tmp_path, manager, monkeypatch):
     assert told.count("STOPPING") == told.count("MAINPID") == 1
 
 
+def test_the_watchdog_that_names_the_main_process_goes_over_to_the_next(tmp_path, manager, monkeypatch):
+    # As systemd does it: the variable has the pid of the process itself, which is known only when it is there.
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexport WATCHDOG_PID=$$\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+    with Supervised(tmp_path) as supervised:
+        manager.wait_for("WATCHDOG")
+        pid = supervised.ask({"op": "upgrade"})["pid"]
+        assert supervised.wait() == 0
+        manager.drain()
+        manager.wait_for("WATCHDOG")
+        os.kill(pid, signal.SIGTERM)
+        manager.wait_for("STOPPING")
+
+
 def test_an_upgrade_that_fails_is_nothing_to_the_manager(tmp_path, manager):
     with Supervised(tmp_path) as supervised:
         before = manager.wait_for("READY")["STATUS"]

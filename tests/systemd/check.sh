@@ -148,6 +148,10 @@ systemctl start $UNIT
 PID=$(property MainPID)
 sleep $((3 * SLOW))
 ok "a fed watchdog does not bite" is MainPID "$PID"
+ok "upgrade" quietly timeout $((60 * SLOW)) "$PROGRAM" upgrade
+PID=$(property MainPID)
+sleep $((3 * SLOW))
+ok "the upgraded one feeds it too" is MainPID "$PID"
 slay STOP "$PID"
 ok "a supervisor that stands still is replaced" within 20 main_pid_is_not "$PID"
 ok "by the watchdog" journal_says "Watchdog timeout"
