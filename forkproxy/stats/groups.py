@@ -313,6 +313,12 @@ class HealthCheckStats(StatGroup):
     verify_cluster: Counter
 
 
+class RedisHealthCheckStats(StatGroup):
+    """``cluster.<stat_name>.health_check.redis``."""
+
+    exists_failure: Counter
+
+
 class OutlierDetectionStats(StatGroup):
     """``cluster.<stat_name>.outlier_detection``. The supervisor's, a local group."""
 

@@ -100,7 +100,7 @@ class SupervisorContext:
             workers=len(supervisor.fleet.lasting_slots()),
             connections=sum(worker.connections for worker in workers),
         )
-        snapshot = supervisor.registry.read([worker.slab for worker in workers])
+        snapshot = supervisor.registry.read(supervisor.slabs())
         for cluster in supervisor.generations.running.generation.clusters.values():
             if cluster.config.type != "STATIC":
                 name_by_address(snapshot.hidden, cluster)
@@ -180,7 +180,7 @@ class SupervisorContext:
 
     def reset_counters(self) -> None:
         """Counters start again from zero."""
-        self._supervisor.registry.reset_counters([worker.slab for worker in self._supervisor.fleet.workers()])
+        self._supervisor.registry.reset_counters(self._supervisor.slabs())
 
     def reopen_logs(self) -> None:
         """As SIGUSR1 does."""

@@ -178,7 +178,7 @@ class Fleet:
         """When the next missing worker may start, in ``loop.now`` seconds; infinity when none is missing."""
         missing = [slot for slot in self.slots if self.wants_worker(slot, float("inf"))]
         return min(
-            (max(slot.respawn_at, slot.run.warm_deadline if slot.run.unresolved else 0.0) for slot in missing),
+            (max(slot.respawn_at, 0.0 if slot.run.is_warm(0.0) else slot.run.warm_deadline) for slot in missing),
             default=float("inf"),
         )
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from forkproxy.config.build.bootstrap import BootstrapConfig
+from forkproxy.net.loop import Loop
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor.endpoint_files import EndpointFile
 from forkproxy.supervisor.listening import Binding, ListenAddress
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns import Target
 from forkproxy.upstream.dns_cache import DnsCache
+from forkproxy.upstream.health_check.checker import HealthChecker, Report
 from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.worker import Endpoints, RunnableGeneration
 
@@ -32,6 +34,19 @@ class BuiltGeneration(RunnableGeneration, Protocol):
     @property
     def log_paths(self) -> Collection[str]:
         """The files that its workers log accesses to."""
+
+    @property
+    def health_checkers(self) -> dict[str, HealthChecker]:
+        """Its health checkers by cluster."""
+
+    def start_health_checks(self, loop: Loop, report: Report, *, unchecked: Collection[str]) -> None:
+        """In the process that checks: begin. ``unchecked``: the clusters of which nothing is known yet."""
+
+    def reopen_health_logs(self) -> None:
+        """In that process: open the event logs again."""
+
+    def flush_health_logs(self) -> None:
+        """In that process: write out what event logs have buffered."""
 
     @property
     def listen_addresses(self) -> list[ListenAddress]:
@@ -61,6 +76,8 @@ class GenerationRun:
     endpoint_files: list[EndpointFile] = field(default_factory=list)
     endpoints: dict[str, Endpoints] = field(default_factory=dict)
     unresolved: set[str] = field(default_factory=set)
+    unchecked: set[str] = field(default_factory=set)
+    """Clusters whose endpoints have not all had the result of a first health check; workers wait for it likewise."""
     warm_deadline: float = 0.0
 
     @property
@@ -71,7 +88,12 @@ class GenerationRun:
     def begin_warming(self, before: GenerationRun | None, deadline: float) -> None:
         """Take over what the generation before knows of unchanged DNS and EDS clusters; the others come first."""
         self.warm_deadline = deadline
+        self._adopt(before)
+        self.warm_deadline += self._first_round_s()
+
+    def _adopt(self, before: GenerationRun | None) -> None:
         self.unresolved = {source.cluster for source in self.sources}
+        self.unchecked = set(self.generation.health_checkers)
         if before is None:
             return
         self._adopt_names(before)
@@ -79,6 +101,13 @@ class GenerationRun:
             old = before.generation.clusters.get(name)
             if old is not None:
                 cluster.adopt_health(old)
+                if old.config == cluster.config and name not in before.unchecked:
+                    self.unchecked.discard(name)
+
+    def _first_round_s(self) -> float:
+        # How long it takes at most until endpoints of which nothing is known have had their first result.
+        configs = [self.generation.health_checkers[name].config for name in self.unchecked]
+        return max((config.initial_jitter_s + config.timeout_s + 1.0 for config in configs), default=0.0)
 
     def _adopt_names(self, before: GenerationRun) -> None:
         for name, cluster in self.generation.clusters.items():
@@ -100,7 +129,7 @@ class GenerationRun:
 
     def is_warm(self, now: float) -> bool:
         """Whether workers may start."""
-        return not self.unresolved or now >= self.warm_deadline
+        return not (self.unresolved or self.unchecked) or now >= self.warm_deadline
 
     def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
         """What DNS or the file says now, for the workers to be born."""

@@ -90,7 +90,7 @@ class Reloads:
             self._refuse(reply, str(error), exit_of(error))
             return
         self._roll_out = RollOut(run, before=generations.running, reply=reply)
-        supervisor.resolvers.want([generations.running, run])
+        supervisor.tend([generations.running, run])
 
     def advance(self, now: float) -> None:
         """Do what can be done now."""
@@ -115,7 +115,7 @@ class Reloads:
             _log.error("the way back failed too: generations are mixed until the next reload", reason=reason)
             return
         self._generations.give_up_newest()
-        self._supervisor.resolvers.want([roll_out.before])
+        self._supervisor.tend([roll_out.before])
         if roll_out.target.admin_socket is not None:
             roll_out.target.admin_socket.close()
         self._refuse(roll_out.reply, reason, code if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND) else EXIT_FAILURE)
@@ -134,7 +134,7 @@ class Reloads:
         supervisor, fleet, run = self._supervisor, self._fleet, roll_out.target
         before = self._generations.running
         self._generations.put_in_force(run)
-        supervisor.resolvers.want([run])
+        supervisor.tend([run])
         if not roll_out.is_back:
             fleet.drained.clear()
         fleet.close_what_is_gone()

@@ -5,8 +5,8 @@ act by themselves: they leave an intention or a fact behind and end the sleep. S
 place, one after another, and a fork never happens inside a callback of the loop.
 
 Who owns what: ``generations`` the configurations, ``fleet`` slots and workers, ``reloads`` the roll-out under way,
-``resolvers`` the processes that ask DNS, ``door`` pid file and control socket, ``admin`` the admin port. Here are the phase and
-the intentions.
+``resolvers`` the processes that ask DNS, ``health_checkers`` those that check endpoints, ``door`` pid file and control socket,
+``admin`` the admin port. Here are the phase and the intentions.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from forkproxy.net import descriptors
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
 from forkproxy.stats.counters import Registry
+from forkproxy.stats.slab import Slab
 from forkproxy.supervisor import inheritance
 from forkproxy.supervisor.admin_context import AdminService, SupervisorContext
 from forkproxy.supervisor.admin_log import AdminLog
@@ -38,6 +39,7 @@ from forkproxy.supervisor.figures import OwnFigures
 from forkproxy.supervisor.fleet import Fleet
 from forkproxy.supervisor.generation_run import BuildGeneration, GenerationRun
 from forkproxy.supervisor.generations import Generations
+from forkproxy.supervisor.health_checkers import HealthCheckers
 from forkproxy.supervisor.leftovers import Leftovers
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.met_hosts import MetHosts
@@ -119,6 +121,13 @@ class Supervisor:
         self.dns_caches = DnsCaches(
             self.loop, self.registry, self.fleet, self.resolvers, self.generations, self.cluster_updates
         )
+        self.health_checkers = HealthCheckers(
+            self.loop,
+            self.registry,
+            tell=self._tell_of_cluster,
+            on_passed=lambda _run, _cluster, _address: None,
+            is_newest=lambda run: run is self.generations.newest,
+        )
         self.report = Report(self)
         # First: it says who feeds the watchdog, which the notifier asks.
         inherited = inheritance.take()
@@ -196,13 +205,22 @@ class Supervisor:
             raise StartFailed(exit_of(error), str(error)) from None
         self.generations.put_in_force(run)
         leftovers.end_later(self.loop.call_later, self.generations.drain_time_s)
-        self.resolvers.want([run])
+        self.tend([run])
         self.on_generation(None)
         self._end_interval()
         sockets = self.fleet.sockets
         sockets.passed.warn_of_unused({binding.socket_address() for binding in run.bindings.values()})
         for (name, _index), binding in run.bindings.items():
             _log.info("listening", listener=name, address=str(sockets.bound_address(binding)))
+
+    def tend(self, runs: list[GenerationRun]) -> None:
+        """The processes that resolve names and check health are to do so for these generations and no others."""
+        self.resolvers.want(runs)
+        self.health_checkers.want(runs)
+
+    def slabs(self) -> list[Slab]:
+        """Where everybody counts."""
+        return [*(worker.slab for worker in self.fleet.workers()), *self.health_checkers.slabs]
 
     def on_generation(self, before: GenerationRun | None) -> None:
         """The running generation is another than ``before``: what else follows from that."""
@@ -242,7 +260,7 @@ class Supervisor:
 
     def _end_interval(self) -> None:
         """Envoy's stats flush: what histograms show as the last interval ends here."""
-        self.registry.end_interval([worker.slab for worker in self.fleet.workers()])
+        self.registry.end_interval(self.slabs())
         self.loop.call_later(self.generations.running.bootstrap.stats_flush_interval_s, self._end_interval)
 
     def _close(self) -> None:
@@ -251,6 +269,7 @@ class Supervisor:
         self.upgrade.close()
         if self.predecessor is not None:
             self.predecessor.close()
+        self.health_checkers.end_all()
         self.fleet.close()
         self.admin.stop()
         self.admin_log.close()
@@ -264,7 +283,7 @@ class Supervisor:
     # -- reap
 
     def _reap(self) -> None:
-        while self.fleet.pids or self.resolvers.pids:
+        while self.fleet.pids or self.resolvers.pids or self.health_checkers.pids:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
@@ -272,8 +291,8 @@ class Supervisor:
             worker = self.fleet.on_gone(pid)
             if worker is not None:
                 self._on_worker_gone(worker, code)
-            else:
-                self.resolvers.on_gone(pid, how_it_ended(code))
+            elif not self.resolvers.on_gone(pid, how_it_ended(code)):
+                self.health_checkers.on_gone(pid, how_it_ended(code))
 
     def _on_worker_gone(self, worker: WorkerHandle, code: int) -> None:
         slot = worker.slot
@@ -375,6 +394,7 @@ class Supervisor:
         if self.predecessor is not None:
             self.predecessor.reopen_logs()
         self.fleet.tell({"op": "reopen_logs"})
+        self.health_checkers.reopen_logs()
         _log.info("logs opened again")
 
     def _watch_file(self) -> None:
@@ -392,6 +412,7 @@ class Supervisor:
         if self.phase != "stopping":
             self.fleet.start_missing(now)
         self.resolvers.check(now)
+        self.health_checkers.check(now)
         self.reloads.advance(now)
         self.replacement.advance()
         self.upgrade.check(now)
@@ -461,10 +482,20 @@ class Supervisor:
     def _on_endpoints(self, run: GenerationRun, cluster: str, endpoints: list[dict[str, object]]) -> None:
         run.set_endpoints(cluster, endpoints)
         self.cluster_updates.on_membership(run, cluster)
+        message = {"op": "endpoints", "cluster": cluster, "endpoints": endpoints}
+        self.health_checkers.tell(run, message)
         for worker in self.fleet.workers():
             if worker.run is run:
-                worker.channel.send({"op": "endpoints", "cluster": cluster, "endpoints": endpoints})
+                worker.channel.send(message)
         self.loop.stop()
+
+    def _tell_of_cluster(self, run: GenerationRun, cluster: str, message: Message) -> None:
+        """To the workers of ``run``, and to those of others, which drain, where they have the same cluster."""
+        config = run.generation.clusters[cluster].config
+        for worker in self.fleet.workers():
+            theirs = worker.run.generation.clusters.get(cluster)
+            if worker.run is run or (theirs is not None and theirs.config == config):
+                worker.channel.send(message)
 
     def set_health_check(self, *, failed: bool) -> None:
         """/healthcheck/fail and /ok: told to all workers, and kept for those to come."""

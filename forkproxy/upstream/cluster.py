@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from forkproxy.config.build.cluster import ClusterConfig, LocalityEndpoints
+from forkproxy.config.build.cluster import ClusterConfig, EndpointConfig, LocalityEndpoints
 from forkproxy.http.headers import proper_case
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
@@ -44,10 +44,24 @@ def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[Resolved
             sub_zone=locality.sub_zone,
             locality_weight=locality.weight,
             metadata=endpoint.metadata,
+            **_check_fields(endpoint),
         )
         for locality in localities
         for endpoint in locality.endpoints
     ]
+
+
+def _check_fields(endpoint: EndpointConfig) -> dict[str, Any]:
+    """What ResolvedEndpoint says of the endpoint's health checks."""
+    check = endpoint.health_check
+    host = check.address.pipe_path or check.address.host if check.address is not None else ""
+    port = check.port or (check.address.port if check.address is not None else 0)
+    return {
+        "check_host": host,
+        "check_port": port,
+        "check_hostname": check.hostname,
+        "check_disabled": check.disabled,
+    }
 
 
 def _as_resolved(entry: Mapping[str, Any]) -> ResolvedEndpoint:
@@ -60,6 +74,12 @@ def _socket_address(pipe_path: str, host: str, port: int) -> SocketAddress:
     if pipe_path:
         return "\0" + pipe_path[1:] if pipe_path.startswith("@") else pipe_path
     return (host, port)
+
+
+def _initial_health_flags(config: ClusterConfig) -> int:
+    if config.health_check is None:
+        return 0
+    return health.FAILED_ACTIVE_HC | (health.PENDING_ACTIVE_HC if config.load_balancing.ignore_new_hosts else 0)
 
 
 class Cluster:
@@ -112,9 +132,9 @@ class Cluster:
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.endpoints: list[Endpoint] = []
         self._by_address: dict[str, list[Endpoint]] = {}
-        self.initial_health_flags = 0
+        self.initial_health_flags = _initial_health_flags(config)
         """What stands against an endpoint that has just been found."""
-        self.keeps_healthy = False
+        self.keeps_healthy = config.health_check is not None and not config.ignore_health_on_host_removal
         """Endpoints that are no longer listed stay until they fail their active health checks."""
         self.on_membership_change: Callable[[Cluster, list[Endpoint], list[Endpoint]], None] | None = None
         """Told of every change of the set of endpoints: (cluster, added, removed)."""
@@ -167,8 +187,10 @@ class Cluster:
             if endpoint is None:
                 endpoint = Endpoint(config, figures, self._make_pool)
                 same = self._by_address.get(endpoint.address)
-                found_out = same[0].health_flags & ~health.CONFIGURED_FLAGS if same else self.initial_health_flags
-                endpoint.health_flags |= found_out
+                if same:
+                    endpoint.health_flags |= same[0].health_flags & ~health.CONFIGURED_FLAGS
+                elif not config.check_disabled:
+                    endpoint.health_flags |= self.initial_health_flags
                 added.append(endpoint)
             endpoints.append(endpoint)
         for endpoint in known.values():
@@ -280,6 +302,7 @@ class Cluster:
                     sub_zone=locality.sub_zone,
                     locality_weight=locality.weight,
                     metadata=endpoint.metadata,
+                    **_check_fields(endpoint),
                 )
             )
         if self.config.type == "LOGICAL_DNS":

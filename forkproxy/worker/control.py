@@ -4,8 +4,9 @@ The same channel serves a slot's socketpair and the operator's control socket. A
 it is. To a worker go ``drain`` (``time_s``, ``going``: the [listener, index] of the sockets that no other worker serves after
 it), ``close_listeners``, ``stop_listening`` (``listeners``), ``drain_connections`` (``listeners``, ``since``, ``time_s``),
 ``stop``, ``reopen_logs``, ``log_level`` (``level``, ``component``), ``flush`` (``round``),
-``pin`` (``cpus``), ``health_check`` (``failed``) and ``endpoints`` (``cluster``, ``endpoints``); from it come ``ready``,
-``failed`` (``reason``, ``exit``) and ``flushed`` (``round``).
+``pin`` (``cpus``), ``health_check`` (``failed``), ``endpoints`` (``cluster``, ``endpoints``) and ``health`` (``cluster``,
+``address``, ``set``, ``clear``: flags of upstream/health.py); from it come ``ready``, ``failed`` (``reason``, ``exit``) and
+``flushed`` (``round``).
 """
 
 from __future__ import annotations

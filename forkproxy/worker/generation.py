@@ -44,14 +44,16 @@ from forkproxy.stats.groups import (
     TlsStats,
 )
 from forkproxy.upstream.aggregate_cluster import AggregateCluster
-from forkproxy.upstream.circuit_breakers import breaker_cells
+from forkproxy.upstream.circuit_breakers import BreakerCells, breaker_cells
 from forkproxy.upstream.cluster import Cluster, Transport
 from forkproxy.upstream.dns_cache import DnsCache
 from forkproxy.upstream.dynamic_cluster import ForwardProxyCluster, OriginalDstCluster
+from forkproxy.upstream.health_check.checker import HealthChecker, Report
 from forkproxy.upstream.load_balancer import hash_stats
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.handover import Handover
+from forkproxy.worker.health_checks import make_checker, noting_traffic, tls_of_checks, traffic_cell
 from forkproxy.worker.listener import ChainMatch, Listener, LiveFilterChain, MakeConnection
 
 DNS_ENDPOINT_SLOTS = 64
@@ -75,6 +77,8 @@ class Generation:
         self.number = number
         self.clusters = clusters
         self.listeners = listeners
+        self.health_checkers = built.health_checkers
+        """By cluster; they run in a process of their own."""
         self._built = built
         self.dns_caches = built.dns_caches
         self._filters = built.filters
@@ -106,6 +110,28 @@ class Generation:
         live = self.clusters.get(cluster)
         if live is not None:
             live.set_resolved(endpoints)
+
+    def set_health(self, cluster: str, address: str, *, set: int, clear: int) -> None:
+        """What was found out about an endpoint (upstream/health.py)."""
+        live = self.clusters.get(cluster)
+        if live is not None:
+            live.set_health_flags(address, set=set, clear=clear)
+
+    # -- in the process that checks health
+
+    def start_health_checks(self, loop: Loop, report: Report, *, unchecked: Collection[str]) -> None:
+        """Check. ``unchecked``: the clusters of which nothing is known yet."""
+        self._built.health_sinks.start(loop)
+        for name, checker in self.health_checkers.items():
+            checker.start(loop, report, is_known=name not in unchecked)
+
+    def reopen_health_logs(self) -> None:
+        """Open the event logs again under their names."""
+        self._built.health_sinks.reopen()
+
+    def flush_health_logs(self) -> None:
+        """Write out what the event logs hold."""
+        self._built.health_sinks.flush()
 
     def prepare_slot(self, slot: int) -> None:
         """A worker of this number is about to be forked: lay out what is counted per worker."""
@@ -300,6 +326,8 @@ class _Building:
         self.sinks = sinks
         self.failures = failures
         self.local_ip = local_address()
+        self.health_sinks = Sinks(flush_interval_s=sinks.flush_interval_s)
+        self.health_checkers: dict[str, HealthChecker] = {}
         self.clusters: dict[str, Cluster] = {}
         self.dns_caches: dict[str, DnsCache] = {}
         self.filters: list[NetworkFilter] = []
@@ -317,12 +345,34 @@ class _Building:
             names = [f"slot_{slot}" for slot in range(slots)]
         groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
         transport: Transport = Connection
+        checked: Transport = Connection
         try:
-            transport = _upstream_transport(config, registry)
+            transport = checked = _upstream_transport(config, registry)
+            if config.health_check is not None:
+                transport = noting_traffic(transport, traffic_cell(registry, config))
+                checked = _upstream_transport(tls_of_checks(config), registry)
         except ConfigError as error:
             # Listeners that use the cluster are looked at all the same, and do not miss it.
             self.problems += error.problems
         cells = breaker_cells(registry, config.circuit_breakers, config.stat_name, names)
+        cluster = self._make_cluster(config, stats, groups, transport, cells)
+        if config.health_check is not None:
+            try:
+                self.health_checkers[config.name] = make_checker(
+                    cluster, config.health_check, registry, self.health_sinks, checked
+                )
+            except ConfigError as error:
+                self.problems += error.problems
+        return cluster
+
+    def _make_cluster(
+        self,
+        config: ClusterConfig,
+        stats: ClusterStats,
+        groups: Sequence[EndpointStats],
+        transport: Transport,
+        cells: BreakerCells,
+    ) -> Cluster:
         match config.dynamic:
             case AggregateConfig():
                 return AggregateCluster(config, stats, groups, transport, cells)
@@ -331,9 +381,9 @@ class _Building:
             case DynamicForwardProxyCluster(cache=cache):
                 forward = ForwardProxyCluster(self.dns_cache(cache, config.where), config, stats, groups, transport, cells)
                 with suppress(ConfigError):  # told above
-                    forward.transports = _host_transports(config, registry)
+                    forward.transports = _host_transports(config, self.registry)
                 return forward
-        figures = hash_stats(registry, config.load_balancing.policy, f"cluster.{config.stat_name}")
+        figures = hash_stats(self.registry, config.load_balancing.policy, f"cluster.{config.stat_name}")
         return Cluster(config, stats, groups, transport, cells, figures)
 
     def route_by_zone(self) -> None:

@@ -80,6 +80,9 @@ class RunnableGeneration(Protocol):
     def set_endpoints(self, cluster: str, endpoints: Endpoints) -> None:
         """A cluster's endpoints as DNS has them now. Also called in the supervisor, so that workers born later know them."""
 
+    def set_health(self, cluster: str, address: str, *, set: int, clear: int) -> None:
+        """What was found out about an endpoint: flags of upstream/health.py."""
+
     def fail_health_check(self, failed: bool) -> None:
         """/healthcheck/fail (True) and /ok. Also called in the supervisor, for workers born later."""
 
@@ -227,6 +230,10 @@ class Worker:
                 self._generation.set_endpoints(message["cluster"], message["endpoints"])
             case "dns_host" | "dns_gone":
                 self._generation.on_dns(message)
+            case "health":
+                self._generation.set_health(
+                    message["cluster"], message["address"], set=message["set"], clear=message["clear"]
+                )
             case "drain":
                 self._drain(message["time_s"], [(name, index) for name, index in message["going"]])
             case "close_listeners":

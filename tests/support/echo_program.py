@@ -56,6 +56,7 @@ class EchoGeneration:
         self.listening = {}
         self.clusters = {}
         self.dns_caches = {}
+        self.health_checkers = {}
         self.accepted = self.requests = 0
         self.log_paths = ()
         self.listen_addresses = [

@@ -9,7 +9,7 @@ from forkproxy.config.build.health_check import HealthCheckConfig, TcpCheck
 from forkproxy.stats.groups import HealthCheckStats
 from forkproxy.stats.shared import SharedCells
 from forkproxy.upstream import health
-from forkproxy.upstream.health_check.checker import HealthChecker, Report, initial_flags
+from forkproxy.upstream.health_check.checker import HealthChecker, Report
 from tests.support.fakes import FakeConnection, FakeLoop
 from tests.support.playbook import cluster_config, make_cluster
 
@@ -48,9 +48,7 @@ class Rig(Report):
         self.loop = FakeLoop()
         self.cluster = cluster or make_cluster(cluster_config(endpoints=endpoints))
         for each in self.cluster.endpoints:
-            self.cluster.set_health_flags(
-                each.address, set=initial_flags(exclude_unchecked=False) if flags is None else flags
-            )
+            self.cluster.set_health_flags(each.address, set=health.FAILED_ACTIVE_HC if flags is None else flags)
         self.connections = []
         self.told = []
         self.lines = []

@@ -21,6 +21,12 @@ from forkproxy.config.build.core import (
 from forkproxy.config.build.eds import EdsConfig, build_eds
 from forkproxy.config.build.load_balancing import LoadBalancingConfig, build_load_balancing, metadata_json
 from forkproxy.config.build.original_dst import OriginalDstConfig, build_original_dst
+from forkproxy.config.build.health_check import (
+    EndpointHealthCheck,
+    HealthCheckConfig,
+    build_endpoint_health_check,
+    build_health_check,
+)
 from forkproxy.config.build.tls import UpstreamTlsConfig
 from forkproxy.config.view import View
 
@@ -55,6 +61,7 @@ class EndpointConfig:
     where: Where
     metadata: str = ""
     """What load balancers read of its metadata, as JSON."""
+    health_check: EndpointHealthCheck = EndpointHealthCheck()  # noqa: RUF009 (an immutable value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,8 @@ class ClusterConfig:
     """After how long hosts of an ORIGINAL_DST cluster that nobody uses are removed."""
     load_balancing: LoadBalancingConfig = field(default_factory=LoadBalancingConfig)
     pool: PoolOptions = DEFAULT_POOL_OPTIONS
+    health_check: HealthCheckConfig | None = None
+    ignore_health_on_host_removal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +252,7 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
     health_status = view.enum("health_status")
     if endpoint is None:
         return None
-    endpoint.ignore("health_check_config", why="there are no health checks")
+    health_check = build_endpoint_health_check(endpoint.message("health_check_config"), context)
     address = endpoint.message("address")
     if address is None:
         endpoint.report("an endpoint without an address is never reached", kind="warning")
@@ -255,6 +264,7 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
         health_status=health_status,
         where=build_where(view),
         metadata=metadata,
+        health_check=health_check,
     )
 
 
@@ -342,12 +352,20 @@ def _bind_address(view: View, context: BuildContext) -> AddressConfig | None:
     return build_socket_address(source, context) if source is not None else None
 
 
+def _health_check(view: View, context: BuildContext) -> HealthCheckConfig | None:
+    checks = context.each(view.repeated("health_checks"), build_health_check)
+    if len(checks) > 1:
+        view.unsupported("several health checks of one cluster are not implemented", field="health_checks")
+    return checks[0] if checks else None
+
+
 def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
-    """``Cluster``. Health checks, outlier detection, subsets, HTTP/2 and whatever is not named here stay unread."""
+    """``Cluster``. Outlier detection, subsets, HTTP/2 and whatever is not named here stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
-    view.ignore("close_connections_on_host_health_failure", why="there are no health checks")
-    view.ignore("ignore_health_on_host_removal", why="there are no health checks")
+    health_check = _health_check(view, context)
+    if health_check is None:
+        view.ignore("close_connections_on_host_health_failure", why="without health checks none fails")
     name = view.str("name")
     cluster_type, dns, dynamic = _type_and_dns(view, context)
     if cluster_type == "ORIGINAL_DST":
@@ -403,6 +421,8 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         load_balancing=balancing,
         dynamic=dynamic,
         cleanup_interval_s=view.duration_s("cleanup_interval", default_cleanup_interval_s),
+        health_check=health_check,
+        ignore_health_on_host_removal=view.bool("ignore_health_on_host_removal"),
     )
 
 

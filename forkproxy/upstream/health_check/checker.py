@@ -10,9 +10,9 @@ from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import connecting_socket
-from forkproxy.stats.groups import HealthCheckStats
+from forkproxy.stats.group import StatGroup
+from forkproxy.stats.groups import HealthCheckStats, RedisHealthCheckStats
 from forkproxy.stats.shared import CommonCell
-from forkproxy.upstream import health
 from forkproxy.upstream.health_check.event_log import EventLog
 from forkproxy.upstream.health_check.http_probe import Finalize, HttpProbe
 from forkproxy.upstream.health_check.redis_probe import RedisProbe
@@ -30,6 +30,8 @@ CONNECTION_BUFFER_BYTES = 1 << 20
 class HealthChecker:
     """Made in the supervisor, where it opens nothing; ``start``ed in the process that checks.
 
+    ``groups``: what a check may count on: ``stats``, and what the transport counts.
+
     ``traffic``: says, over all processes and reloads, whether the cluster ever had a connection for traffic. ``sinks`` take
     event log lines. ``finalize`` and ``matches_service`` are what the configuration says of HTTP checks, compiled.
     """
@@ -45,10 +47,14 @@ class HealthChecker:
         sinks: Sequence[Callable[[bytes], None]] = (),
         finalize: Finalize | None = None,
         matches_service: Callable[[bytes], bool] | None = None,
+        transport_stats: StatGroup | None = None,
+        redis_stats: RedisHealthCheckStats | None = None,
     ) -> None:
         self.cluster = cluster
         self.config = config
         self.stats = stats
+        self.redis_stats = redis_stats
+        self.groups = [group for group in (stats, transport_stats, redis_stats) if group is not None]
         self.finalize = finalize
         self.matches_service = matches_service
         self.loop: Loop = None  # type: ignore[assignment]  # set by start()
@@ -212,8 +218,3 @@ def checked_address(endpoint: Endpoint) -> SocketAddress:
     if isinstance(own, str):
         return (host, config.check_port) if host else own
     return (host or own[0], config.check_port or own[1])
-
-
-def initial_flags(*, exclude_unchecked: bool) -> int:
-    """What stands against an endpoint before its first check. ``exclude_unchecked``: ignore_new_hosts_until_first_hc."""
-    return health.FAILED_ACTIVE_HC | (health.PENDING_ACTIVE_HC if exclude_unchecked else 0)

@@ -23,12 +23,13 @@ MAX_ANSWER_BYTES = 4096
 class RedisProbe:
     """See the module's text."""
 
-    __slots__ = ("_begun", "_checker", "_connection", "_good", "_received", "_request", "_session")
+    __slots__ = ("_begun", "_checker", "_connection", "_exists_stats", "_good", "_received", "_request", "_session")
 
     def __init__(self, checker: HealthChecker, session: Session, check: RedisCheck) -> None:
         self._checker = checker
         self._session = session
         self._request = _command(b"EXISTS", check.key.encode()) if check.key else _command(b"PING")
+        self._exists_stats = checker.redis_stats if check.key else None
         self._good = b":0" if check.key else b"+PONG"
         self._connection: Connection | None = None
         self._begun = False
@@ -69,20 +70,19 @@ class RedisProbe:
         line, end, rest = self._received.partition(b"\r\n")
         if end:
             self._on_answer(line, rest)
-        elif line[:1] not in (b"+", b"-", b":", b"$", b"*") or len(line) > MAX_ANSWER_BYTES:
+        elif len(line) > MAX_ANSWER_BYTES:
             self._fail()
 
     def _on_answer(self, line: bytes, rest: bytes) -> None:
-        kind = line[:1]
-        if kind not in (b"+", b"-", b":", b"$", b"*"):
-            self._fail()
-            return
         self._begun = False
-        if rest or kind in (b"$", b"*") or not self._checker.config.reuse_connection:
+        # What is not one line, or no answer at all, leaves a connection of which nobody knows where its next answer begins.
+        if rest or line[:1] not in (b"+", b"-", b":") or not self._checker.config.reuse_connection:
             self._drop()
         if line == self._good or line.startswith((b"-MOVED ", b"-ASK ")):
             self._session.on_success()
         else:
+            if self._exists_stats is not None:
+                self._exists_stats.exists_failure += 1
             self._session.on_failure(ACTIVE)
 
     def _on_close(self, _reason: str) -> None:

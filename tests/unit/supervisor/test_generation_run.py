@@ -16,6 +16,7 @@ class FakeGeneration:
     def __init__(self):
         self.told = []
         self.clusters = {}
+        self.health_checkers = {}
 
     def set_endpoints(self, cluster, endpoints):
         self.told.append((cluster, endpoints))

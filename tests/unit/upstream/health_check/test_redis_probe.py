@@ -4,6 +4,7 @@ import pytest
 
 from forkproxy.config.build.health_check import RedisCheck
 from forkproxy.net.connection import REMOTE_CLOSE
+from forkproxy.stats.groups import RedisHealthCheckStats
 from tests.support.health_checks import Rig
 
 PING = b"*1\r\n$4\r\nPING\r\n"
@@ -33,8 +34,7 @@ def test_ping_and_exists():
         ("k1", b":1\r\n", "failure"),
         ("k1", b"-ASK 1 127.0.0.1:1\r\n", "success"),
         ("k1", b"+OK\r\n", "failure"),
-        ("", b"HTTP/1.1 400 Bad Request\r\n", "network_failure"),
-        ("", b"HTTP", "network_failure"),
+        ("", b"HTTP/1.1 400 Bad Request\r\n", "failure"),
         ("", b"-" + b"x" * 5000, "network_failure"),
     ],
 )
@@ -43,6 +43,15 @@ def test_answers(key, answer, result):
     checked.last.receive(answer)
     assert checked.stats[result] == 1
     assert ("network_failure" in checked.stats) == (result == "network_failure")
+
+
+def test_a_key_that_exists_is_counted_apart():
+    stats = RedisHealthCheckStats()
+    checked = Rig(RedisCheck("k1"), flags=0)
+    checked.checker.redis_stats = stats
+    checked.start(is_known=True)
+    checked.last.receive(b":1\r\n")
+    assert stats.exists_failure == 1
 
 
 def test_an_answer_may_come_in_pieces_and_the_connection_is_kept():
