@@ -1,6 +1,11 @@
 # forkproxy in /opt/forkproxy, as `make install-service` leaves it, under a real systemd: what the service promises.
 # shellcheck shell=bash disable=SC2086,SC2154 # the constants come from tap.sh and are single words
 PROGRAM=/opt/forkproxy/bin/forkproxy
+# The promise is two seconds; an emulated machine takes two for the question alone.
+in_two_seconds() {
+    local SLOW=$((SLOW > 1 ? 2 : 1))
+    within 2 "$@"
+}
 
 python3 /tmp/slow.py &
 SLOW_UPSTREAM=$!
@@ -29,6 +34,53 @@ ok "nothing runs as root" not quietly pgrep -u root -f "$PROGRAM run"
 ok "root asks for the status" quietly "$PROGRAM" status
 ok "the exposure is 2.0 at most" quietly systemd-analyze security --threshold=20 $UNIT
 ok "a start of what runs changes nothing" systemctl start $UNIT
+fresh
+
+# -- CPUs
+if [ "$(nproc)" -gt 1 ]; then
+    configure one auto
+    drop_in CPUAffinity=1
+    systemctl start $UNIT
+    ok "CPUAffinity=1: one worker, on CPU 1" pinned_to 1
+    ok "STATUS= says so" status_says "1 worker on CPU 1, generation 1"
+    fresh
+else
+    skip "CPUAffinity=" "one CPU"
+fi
+if [ "$(nproc)" -ge 4 ] && grep -qw cpuset /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then
+    configure one auto
+    systemctl start $UNIT
+    ok "a worker for every CPU" pinned_to 0 1 2 3
+    PIDS=$(workers | sort | tr '\n' ' ')
+    systemctl set-property --runtime $UNIT AllowedCPUs=1,3
+    SINCE=$(now_ms)
+    ok "AllowedCPUs=1,3 on a running service is followed" in_two_seconds pinned_to 1 1 3 3
+    echo "# after $(($(now_ms) - SINCE)) ms"
+    ok "by the same workers" test "$(workers | sort | tr '\n' ' ')" = "$PIDS"
+    ok "it answers" answers one
+    systemctl set-property --runtime $UNIT AllowedCPUs=0-3
+    SINCE=$(now_ms)
+    ok "and when it is lifted, every worker has a CPU of its own again" in_two_seconds pinned_to 0 1 2 3
+    echo "# after $(($(now_ms) - SINCE)) ms"
+    systemctl revert $UNIT
+    fresh
+    drop_in AllowedCPUs=1,3
+    systemctl start $UNIT
+    ok "AllowedCPUs=1,3 at the start: two workers, on CPUs 1 and 3" pinned_to 1 3
+    fresh
+    drop_in AllowedCPUs=1-3 Environment=FORKPROXY_CONCURRENCY=2
+    systemctl start $UNIT
+    ok "two workers stay in one NUMA node: CPUs 2 and 3, not 1" pinned_to 2 3
+    fresh
+    drop_in CPUQuota=150%
+    systemctl start $UNIT
+    ok "CPUQuota=150%: two workers" test "$(workers | wc -l)" = 2
+    fresh
+else
+    skip "AllowedCPUs=, NUMA nodes, CPUQuota=" "needs four CPUs and the cpuset controller in cgroup v2: make systemd-vm"
+fi
+configure one
+systemctl start $UNIT
 
 # -- reload
 PID=$(property MainPID)
@@ -143,65 +195,21 @@ ok "until it is free" within 20 answers four
 fresh
 
 # -- watchdog
-drop_in WatchdogSec=$((2 * SLOW))
+WATCHDOG_S=$((SLOW > 1 ? 12 : 2))
+drop_in WatchdogSec=$WATCHDOG_S
 systemctl start $UNIT
 PID=$(property MainPID)
-sleep $((3 * SLOW))
+sleep $((WATCHDOG_S * 3 / 2))
 ok "a fed watchdog does not bite" is MainPID "$PID"
 ok "upgrade" quietly timeout $((60 * SLOW)) "$PROGRAM" upgrade
 PID=$(property MainPID)
-sleep $((3 * SLOW))
+sleep $((WATCHDOG_S * 3 / 2))
 ok "the upgraded one feeds it too" is MainPID "$PID"
 slay STOP "$PID"
 ok "a supervisor that stands still is replaced" within 20 main_pid_is_not "$PID"
 ok "by the watchdog" journal_says "Watchdog timeout"
 ok "it answers again" within 15 answers four
 fresh
-
-# -- CPUs
-if [ "$(nproc)" -gt 1 ]; then
-    configure four auto
-    drop_in CPUAffinity=1
-    systemctl start $UNIT
-    ok "CPUAffinity=1: one worker, on CPU 1" pinned_to 1
-    ok "STATUS= says so" status_says "1 worker on CPU 1, generation 1"
-    fresh
-else
-    skip "CPUAffinity=" "one CPU"
-fi
-if [ "$(nproc)" -ge 4 ] && grep -qw cpuset /sys/fs/cgroup/cgroup.controllers 2>/dev/null; then
-    configure four auto
-    systemctl start $UNIT
-    ok "a worker for every CPU" pinned_to 0 1 2 3
-    PIDS=$(workers | sort | tr '\n' ' ')
-    systemctl set-property --runtime $UNIT AllowedCPUs=1,3
-    SINCE=$(now_ms)
-    ok "AllowedCPUs=1,3 on a running service is followed" within 2 pinned_to 1 1 3 3
-    echo "# after $(($(now_ms) - SINCE)) ms"
-    ok "by the same workers" test "$(workers | sort | tr '\n' ' ')" = "$PIDS"
-    ok "it answers" answers four
-    systemctl set-property --runtime $UNIT AllowedCPUs=0-3
-    SINCE=$(now_ms)
-    ok "and when it is lifted, every worker has a CPU of its own again" within 2 pinned_to 0 1 2 3
-    echo "# after $(($(now_ms) - SINCE)) ms"
-    systemctl revert $UNIT
-    fresh
-    drop_in AllowedCPUs=1,3
-    systemctl start $UNIT
-    ok "AllowedCPUs=1,3 at the start: two workers, on CPUs 1 and 3" pinned_to 1 3
-    fresh
-    drop_in AllowedCPUs=1-3 Environment=FORKPROXY_CONCURRENCY=2
-    systemctl start $UNIT
-    ok "two workers stay in one NUMA node: CPUs 2 and 3, not 1" pinned_to 2 3
-    fresh
-    drop_in CPUQuota=150%
-    systemctl start $UNIT
-    ok "CPUQuota=150%: two workers" test "$(workers | wc -l)" = 2
-    fresh
-else
-    skip "AllowedCPUs=, NUMA nodes, CPUQuota=" "needs four CPUs and the cpuset controller in cgroup v2: make systemd-vm"
-fi
-configure four
 
 # -- socket activation
 for REUSE in no yes; do
@@ -211,7 +219,7 @@ for REUSE in no yes; do
     systemctl start forkproxy.socket
     ok "ReusePort=$REUSE: not started yet" is ActiveState inactive
     ok "ReusePort=$REUSE: the first connection starts it" within 10 answers four
-    (for _ in $(seq 60); do curl -s -m $((10 * SLOW)) http://127.0.0.1/ || echo refused; sleep 0.03; done >/tmp/through-restart) &
+    (for _ in $(seq $((SLOW > 1 ? 12 : 60))); do curl -s -m $((10 * SLOW)) http://127.0.0.1/ || echo refused; sleep 0.03; done >/tmp/through-restart) &
     ASKING=$!
     sleep 0.3
     systemctl restart $UNIT
