@@ -34,7 +34,7 @@ from forkproxy.http.status import HTTP_10, HTTP_11
 from forkproxy.http.status import reason as reason_phrase
 from forkproxy.http.stream import Stream
 from forkproxy.net import address as addresses
-from forkproxy.net.connection import REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.connection import CLOSE_TIMEOUT, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER
 
@@ -1108,6 +1108,8 @@ class HttpConnection:
             stats.downstream_cx_destroy_remote += 1
         else:
             stats.downstream_cx_destroy_local += 1
+            if self.connection.error is CLOSE_TIMEOUT:
+                stats.downstream_cx_delayed_close_timeout += 1
         stats.downstream_cx_length_ms[int((manager.loop.now - self.started) * 1000)] += 1
         manager.connections.discard(self)
         self._timer.cancel()

@@ -47,6 +47,9 @@ CONNECT_FAILURE = "connect_failure"
 CONNECT_TIMEOUT = "connect_timeout"
 TLS_FAILURE = "tls_failure"
 
+CLOSE_TIMEOUT = TimeoutError(errno.ETIMEDOUT, "the peer did not take the rest, or did not end, in time")
+"""The ``error`` of a connection whose ``close`` came to its ``timeout_s``."""
+
 _next_id = count(1).__next__
 
 
@@ -184,9 +187,31 @@ class Connection:
     def _on_connect_event(self, _mask: int) -> None:
         code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self.error = OSError(code, errno.errorcode.get(code, str(code)))
-            self._destroy(CONNECT_FAILURE)
+            self.fail_connecting(code)
             return
+        self._connected()
+
+    def fail_connecting(self, code: int) -> None:
+        """The connect has failed, with this errno."""
+        self.error = OSError(code, errno.errorcode.get(code, str(code)))
+        self._destroy(CONNECT_FAILURE)
+
+    def connect_over(self, sock: socket.socket, remote_address: SocketAddress) -> None:
+        """The connect has succeeded, perhaps on another socket than the one this was made with (net/happy_eyeballs.py)."""
+        before = self.sock
+        if sock is not before:
+            self.loop.close_later(before)
+            if self._recv == before.recv:
+                self._recv = sock.recv
+            if self._send == before.send:
+                self._send = sock.send
+            self.sock = sock
+            self.fd = sock.fileno()
+            self.remote_address = remote_address
+        self._mask = WRITE
+        self._detached = False
+        if self.fd not in self.loop.handlers:
+            self.loop.register(self.fd, WRITE, self._on_connect_event)
         self._connected()
 
     def _connected(self) -> None:
@@ -230,13 +255,24 @@ class Connection:
             self._on_end_of_data()
 
     def _on_hang_up_while_paused(self) -> None:
-        # Level-triggered, a hang-up comes for ever. After the peer's end of data it is a reset and there is nothing left to
-        # read. Otherwise leave the poller until somebody wants to read: bytes before the hang-up may wait in the kernel.
-        if self.end_received:
+        # Level-triggered, a hang-up comes for ever. After the peer's end of data it is a reset, and so it is when the kernel has
+        # no bytes from before it. Otherwise leave the poller until somebody wants to read them.
+        if self.end_received or not self._may_have_data():
             self._fail(ConnectionResetError(errno.ECONNRESET, "ECONNRESET"))
         else:
             self.loop.unregister(self.fd)
             self._detached = True
+
+    def _may_have_data(self) -> bool:
+        if self.tls is not None:
+            return True  # what was deciphered already
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def _on_end_of_data(self) -> None:
         self.end_received = True
@@ -244,7 +280,7 @@ class Connection:
             if self.out_bytes:
                 self.pause_reading()  # the peer has ended but may still read: _flushed closes
             else:
-                self._destroy(LOCAL_CLOSE)
+                self._destroy(REMOTE_CLOSE if self._lingering else LOCAL_CLOSE)
         elif not self.half_close or (self.end_sent and not self.out_bytes):
             self._destroy(REMOTE_CLOSE)
         else:
@@ -475,6 +511,7 @@ class Connection:
         self._flush_soon()
 
     def _on_close_timeout(self) -> None:
+        self.error = CLOSE_TIMEOUT
         self._destroy(LOCAL_CLOSE)
 
     def abort(self, reason: str = LOCAL_CLOSE) -> None:

@@ -13,6 +13,7 @@ flushes are the proxy's own; the loop is a ``FakeLoop`` whose clock ``advance`` 
 from __future__ import annotations
 
 import re
+import socket
 from itertools import count
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers
@@ -141,9 +142,11 @@ class ScriptedSocket:
     def setsockopt(self, level, option, value):
         pass
 
-    def recv(self, limit):
+    def recv(self, limit, flags=0):
         if self.was_reset:
             raise ConnectionResetError(104, "reset")
+        if flags & socket.MSG_PEEK and self.inbox:
+            return self.inbox[0][:limit]
         if not self.inbox:
             if self.ended:
                 return b""

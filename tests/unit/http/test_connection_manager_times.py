@@ -273,11 +273,13 @@ def test_delayed_close_reads_on_so_that_no_reset_overtakes_the_answer():
     assert p.down.read().startswith(b"HTTP/1.1 400 ")
     assert p.down.sock.write_shut
     p.advance(1).downstream(b"more garbage").expect_open().advance(1.9).expect_open().advance(0.2).expect_closed()
+    assert (p.stats.downstream_cx_destroy_local, p.stats.downstream_cx_delayed_close_timeout) == (1, 1)
 
 
 def test_delayed_close_ends_when_the_client_does():
     p = play(delayed_close_timeout_s=3).downstream(b"garbage\r\n\r\n").downstream_ends().expect_closed()
     assert p.loop.next_deadline() == float("inf")
+    assert (p.stats.downstream_cx_destroy_remote, p.stats.downstream_cx_delayed_close_timeout) == (1, 0)
 
 
 def test_timers_do_not_pile_up():

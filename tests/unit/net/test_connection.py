@@ -8,6 +8,7 @@ import struct
 import pytest
 
 from forkproxy.net.connection import (
+    CLOSE_TIMEOUT,
     CONNECT_FAILURE,
     LOCAL_CLOSE,
     REMOTE_CLOSE,
@@ -307,25 +308,26 @@ def test_a_hang_up_while_paused_does_not_spin_and_loses_no_data(loop, pair):
     assert bytes(record.data) == b"before the hang-up"
 
 
-def test_a_reset_while_paused_does_not_spin(loop, opened):
+def test_a_reset_while_paused_is_seen_at_once(loop, opened):
     connection, record, peer = socket_pair(loop)
     opened.append(connection)
     connection.start()
     connection.pause_reading()
     reset(peer)
-    assert busy_passes(loop, connection) <= 1
-    connection.resume_reading()
     loop.run_until(lambda: connection.closed)
     assert record.events == [REMOTE_RESET]
 
 
-def test_a_reset_while_paused_is_found_by_a_write(loop, opened):
+def test_a_reset_while_paused_loses_no_data_does_not_spin_and_is_found_by_a_write(loop, opened):
     connection, record, peer = socket_pair(loop)
     opened.append(connection)
     connection.start()
     connection.pause_reading()
-    reset(peer)
+    peer.send(b"before the reset")
     loop.passes()
+    reset(peer)
+    assert busy_passes(loop, connection) <= 1
+    assert not connection.closed
     connection.write(b"x")
     loop.run_until(lambda: connection.closed)
     assert record.events == [REMOTE_RESET]
@@ -397,7 +399,8 @@ def test_lingering_close_lets_a_sending_peer_read_our_answer(loop, opened):
     assert not connection.closed
     peer.close()
     loop.run_until(lambda: connection.closed)
-    assert record.events == [LOCAL_CLOSE]
+    assert record.events == [REMOTE_CLOSE]
+    assert connection.error is None
     assert bytes(record.data) == b""
 
 
@@ -407,6 +410,7 @@ def test_lingering_close_ends_at_its_timeout(loop, pair):
     connection.close_lingering(0.01)
     loop.run_until(lambda: connection.closed)
     assert record.events == [LOCAL_CLOSE]
+    assert connection.error is CLOSE_TIMEOUT
 
 
 def test_lingering_close_after_end_write_still_tells_the_peer(loop, pair):

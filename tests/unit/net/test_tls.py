@@ -225,7 +225,7 @@ def test_lingering_close_tells_the_end_and_waits(loop, contexts, make):
     assert not ends.down.closed
     ends.up.abort()
     loop.run_until(lambda: ends.down.closed)
-    assert ends.down_record.events == ["connected", LOCAL_CLOSE]
+    assert ends.down_record.events == ["connected", REMOTE_CLOSE]
 
 
 def test_an_untrusted_certificate_fails_both_ends(loop, files, make):
