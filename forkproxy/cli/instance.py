@@ -227,6 +227,17 @@ def _status_text(answer: Message) -> str:
         for entry in answer["listeners"]
     ]
     lines += workers_table(answer["workers"])
+    lines += [
+        f"generation {old['generation']} drains: {old['connections']} connections, {old['workers']} workers, "
+        f"at most {old['time_left_s']:.0f} s more"
+        for old in answer["old_generations"]
+    ]
+    if "predecessor" in answer:
+        before = answer["predecessor"]
+        lines.append(
+            f"pid {before['pid']}, from before the upgrade, drains: {before['connections']} connections, "
+            f"{before['workers']} workers"
+        )
     if answer["last_refusal"]:
         lines.append(f"{in_colour('last reload refused', 'red', sys.stdout)}: {answer['last_refusal']}")
     return "\n".join(lines)

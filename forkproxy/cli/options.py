@@ -139,6 +139,13 @@ def serving_options(command: F) -> F:
             help="How long connections may take to finish on stop and reload. [default: 30]",
         ),
         option(
+            "--max-old-generations",
+            type=click.IntRange(0),
+            default=3,
+            show_default=True,
+            help="How many generations may drain beside the one that serves: a reload cuts off the oldest beyond that.",
+        ),
+        option(
             "--drain-strategy",
             type=click.Choice(["gradual", "immediate"]),
             default="gradual",

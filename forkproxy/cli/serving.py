@@ -163,6 +163,7 @@ def _options(given: dict[str, Any], config_path: str) -> Options:
         cpuset=given["cpuset"],
         drain_time_s=given["drain_time_s"],
         drain_strategy=given["drain_strategy"],
+        max_old_generations=given["max_old_generations"],
         user=given["user"],
         drops_root=True,
         pid_file=given["pid_file"],

@@ -31,6 +31,8 @@ class Options:
     needs_pid_file: bool = False
     heartbeat_timeout_s: float = 10.0
     ready_timeout_s: float = 30.0
+    max_old_generations: int = 3
+    """How many generations may drain beside the one that serves; a reload cuts off the oldest beyond that."""
     upgrade_timeout_s: float = 60.0
     """How long the new process of an upgrade may take to get ready."""
     dns_wait_s: float = 5.0

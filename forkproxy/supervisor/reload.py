@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from forkproxy import log
@@ -16,6 +17,7 @@ from forkproxy.supervisor.control_socket import Reply
 from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, exit_of, first_line
 from forkproxy.supervisor.generation_run import GenerationRun
 from forkproxy.supervisor.listening import CannotBind
+from forkproxy.supervisor.old_generations import cut_off, old_generations
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.worker.worker import EXIT_CANNOT_BIND, EXIT_CANNOT_BUILD
 
@@ -143,6 +145,7 @@ class Reloads:
             return
         self.last_refusal = ""
         supervisor.on_generation(before)
+        cut_off(old_generations(fleet.workers(), run), supervisor.options.max_old_generations, monotonic())
         fleet.resize(len(fleet.placement(run).cpus))
         workers = len(fleet.lasting_slots())
         _log.info("reloaded", generation=run.number, workers=workers)

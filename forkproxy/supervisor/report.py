@@ -10,6 +10,7 @@ from forkproxy import __version__
 from forkproxy.supervisor.cpus import counted, ranges
 from forkproxy.supervisor.exits import first_line
 from forkproxy.supervisor.figures import memory_of_one
+from forkproxy.supervisor.old_generations import old_generations
 
 if TYPE_CHECKING:
     from forkproxy.supervisor.supervisor import Supervisor
@@ -60,6 +61,15 @@ class Report:
             "uptime_s": round(monotonic() - supervisor.started_at, 3),
             "config_path": supervisor.options.config_path,
             "generation": running.number,
+            "old_generations": [
+                {
+                    "generation": old.number,
+                    "workers": len(old.workers),
+                    "connections": old.connections,
+                    "time_left_s": round(old.time_left_s(monotonic()), 3),
+                }
+                for old in old_generations(fleet.workers(), running)
+            ],
             **({"predecessor": before} if (before := self._predecessor()) is not None else {}),
             "last_refusal": supervisor.reloads.last_refusal,
             "listeners": [

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -155,3 +156,36 @@ def test_the_file_changes_the_number_of_workers(tmp_path):
             supervised.configure({**settings, "concurrency": count})
             supervised.ask({"op": "reload"})
             until(lambda count=count: len(supervised.pids()) == count)
+
+
+def test_old_generations_are_told_and_not_too_many(tmp_path):
+    with Supervised(tmp_path, drain_time_s=60.0, max_old_generations=2) as supervised, ExitStack() as stack:
+        socks = []
+        for generation in range(1, 5):
+            sock = stack.enter_context(supervised.connect())
+            assert exchange(sock)[1] == generation
+            socks.append(sock)
+            supervised.ask({"op": "reload"})
+        # The third reload ended the first generation, the fourth the second.
+        for sock in socks[:2]:
+            assert sock.recv(1) == b""
+            sock.close()
+        until(lambda: [old["connections"] for old in supervised.status()["old_generations"]] == [1, 1])
+        old = supervised.status()["old_generations"]
+        assert [entry["generation"] for entry in old] == [3, 4]
+        assert all(40 < entry["time_left_s"] <= 60 for entry in old)
+        assert supervised.log().count("an old generation is cut off") == 2
+        for sock in socks[2:]:
+            exchange(sock)
+            sock.close()
+        until(lambda: not supervised.status()["old_generations"])
+
+
+def test_drain_time_0_cuts_at_once(tmp_path):
+    with Supervised(tmp_path, drain_time_s=0.0) as supervised, supervised.connect() as sock:
+        exchange(sock)
+        supervised.ask({"op": "reload"})
+        assert sock.recv(1) == b""
+        until(lambda: len(supervised.workers("draining")) == 0)
+        with supervised.connect() as other:
+            assert exchange(other)[1] == 2
