@@ -246,10 +246,6 @@ class Logger:
         self._bound: Any = None
         self._made_by: Callable[[str], Any] | None = None
 
-    def is_enabled(self, level: str) -> bool:
-        """Whether a line of this level would be written: for callers whose fields are dear to make."""
-        return LEVELS[level] >= _output.components.get(self.component, _output.threshold)
-
     def debug(self, event: str, **fields: object) -> None:
         """For who looks for a fault."""
         self._write("debug", event, fields)
