@@ -97,6 +97,9 @@ def connecting_socket(
     *,
     bind_address: SocketAddress | None = None,
     keepalive: tuple[int, int, int] | None = None,
+    freebind: bool = False,
+    prebind_options: Iterable[SocketOption] = (),
+    bound_options: Iterable[SocketOption] = (),
 ) -> socket.socket:
     """A non-blocking socket whose ``connect`` has been started. OSError when it fails at once (no route, no descriptor).
 
@@ -109,8 +112,14 @@ def connecting_socket(
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if keepalive is not None:
                 _set_keepalive(sock, *keepalive)
+        if freebind:
+            sock.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        for level, name, value in prebind_options:
+            sock.setsockopt(level, name, value)
         if bind_address is not None:
             sock.bind(bind_address)
+        for level, name, value in bound_options:
+            sock.setsockopt(level, name, value)
         try:
             sock.connect(address)
         except BlockingIOError as error:

@@ -20,6 +20,7 @@ from forkproxy.upstream.consistent_hashing import MaglevStats, RingHashStats
 from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.http_pool import HttpPool, make_pool
 from forkproxy.upstream.load_balancer import LoadBalancer, PickContext, Picker
+from forkproxy.upstream.sources import Sources
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
@@ -94,10 +95,10 @@ class Cluster:
         "_host_connections",
         "_keepalive",
         "_slots",
+        "_sources",
         "_transport",
         "_was_busy",
         "balancer",
-        "bind_address",
         "breakers",
         "config",
         "draining",
@@ -160,8 +161,7 @@ class Cluster:
         self._slots = StatSlots(endpoint_stats)
         keepalive = config.tcp_keepalive
         self._keepalive = (keepalive.probes, keepalive.time_s, keepalive.interval_s) if keepalive else None
-        bind = config.upstream_bind_address
-        self.bind_address: SocketAddress | None = (bind.host, bind.port) if bind else None
+        self._sources = Sources(config.pool.bind) if config.pool.bind.sources else None
         if config.type == "STATIC":
             self.set_endpoints(resolved_endpoints(config.localities))
 
@@ -348,7 +348,7 @@ class Cluster:
             endpoint.pool = self._make_pool(endpoint)
 
     def _make_pool(self, endpoint: Endpoint) -> HttpPool:
-        return make_pool(self, endpoint)
+        return make_pool(self, endpoint, self.breakers)
 
     # -- limits
 
@@ -387,12 +387,19 @@ class Cluster:
 
         The caller keeps the time (``config.connect_timeout_s``).
         """
-        sock = connecting_socket(endpoint.socket_address, bind_address=self.bind_address, keepalive=self._keepalive)
+        sock = self.open_socket(endpoint.socket_address)
         connection = self.transport_to(endpoint)(
             self.loop, sock, endpoint.socket_address, self.config.per_connection_buffer_limit_bytes
         )
         connection.start_connecting()
         return connection
+
+    def open_socket(self, address: SocketAddress) -> socket.socket:
+        """A socket on which the connect has been started, from where and as the cluster says. OSError as above."""
+        sources = self._sources
+        if sources is None:
+            return connecting_socket(address, keepalive=self._keepalive)
+        return sources.connect(address, self._keepalive)
 
     def drain(self) -> None:
         """Close idle upstream connections, and the busy ones after their response."""

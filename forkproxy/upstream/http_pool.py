@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from forkproxy.http.codec import ClientSink, CodecError
@@ -31,6 +32,7 @@ from forkproxy.net.connection import (
     Connection,
 )
 from forkproxy.net.timers import Timer
+from forkproxy.upstream import health
 from forkproxy.upstream.circuit_breakers import Breakers, Limit
 
 if TYPE_CHECKING:
@@ -62,6 +64,12 @@ class PoolRequest(ClientSink, Protocol):
     def on_refused(self, client: Http1Client) -> None:
         """There is a client, but there are too many requests: an overflow."""
 
+    def on_too_long(self) -> None:
+        """The exchange has been given up: it has lasted for ``max_stream_duration``."""
+
+    def downstream(self) -> Connection:
+        """The downstream connection that the request came on."""
+
     def may_be_sent_again(self) -> bool:
         """The connection was closed before any byte of a response: may the request, as it is, go to another?"""
 
@@ -79,6 +87,7 @@ class Http1Client:
         "_bytes_received_seen",
         "_bytes_sent_seen",
         "_end_timer",
+        "_request_timer",
         "codec",
         "connected",
         "connection",
@@ -93,8 +102,10 @@ class Http1Client:
     def __init__(self, pool: HttpPool, connection: Connection) -> None:
         self.pool = pool
         self.connection = connection
-        self.codec = ClientCodec(self)
-        self.codec.enable_trailers = pool.cluster.config.enable_trailers
+        config = pool.cluster.config
+        kb, count = config.pool.http.max_response_headers_kb, config.pool.http.max_headers_count
+        self.codec = ClientCodec(self, max_headers_count=count) if kb is None else ClientCodec(self, kb * 1024, count)
+        self.codec.enable_trailers = config.enable_trailers
         self.request: PoolRequest | None = None
         self.request_sent = True
         """The whole request has been handed to the connection; only then may it be used again."""
@@ -105,6 +116,7 @@ class Http1Client:
         self._bytes_received_seen = 0
         self._bytes_sent_seen = 0
         self._end_timer: Timer | None = None
+        self._request_timer: Timer | None = None
         self.idle_timer = loop.timer(self._on_timer)
         self.idle_timer.arm(loop.now + pool.cluster.config.connect_timeout_s)
         connection.on_connected = self._on_connected
@@ -121,7 +133,7 @@ class Http1Client:
     def _on_connected(self) -> None:
         self.connected = True
         self.idle_timer.disarm()
-        lifetime_s = self.pool.cluster.config.pool.max_connection_duration_s
+        lifetime_s = self.pool.cluster.config.pool.http.max_connection_duration_s
         if lifetime_s is not None:
             self._end_timer = self.pool.cluster.loop.call_later(lifetime_s, self._on_lifetime_over)
         self.pool.on_connected(self)
@@ -137,6 +149,20 @@ class Http1Client:
             self.connection.close()
         else:
             self.codec.reusable = False
+
+    def limit_request(self, duration_s: float) -> None:
+        """The request that has just begun may last so long."""
+        loop = self.pool.cluster.loop
+        if self._request_timer is None:
+            self._request_timer = loop.timer(self._on_request_too_long)
+        self._request_timer.arm(loop.now + duration_s)
+
+    def _on_request_too_long(self) -> None:
+        request = self.request
+        if request is not None:
+            self.pool.cluster.stats.upstream_rq_max_duration_reached += 1
+            self.cancel()
+            request.on_too_long()
 
     def _on_timer(self) -> None:
         stats = self.pool.cluster.stats
@@ -247,8 +273,9 @@ class Http1Client:
 
     def _on_close(self, reason: str) -> None:
         self.idle_timer.cancel()
-        if self._end_timer is not None:
-            self._end_timer.cancel()
+        for timer in (self._end_timer, self._request_timer):
+            if timer is not None:
+                timer.cancel()
         self.sync_bytes()
         request = self.request
         codec = self.codec
@@ -307,9 +334,13 @@ class HttpPool:
     def high(self) -> HttpPool:
         """The pool of this endpoint for requests of priority HIGH."""
         if self._high is None:
-            self._high = CountingPool(self.cluster, self.endpoint, self.cluster.high_breakers())
+            self._high = make_pool(self.cluster, self.endpoint, self.cluster.high_breakers())
             self._high.draining = self.draining
         return self._high
+
+    def _others(self) -> list[HttpPool]:
+        """The pools that go with this one."""
+        return [self._high] if self._high is not None else []
 
     def acquire(self, request: PoolRequest) -> None:
         """Give ``request`` a client, now (inside this call) or later."""
@@ -357,8 +388,9 @@ class HttpPool:
             stats.upstream_rq_pending_active -= 1
             stats.upstream_rq_cancelled += 1
             self._on_maybe_empty()
-        elif self._high is not None:
-            self._high.cancel_pending(request)
+        else:
+            for pool in self._others():
+                pool.cancel_pending(request)
 
     def _on_maybe_empty(self) -> None:
         if self._is_counted and not self._all and not self._pending:
@@ -559,29 +591,44 @@ class HttpPool:
         for client in list(self._idle):
             client.connection.close()
         self._idle.clear()
-        if self._high is not None:
-            self._high.drain()
+        for pool in self._others():
+            pool.drain()
 
     def retire(self) -> None:
         """The connections of now serve nobody new: idle ones close, busy ones after their response."""
         for client in list(self._all):
             if client.connected:
                 client.retire()
-        if self._high is not None:
-            self._high.retire()
+        for pool in self._others():
+            pool.retire()
 
     def sync_bytes(self) -> None:
         """Bring the byte counters up to date."""
         for client in self._all:
             client.sync_bytes()
-        if self._high is not None:
-            self._high.sync_bytes()
+        for pool in self._others():
+            pool.sync_bytes()
 
 
 class CountingPool(HttpPool):
     """A pool whose requests are counted one by one, for a limit that holds over all workers, or for a priority of its own."""
 
     __slots__ = ()
+
+    def acquire(self, request: PoolRequest) -> None:
+        """As above; more connections than are needed now may be made (``per_upstream_preconnect_ratio``)."""
+        super().acquire(request)
+        self._connect_as_needed()
+
+    def _wants_connection(self) -> bool:
+        ratio = self.cluster.config.pool.preconnect_ratio
+        if ratio == 1.0 or health.coarse(self.endpoint.health_flags) != health.HEALTHY:
+            return super()._wants_connection()
+        if self.draining:
+            return False
+        free = len(self._idle) + self._connecting
+        active = len(self._all) - free
+        return (len(self._pending) + active) * ratio > free + active
 
     def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
         if self.breakers.requests.is_full():
@@ -603,10 +650,64 @@ class CountingPool(HttpPool):
         super().on_request_end()
 
 
-def make_pool(cluster: Cluster, endpoint: Endpoint) -> HttpPool:
-    """The pool that does what the cluster asks for, and no more."""
-    cls = CountingPool if cluster.breakers.counts_requests else HttpPool
-    return cls(cluster, endpoint, cluster.breakers)
+class TimedPool(CountingPool):
+    """A pool whose exchanges may last ``max_stream_duration`` at most, from when they have a connection."""
+
+    __slots__ = ()
+
+    def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
+        is_taken = super()._assign(client, request)
+        if is_taken and client.request is request:
+            duration_s = self.cluster.config.pool.http.max_stream_duration_s
+            assert duration_s is not None
+            client.limit_request(duration_s)
+        return is_taken
+
+
+class OwnPools(HttpPool):
+    """Stands for one pool per downstream connection (``connection_pool_per_downstream_connection``).
+
+    Nobody else may use the connections of such a pool: they go with the downstream connection, where Envoy keeps them until
+    they have been idle for long enough.
+    """
+
+    __slots__ = ("_pools",)
+
+    def __init__(self, cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> None:
+        super().__init__(cluster, endpoint, breakers)
+        self._pools: dict[weakref.ref[Connection], HttpPool] = {}
+
+    def acquire(self, request: PoolRequest) -> None:
+        """From the pool of the request's downstream connection."""
+        key = weakref.ref(request.downstream(), self._on_downstream_gone)
+        pool = self._pools.get(key)
+        if pool is None:
+            cls = pool_class(self.cluster, self.breakers)
+            pool = self._pools[key] = cls(self.cluster, self.endpoint, self.breakers)
+            pool.draining = self.draining
+        pool.acquire(request)
+
+    def _on_downstream_gone(self, key: weakref.ref[Connection]) -> None:
+        pool = self._pools.pop(key, None)
+        if pool is not None:
+            self.cluster.loop.call_soon(pool.drain)
+
+    def _others(self) -> list[HttpPool]:
+        return [*self._pools.values(), *super()._others()]
+
+
+def pool_class(cluster: Cluster, breakers: Breakers) -> type[HttpPool]:
+    """Of the pool that does what the cluster asks for, and no more."""
+    options = cluster.config.pool
+    if options.http.max_stream_duration_s is not None:
+        return TimedPool
+    return CountingPool if breakers.counts_requests or options.preconnect_ratio != 1.0 else HttpPool
+
+
+def make_pool(cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> HttpPool:
+    """The pool of an endpoint for the requests of one priority."""
+    cls = OwnPools if cluster.config.pool.per_downstream else pool_class(cluster, breakers)
+    return cls(cluster, endpoint, breakers)
 
 
 def connect_failure_text(connection: Connection) -> str:

@@ -42,6 +42,8 @@ class HeldUpstream:
         self.arrived = 0
         """Requests so far."""
         self.heads: list[bytes] = []
+        self.peers: list[tuple[str, int]] = []
+        """Who connected, in order."""
         self._lock = threading.Lock()
         self._held: list[threading.Event] = []
         self._socks: set[socket.socket] = set()
@@ -74,13 +76,14 @@ class HeldUpstream:
     def _accept(self) -> None:
         while True:
             try:
-                sock, _ = self.listener.accept()
+                sock, peer = self.listener.accept()
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self.connections += 1
                 self.open += 1
+                self.peers.append(peer)
                 self._socks.add(sock)
             thread = threading.Thread(target=self._converse, args=(sock,), daemon=True)
             self._threads.append(thread)

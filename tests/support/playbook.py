@@ -113,7 +113,6 @@ CLUSTER_DEFAULTS = {
     "enable_trailers": False,
     "header_key_format": "",
     "tcp_keepalive": None,
-    "upstream_bind_address": None,
     "where": WHERE,
 }
 

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, TypeAlias
 from forkproxy.config import registry
 from forkproxy.config.build.aggregate import AggregateConfig
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, build_circuit_breakers
-from forkproxy.config.build.connection_pool import DEFAULT_POOL_OPTIONS, PoolOptions
+from forkproxy.config.build.connection_pool import (
+    DEFAULT_POOL_OPTIONS,
+    HttpOptions,
+    PoolOptions,
+    build_http_options,
+    build_pool_options,
+)
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
     AddressConfig,
     Where,
     build_address,
     build_header_key_format,
-    build_socket_address,
     build_where,
 )
 from forkproxy.config.build.eds import EdsConfig, build_eds
@@ -37,7 +42,6 @@ if TYPE_CHECKING:
 
 default_connect_timeout_s = 5.0
 default_dns_refresh_rate_s = 5.0
-default_idle_timeout_s = 3600.0
 default_cleanup_interval_s = 5.0
 SUPPORTED_TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST")
 cluster_types_by_name = {
@@ -117,7 +121,6 @@ class ClusterConfig:
     header_key_format: str
     """ "" (lower-case) or "proper_case_words"; of requests."""
     tcp_keepalive: TcpKeepalive | None
-    upstream_bind_address: AddressConfig | None
     where: Where
     eds: EdsConfig | None = None
     """Where the endpoints of an EDS cluster come from."""
@@ -292,14 +295,6 @@ def build_load_assignment(view: View | None, context: BuildContext) -> tuple[Loc
     return context.each(view.repeated("endpoints"), build_locality)
 
 
-def _connection_options(view: View | None) -> tuple[float | None, int]:
-    """``HttpProtocolOptions`` of the upstream side: idle time-out and requests per connection."""
-    if view is None:
-        return default_idle_timeout_s, 0
-    idle_timeout_s = view.duration_s("idle_timeout", default_idle_timeout_s)
-    return idle_timeout_s or None, view.uint("max_requests_per_connection")
-
-
 @dataclass(frozen=True, slots=True)
 class _Http1:
     """``Http1ProtocolOptions`` of the upstream side."""
@@ -312,8 +307,7 @@ class _Http1:
 class _UpstreamHttp:
     """What the HttpProtocolOptions extension, or the cluster's old fields, say of HTTP upstream."""
 
-    idle_timeout_s: float | None
-    max_requests: int
+    options: HttpOptions
     http1: _Http1
 
 
@@ -331,7 +325,7 @@ def build_http_protocol_options(view: View, context: BuildContext) -> _UpstreamH
     """``extensions.upstreams.http.v3.HttpProtocolOptions`` with an explicit HTTP/1 configuration; HTTP/2 and 3 stay unread."""
     explicit = view.message("explicit_http_config")
     http1 = _http1_options(explicit.message("http_protocol_options")) if explicit is not None else _Http1()
-    return _UpstreamHttp(*_connection_options(view.message("common_http_protocol_options")), http1)
+    return _UpstreamHttp(build_http_options(view.message("common_http_protocol_options")), http1)
 
 
 def _tcp_keepalive(view: View) -> TcpKeepalive | None:
@@ -346,10 +340,6 @@ def _tcp_keepalive(view: View) -> TcpKeepalive | None:
     )
 
 
-def _bind_address(view: View, context: BuildContext) -> AddressConfig | None:
-    bind = view.message("upstream_bind_config")
-    source = bind.message("source_address") if bind is not None else None
-    return build_socket_address(source, context) if source is not None else None
 
 
 def _health_check(view: View, context: BuildContext) -> HealthCheckConfig | None:
@@ -373,16 +363,16 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
     else:
         view.ignore("cleanup_interval", why="only ORIGINAL_DST clusters use it")
     http1 = _http1_options(view.message("http_protocol_options"))
-    idle_timeout_s, max_requests = _connection_options(view.message("common_http_protocol_options"))
-    max_requests = view.uint("max_requests_per_connection") or max_requests
+    options = build_http_options(view.message("common_http_protocol_options"))
+    max_requests = view.uint("max_requests_per_connection") or options.max_requests_per_connection
     for name_of_options, typed in view.map_("typed_extension_protocol_options").items():
         if not registry.named(name_of_options):
             typed.report(f'no extension "{name_of_options}" takes protocol options')
         made = context.typed(typed, f'protocol options "{name_of_options}"')
         if made is not None:
             http: _UpstreamHttp = made.value
-            idle_timeout_s = http.idle_timeout_s
-            max_requests = http.max_requests or max_requests
+            options = http.options
+            max_requests = options.max_requests_per_connection or max_requests
             http1 = http.http1
     tls: UpstreamTlsConfig | None = None
     socket = view.message("transport_socket")
@@ -411,11 +401,11 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         use_tcp_for_dns_lookups=resolver.use_tcp,
         circuit_breakers=build_circuit_breakers(view.message("circuit_breakers"), context),
         max_requests_per_connection=max_requests,
-        idle_timeout_s=idle_timeout_s,
+        idle_timeout_s=options.idle_timeout_s,
         enable_trailers=http1.enable_trailers,
         header_key_format=http1.header_key_format,
         tcp_keepalive=_tcp_keepalive(view),
-        upstream_bind_address=_bind_address(view, context),
+        pool=build_pool_options(view, context, options),
         where=build_where(view),
         eds=build_eds(view, context) if cluster_type == "EDS" else None,
         load_balancing=balancing,

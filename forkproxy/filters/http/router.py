@@ -22,6 +22,7 @@ from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import Stream
+from forkproxy.net.connection import Connection
 from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER, Timer
@@ -248,6 +249,17 @@ def pick_context(stream: Stream, route: Route, cluster: Cluster) -> PickContext:
     if own:
         wanted = tuple(sorted((dict(wanted) | dict(criteria(own))).items()))
     return PickContext(hash_, wanted, source=stream)
+
+
+def _last_too_long(stream: Stream) -> None:
+    stream.upstream = None
+    stream.send_local_reply(
+        504,
+        b"upstream max stream duration reached",
+        headers=_attempts(stream),
+        details="upstream_max_stream_duration_reached",
+        flags=flags.UMSDR,
+    )
 
 
 def _time_out(stream: Stream, details: str) -> None:
@@ -494,6 +506,15 @@ class UpstreamRequest:
         if self.stream.upstream is self:
             self.stream.upstream_connection = client.connection
         self.on_reset(RESET_OVERFLOW, "")
+
+    def on_too_long(self) -> None:
+        """PoolRequest: the time of one exchange is over."""
+        self._let_go()
+        _last_too_long(self.stream)
+
+    def downstream(self) -> Connection:
+        """PoolRequest: what connections of a pool per downstream connection belong to."""
+        return self.stream.connection
 
     def may_be_sent_again(self) -> bool:
         """PoolRequest: nothing of a response has come; idempotent and without a body, it may go to another connection."""
@@ -864,6 +885,15 @@ class RetriedRequest(UpstreamRequest):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
+
+    def on_too_long(self) -> None:
+        """PoolRequest: the time of one exchange is over."""
+        self._stop_timers()
+        self._let_go()
+        exchange = self._exchange
+        state = exchange.state
+        if state is None or not exchange.follow(self, state.after_reset(LOCAL_RESET)):
+            _last_too_long(self.stream)
 
     def _on_try_timeout(self) -> None:
         self.cluster.stats.upstream_rq_per_try_timeout += 1

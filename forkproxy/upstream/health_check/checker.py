@@ -9,7 +9,6 @@ from forkproxy.config.build.health_check import HealthCheckConfig, HttpCheck, Re
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
 from forkproxy.net.loop import Loop
-from forkproxy.net.sockets import connecting_socket
 from forkproxy.stats.group import StatGroup
 from forkproxy.stats.groups import HealthCheckStats, RedisHealthCheckStats
 from forkproxy.stats.shared import CommonCell
@@ -179,7 +178,7 @@ class HealthChecker:
     def connect(self, endpoint: Endpoint) -> Connection:
         """Start to connect to where the endpoint is checked. OSError when it fails on the spot."""
         address = checked_address(endpoint)
-        sock = connecting_socket(address, bind_address=self.cluster.bind_address)
+        sock = self.cluster.open_socket(address)
         connection = self._transport(self.loop, sock, address, CONNECTION_BUFFER_BYTES)
         connection.start_connecting()
         return connection

@@ -159,7 +159,6 @@ def test_connecting(monkeypatch):
 
     config = cluster_config(
         tcp_keepalive=TcpKeepalive(3, 20, 5),
-        upstream_bind_address=AddressConfig("192.0.2.200", 0),
         per_connection_buffer_limit_bytes=77,
     )
     cluster = module.Cluster(config, SimpleNamespace(), [SimpleNamespace()], transport)
@@ -167,7 +166,7 @@ def test_connecting(monkeypatch):
     cluster.start(loop)
     cluster.connect(cluster.endpoints[0])
     address = ("192.0.2.10", 80)
-    assert asked == [(address, {"bind_address": ("192.0.2.200", 0), "keepalive": (3, 20, 5)})]
+    assert asked == [(address, {"keepalive": (3, 20, 5)})]
     assert made == [(loop, "socket", address, 77), "started"]
 
 
@@ -181,4 +180,4 @@ def test_connecting_without_options(monkeypatch):
         lambda *_: SimpleNamespace(start_connecting=lambda: None),
     )
     cluster.connect(cluster.endpoints[0])
-    assert asked == [{"bind_address": None, "keepalive": None}]
+    assert asked == [{"keepalive": None}]

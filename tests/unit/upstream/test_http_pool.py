@@ -1,10 +1,14 @@
 """Connections to an endpoint: who gets which, and when one may be used again. Played as conversations."""
 
 import errno
+import gc
 
 import pytest
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
+from forkproxy.config.build.connection_pool import HttpOptions, PoolOptions
+from forkproxy.config.build.retry import RetryPolicy
+from forkproxy.upstream import health
 from forkproxy.upstream.endpoint import ResolvedEndpoint
 from tests.support.playbook import play, route
 
@@ -457,6 +461,146 @@ def test_a_fresh_connection_that_ends_is_an_error():
     p = play().exchange().downstream(GET).expect_upstream(GET, on=0).upstream_ends(on=0)
     p.expect_upstream(GET, on=1).upstream_ends(on=1).expect_downstream(refused(b"connection termination"))
     assert len(p.upstreams) == 2
+
+
+# -- how connections are made and how long they live
+
+
+def pool_options(**fields):
+    return {"pool": PoolOptions(**fields)}
+
+
+def http_options(**fields):
+    return pool_options(http=HttpOptions(**fields))
+
+
+def test_a_connection_that_has_lived_long_enough_goes_at_once_when_idle():
+    p = play(cluster=http_options(max_connection_duration_s=10)).exchange().advance(9.9)
+    assert not p.upstreams[0].closed
+    p.advance(0.2).expect_upstream_closed(0)
+    assert p.cluster.stats.upstream_cx_max_duration_reached == 1
+    p.exchange().expect_quiet()
+
+
+def test_and_after_its_response_when_busy():
+    p = play(cluster=http_options(max_connection_duration_s=10)).downstream(GET).expect_upstream(GET).advance(11)
+    assert not p.upstreams[0].closed
+    assert p.cluster.stats.upstream_cx_max_duration_reached == 1
+    p.upstream(OK).expect_downstream(OK).expect_upstream_closed(0).expect_quiet()
+
+
+def test_the_time_that_connecting_takes_is_not_its_life():
+    p = play(cluster=http_options(max_connection_duration_s=2) | {"connect_timeout_s": 5})
+    p.auto_accept = False
+    p.downstream(GET).advance(4)
+    p.upstreams[0].accept()
+    p.advance(1).expect_upstream(GET).upstream(OK).expect_downstream(OK)
+    assert not p.upstreams[0].closed
+
+
+def test_a_stream_that_lasts_too_long():
+    p = play(cluster=http_options(max_stream_duration_s=3)).downstream(GET).expect_upstream(GET).advance(2.9)
+    assert not p.down.read()
+    p.advance(0.2)
+    answer = p.down.read()
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert answer.endswith(b"upstream max stream duration reached")
+    assert p.logged[-1][2:] == (504, "upstream_max_stream_duration_reached", "UMSDR")
+    p.expect_upstream_closed(0).expect_quiet()
+    stats = p.cluster.stats
+    assert (stats.upstream_rq_max_duration_reached, stats.external__upstream_rq) == (1, {})
+
+
+def test_each_stream_has_its_own_time():
+    p = play(cluster=http_options(max_stream_duration_s=3))
+    for _ in range(3):
+        p.exchange().advance(2)
+    p.downstream(GET).expect_upstream(GET).advance(2.9).upstream(OK).expect_downstream(OK).advance(10)
+    assert p.cluster.stats.upstream_rq_max_duration_reached == 0
+    assert not p.upstreams[0].closed
+
+
+def test_a_stream_that_lasts_too_long_after_its_head_is_cut():
+    p = play(cluster=http_options(max_stream_duration_s=3)).downstream(GET)
+    p.upstream(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok").advance(4)
+    assert p.down.read().endswith(b"ok")
+    p.expect_closed().expect_upstream_closed(0).expect_quiet()
+
+
+def test_an_attempt_that_lasts_too_long_may_be_followed_by_another():
+    policy = RetryPolicy(frozenset(("5xx",)), num_retries=1)
+    p = play(cluster=http_options(max_stream_duration_s=3), routes=[route(retry_policy=policy)]).downstream(GET)
+    p.expect_upstream(GET, on=0).advance(3.1).advance(0.1).expect_upstream(GET, on=1).advance(3.1)
+    assert p.logged[-1][2:] == (504, "upstream_max_stream_duration_reached", "URX,UMSDR")
+    assert p.cluster.stats.upstream_rq_max_duration_reached == 2
+    p.expect_quiet()
+
+
+@pytest.mark.parametrize(("ratio", "counts"), [(1.0, [1, 2, 2]), (1.5, [2, 3, 3]), (2.0, [2, 4, 4]), (3.0, [3, 6, 6])])
+def test_connections_are_made_before_they_are_needed(ratio, counts):
+    p = play(cluster=pool_options(preconnect_ratio=ratio))
+    seen = []
+    for path in (b"/0", b"/1"):
+        p.connect()
+        p.downstream(get(path))
+        seen.append(len(p.upstreams))
+    for peer in list(p.upstreams):
+        if peer.read():
+            p.upstream(OK, on=p.upstreams.index(peer))
+    p.connect()
+    p.downstream(get(b"/2"))
+    assert [*seen, len(p.upstreams)] == counts
+    assert p.cluster.stats.upstream_rq_active == 1
+
+
+def test_an_unhealthy_endpoint_gets_no_more_than_it_needs():
+    p = play(cluster=pool_options(preconnect_ratio=3.0))
+    p.cluster.set_health_flags(p.cluster.endpoints[0].address, set=health.FAILED_ACTIVE_HC)
+    p.downstream(GET)
+    assert len(p.upstreams) == 1
+
+
+def test_connections_of_one_downstream_connection():
+    p = play(cluster=pool_options(per_downstream=True))
+    first, second = p.connect(), p.connect()
+    for _ in range(2):
+        for number, down in enumerate((first, second)):
+            down.send(GET)
+            p.expect_upstream(GET, on=number).upstream(OK, on=number)
+    assert len(p.upstreams) == 2
+    first.end()
+    del first
+    p.downstreams.pop(0)
+    gc.collect()
+    p.run()
+    assert [peer.closed for peer in p.upstreams] == [True, False]
+    p.cluster.drain()
+    p.run()
+    assert [peer.closed for peer in p.upstreams] == [True, True]
+    p.expect_quiet()
+
+
+def test_who_waits_in_a_pool_of_its_own_may_leave():
+    p = play(cluster=pool_options(per_downstream=True))
+    p.auto_accept = False
+    p.downstream(GET).downstream_resets()
+    assert p.cluster.stats.upstream_rq_cancelled == 1
+    assert p.cluster.breakers.pending.count == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "head"),
+    [
+        ({"max_headers_count": 2}, b"a: 1\r\nb: 2\r\nc: 3\r\n"),
+        ({"max_response_headers_kb": 1}, b"a: %b\r\n" % (b"x" * 1100)),
+    ],
+)
+def test_limits_of_a_responses_head(options, head):
+    answer = b"HTTP/1.1 200 OK\r\n%bcontent-length: 0\r\n\r\n" % head
+    assert play().downstream(GET).upstream(answer).down.read().startswith(b"HTTP/1.1 200 ")
+    assert (
+        play(cluster=http_options(**options)).downstream(GET).upstream(answer).down.read().startswith(b"HTTP/1.1 502 ")
+    )
 
 
 # -- draining and removal
