@@ -58,9 +58,6 @@ BUILDERS: dict[str, str] = {
         "forkproxy.config.build.load_balancing:build_round_robin"
     ),
     "envoy.extensions.load_balancing_policies.subset.v3.Subset": "forkproxy.config.build.load_balancing:build_subset",
-    "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality": (
-        "forkproxy.config.build.load_balancing:build_wrr_locality"
-    ),
     "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": (
         "forkproxy.config.build.cluster:build_cares_resolver"
     ),

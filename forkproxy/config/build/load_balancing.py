@@ -325,12 +325,6 @@ def _table_size(view: View) -> int:
     return size
 
 
-def build_wrr_locality(view: View, context: BuildContext) -> LoadBalancingConfig:
-    """``WrrLocality``: the policy in it, with localities by their weight."""
-    inner = _policies(view.message("endpoint_picking_policy"), context)
-    return replace(inner, locality_weighted=True)
-
-
 def build_cluster_provided(view: View, context: BuildContext) -> LoadBalancingConfig:
     """``ClusterProvided``."""
     return LoadBalancingConfig(policy="CLUSTER_PROVIDED")
