@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,9 @@ def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[Resolved
             sub_zone=locality.sub_zone,
             locality_weight=locality.weight,
             metadata=endpoint.metadata,
+            additional_addresses=tuple(
+                _socket_address(each.pipe_path, each.host, each.port) for each in endpoint.additional_addresses
+            ),
             **_check_fields(endpoint),
         )
         for locality in localities
@@ -67,8 +71,12 @@ def _check_fields(endpoint: EndpointConfig) -> dict[str, Any]:
 
 def _as_resolved(entry: Mapping[str, Any]) -> ResolvedEndpoint:
     """The endpoint that travelled as JSON: its address was a list or a path."""
-    address = entry["address"]
-    return ResolvedEndpoint(**{**entry, "address": address if isinstance(address, str) else (address[0], address[1])})
+    more = tuple(_address_of(address) for address in entry.get("additional_addresses", ()))
+    return ResolvedEndpoint(**{**entry, "address": _address_of(entry["address"]), "additional_addresses": more})
+
+
+def _address_of(travelled: Sequence[Any] | str) -> SocketAddress:
+    return travelled if isinstance(travelled, str) else (str(travelled[0]), int(travelled[1]))
 
 
 def _socket_address(pipe_path: str, host: str, port: int) -> SocketAddress:
@@ -281,7 +289,7 @@ class Cluster:
         """What DNS found: ``{"ip", "port", "index"}`` each, ``index`` counting the configured endpoints of all localities; of
         EDS, the fields of ResolvedEndpoint.
 
-        LOGICAL_DNS uses the first address only, for new connections (Envoy: "Logical DNS").
+        LOGICAL_DNS uses the first address that answers, for new connections (Envoy: "Logical DNS").
         """
         if self.config.type == "EDS":
             self.set_endpoints([_as_resolved(entry) for entry in found])
@@ -305,8 +313,13 @@ class Cluster:
                     **_check_fields(endpoint),
                 )
             )
-        if self.config.type == "LOGICAL_DNS":
-            del resolved[1:]
+        if self.config.type == "LOGICAL_DNS" and resolved:
+            # One endpoint, however many addresses it has.
+            more = tuple(other.address for other in resolved[1:])
+            resolved = [replace(resolved[0], additional_addresses=more)]
+            if self.endpoints:
+                # It is the same endpoint, and its connections stay, wherever new ones go.
+                self.endpoints[0].move(resolved[0])
         self.set_endpoints(resolved)
 
     def adopt_slots(self, before: Cluster) -> None:
@@ -387,11 +400,31 @@ class Cluster:
 
         The caller keeps the time (``config.connect_timeout_s``).
         """
+        if endpoint.config.additional_addresses:
+            return self._race(endpoint)
         sock = self.open_socket(endpoint.socket_address)
         connection = self.transport_to(endpoint)(
             self.loop, sock, endpoint.socket_address, self.config.per_connection_buffer_limit_bytes
         )
         connection.start_connecting()
+        return connection
+
+    def _race(self, endpoint: Endpoint) -> Connection:
+        # Imported when there is somebody to race: most endpoints have one address.
+        from forkproxy.net.happy_eyeballs import Race, in_turns
+
+        config = self.config
+        addresses = in_turns((endpoint.socket_address, *endpoint.config.additional_addresses), *config.happy_eyeballs)
+        while True:
+            first = addresses.pop(0)
+            try:
+                sock = self.open_socket(first)
+                break
+            except OSError:
+                if not addresses:
+                    raise
+        connection = self.transport_to(endpoint)(self.loop, sock, first, config.per_connection_buffer_limit_bytes)
+        Race(connection, addresses, self.open_socket).start()
         return connection
 
     def open_socket(self, address: SocketAddress) -> socket.socket:

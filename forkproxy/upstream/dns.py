@@ -17,7 +17,7 @@ For the supervisor::
 ``{"op": "endpoints", "cluster": name, "complete": bool, "ttl_s": int, "endpoints": [{"host", "ip", "port", "index"}, …]}``
     All addresses of the cluster, when they changed, and once when every name has been answered or has failed for the first
     time (``complete``: the cluster is as ready as it can be). ``index`` counts the configured endpoints over all localities.
-    ``ttl_s``: seconds to the next look. For LOGICAL_DNS at most one endpoint.
+    ``ttl_s``: seconds to the next look.
 ``{"op": "dns_failure", "cluster": name, "host": name, "reason": text, "failures": n, "retry_s": seconds}``
     A resolution failed for the n-th time in a row. The cluster keeps the addresses it has.
 ``{"op": "update", "cluster": name, "results": ["attempt", "success", "no_rebuild"]}``
@@ -589,11 +589,10 @@ class _Cluster:
             self._tell_host(self._hosts[0])
             return
         found = [(host.index, address) for host in self._hosts for address in host.addresses]
-        if self.target.type == "LOGICAL_DNS":
-            del found[1:]
         complete = all(host.answered for host in self._hosts)
-        # Answers come in changing order; for the endpoints as a set that is no change.
-        changed = self._told is None or sorted(found) != sorted(self._told)
+        # Answers come in changing order. For the endpoints as a set that is no change; a LOGICAL_DNS cluster goes to the first.
+        same = found == self._told if self.target.type == "LOGICAL_DNS" else sorted(found) == sorted(self._told or [])
+        changed = self._told is None or not same
         if not (complete and not self._told_complete) and not (changed and (found or self._told)):
             return
         self._told = found

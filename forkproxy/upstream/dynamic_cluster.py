@@ -65,11 +65,7 @@ class ForwardProxyCluster(DynamicCluster):
 
     def _on_host(self, _host: CachedHost) -> None:
         assert self.dns_cache is not None
-        found = [
-            ResolvedEndpoint(address=(host.addresses[0], split_key(host.key)[1]), hostname=host.key)
-            for host in self.dns_cache.hosts.values()
-            if host.addresses
-        ]
+        found = [_resolved_host(host) for host in self.dns_cache.hosts.values() if host.addresses]
         self.set_endpoints(found)
         self._by_host = {endpoint.hostname: endpoint for endpoint in self.endpoints}
 
@@ -104,6 +100,11 @@ class ToldSlots(StatSlots):
         """These addresses, and no others, have slots."""
         self._told = slots
 
+    def slot_of(self, address: SocketAddress) -> EndpointStats | None:
+        """Where the supervisor said that it counts."""
+        slot = self._told.get(address)
+        return None if slot is None else self._groups[slot]
+
     def choose(self, addresses: Sequence[SocketAddress]) -> dict[SocketAddress, int]:
         """In the supervisor: a slot for each."""
         return {address: slot for address, (slot, _) in zip(addresses, super().assign(addresses), strict=True)}
@@ -120,6 +121,11 @@ class ToldSlots(StatSlots):
             else (-1, private[address])
             for address in listed
         ]
+
+
+def _resolved_host(host: CachedHost) -> ResolvedEndpoint:
+    first, *more = [(address, split_key(host.key)[1]) for address in host.addresses]
+    return ResolvedEndpoint(address=first, hostname=host.key, additional_addresses=tuple(more))
 
 
 class OriginalDstCluster(DynamicCluster):
@@ -168,13 +174,12 @@ class OriginalDstCluster(DynamicCluster):
         return ResolvedEndpoint(address=address, hostname=self.name + text(address))
 
     def _set(self, resolved: list[ResolvedEndpoint]) -> None:
+        for endpoint in self.endpoints:
+            # What one that was met has counted for itself so far counts for all from now on.
+            slot = self._told_slots().slot_of(endpoint.socket_address)
+            if slot is not None and endpoint.stats is not slot:
+                _add_counters(endpoint.stats, slot)
         self.set_endpoints(resolved)
-        for endpoint, (_, figures) in zip(
-            self.endpoints, self._slots.assign([e.address for e in resolved]), strict=True
-        ):
-            if endpoint.stats is not figures:
-                _add_figures(endpoint.stats, figures)
-                endpoint.stats = figures
         self._by_destination = {endpoint.socket_address: endpoint for endpoint in self.endpoints}
 
     def pick_for(self, stream: Stream) -> Endpoint | None:
@@ -210,8 +215,8 @@ class OriginalDstCluster(DynamicCluster):
         return endpoint
 
 
-def _add_figures(source: EndpointStats, target: EndpointStats) -> None:
-    for name in EndpointStats.fields:
+def _add_counters(source: EndpointStats, target: EndpointStats) -> None:
+    for name in EndpointStats.layout.counters:
         setattr(target, name, getattr(target, name) + getattr(source, name))
 
 

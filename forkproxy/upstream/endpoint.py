@@ -32,6 +32,8 @@ class ResolvedEndpoint:
     locality_weight: int = 0
     metadata: str = ""
     """What load balancers read of the endpoint's metadata (``envoy.lb``), as JSON; "" when there is none."""
+    additional_addresses: tuple[SocketAddress, ...] = ()
+    """Other addresses of the same endpoint, tried when ``address`` does not answer at once."""
     check_host: str = ""
     """Where active health checks go, when not to ``address``: an IP literal, or the path of a unix-domain socket."""
     check_port: int = 0
@@ -72,6 +74,23 @@ class Endpoint:
         self.lb_metadata: dict[str, Any] = json.loads(config.metadata) if config.metadata else {}
         self.stats = stats
         self.pool = make_pool(self)
+
+    def move(self, config: ResolvedEndpoint) -> None:
+        """New connections go elsewhere; those that there are stay. Of a LOGICAL_DNS cluster's only endpoint."""
+        self.config = config
+        self.socket_address = config.address
+        self.address = addresses.text(config.address)
+
+    def count_on(self, figures: EndpointStats) -> None:
+        """Count there from now on, what is open included."""
+        before = self.stats
+        if figures is before:
+            return
+        for name in EndpointStats.layout.gauges:
+            value = getattr(before, name)
+            setattr(before, name, 0)
+            setattr(figures, name, getattr(figures, name) + value)
+        self.stats = figures
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.address} weight={self.weight} active={self.stats.rq_active}>"

@@ -65,6 +65,7 @@ class EndpointConfig:
     where: Where
     metadata: str = ""
     """What load balancers read of its metadata, as JSON."""
+    additional_addresses: tuple[AddressConfig, ...] = ()
     health_check: EndpointHealthCheck = EndpointHealthCheck()  # noqa: RUF009 (an immutable value)
 
 
@@ -126,6 +127,8 @@ class ClusterConfig:
     """Where the endpoints of an EDS cluster come from."""
     dynamic: Dynamic | None = None
     """Where those come from that only requests, or other clusters, know."""
+    happy_eyeballs: tuple[str, int] = ("", 1)
+    """("V4", "V6" or "" for the first address's, how many addresses of that family come first)."""
     cleanup_interval_s: float = default_cleanup_interval_s
     """After how long hosts of an ORIGINAL_DST cluster that nobody uses are removed."""
     load_balancing: LoadBalancingConfig = field(default_factory=LoadBalancingConfig)
@@ -248,7 +251,7 @@ def _cluster_dns(view: View, context: BuildContext) -> DnsSettings:
 
 
 def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
-    """``LbEndpoint``; named endpoints and additional addresses stay unread."""
+    """``LbEndpoint``; named endpoints stay unread."""
     metadata = metadata_json(view.message("metadata"))
     endpoint = view.message("endpoint")
     weight = view.uint("load_balancing_weight", 1)
@@ -267,6 +270,9 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
         health_status=health_status,
         where=build_where(view),
         metadata=metadata,
+        additional_addresses=tuple(
+            build_address(each.require("address"), context) for each in endpoint.repeated("additional_addresses")
+        ),
         health_check=health_check,
     )
 
@@ -340,6 +346,15 @@ def _tcp_keepalive(view: View) -> TcpKeepalive | None:
     )
 
 
+def _happy_eyeballs(view: View) -> tuple[str, int]:
+    options = view.message("upstream_connection_options")
+    settings = options.message("happy_eyeballs_config") if options is not None else None
+    if settings is None:
+        return "", 1
+    version = settings.enum("first_address_family_version")
+    return version if version in ("V4", "V6") else "", settings.uint("first_address_family_count", 1)
+
+
 
 
 def _health_check(view: View, context: BuildContext) -> HealthCheckConfig | None:
@@ -410,6 +425,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         eds=build_eds(view, context) if cluster_type == "EDS" else None,
         load_balancing=balancing,
         dynamic=dynamic,
+        happy_eyeballs=_happy_eyeballs(view),
         cleanup_interval_s=view.duration_s("cleanup_interval", default_cleanup_interval_s),
         health_check=health_check,
         ignore_health_on_host_removal=view.bool("ignore_health_on_host_removal"),

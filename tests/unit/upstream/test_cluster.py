@@ -110,13 +110,28 @@ def test_the_index_counts_over_all_localities():
     assert (cluster.endpoints[0].config.priority, cluster.endpoints[0].hostname) == (1, "given")
 
 
-def test_logical_dns_uses_the_first_address():
+def test_logical_dns_is_one_endpoint_with_all_addresses():
     cluster = dns_cluster("LOGICAL_DNS")
     cluster.set_resolved([{"ip": "192.0.2.1", "port": 80}, {"ip": "192.0.2.2", "port": 80}])
     assert hosts(cluster) == ["192.0.2.1"]
-    before = cluster.endpoints[0]
-    cluster.set_resolved([{"ip": "192.0.2.1", "port": 80}])
-    assert cluster.endpoints[0] is before
+    endpoint = cluster.endpoints[0]
+    assert endpoint.config.additional_addresses == (("192.0.2.2", 80),)
+    endpoint.stats.cx_active = 2
+    before = endpoint.stats
+    cluster.set_resolved([{"ip": "192.0.2.2", "port": 80}, {"ip": "192.0.2.1", "port": 80}])
+    assert cluster.endpoints == [endpoint]
+    assert (endpoint.address, endpoint.socket_address) == ("192.0.2.2:80", ("192.0.2.2", 80))
+    assert (before.cx_active, endpoint.stats.cx_active) == (0, 2)
+    cluster.set_resolved([])
+    assert cluster.endpoints == []
+
+
+def test_endpoints_may_have_further_addresses():
+    more = EndpointConfig(
+        AddressConfig("192.0.2.1", 80), 1, "", "UNKNOWN", WHERE, additional_addresses=(AddressConfig("::1", 81),)
+    )
+    [endpoint] = resolved_endpoints(cluster_config(endpoints=[more]).localities)
+    assert endpoint.additional_addresses == (("::1", 81),)
 
 
 def test_slots_stay_with_their_addresses():

@@ -96,10 +96,13 @@ def test_strict_dns_takes_every_address_of_every_name(world):
     }
 
 
-def test_logical_dns_takes_the_first_address(world):
+def test_logical_dns_goes_by_the_order_of_the_addresses(world):
     world.server.records[("a.test.", "A")] = (60, ["10.0.0.1", "10.0.0.2"])
-    world.resolve(world.target(("a.test", 80), type="LOGICAL_DNS")).complete()
-    assert world.addresses() == ["10.0.0.1"]
+    world.resolve(world.target(("a.test", 80), type="LOGICAL_DNS", refresh_s=0.01)).complete()
+    assert world.addresses() == ["10.0.0.1", "10.0.0.2"]
+    world.server.records[("a.test.", "A")] = (60, ["10.0.0.2", "10.0.0.1"])
+    world.until(lambda said: len(said) == 2)
+    assert world.addresses() == ["10.0.0.2", "10.0.0.1"]
 
 
 def test_addresses_need_no_name_server(world):
