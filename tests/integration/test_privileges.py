@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.integration.test_cli import bootstrap, forkproxy
-from tests.integration.test_drain_listeners import listener
+from tests.support.directed import listener
 from tests.support.supervised import ROOT, is_alive, until
 
 NOBODY = 65534
