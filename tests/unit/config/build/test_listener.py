@@ -136,6 +136,9 @@ def test_traffic_direction():
 def test_exact_balance():
     assert made("connection_balance_config: {exact_balance: {}}").exact_balance
     assert not made("enable_reuse_port: false").exact_balance
+    hardware = f"{{name: dlb, typed_config: {{'@type': {TYPE}google.protobuf.Struct}}}}"
+    outcome = built(build_listener, LISTENER, text(f"connection_balance_config: {{extend_balance: {hardware}}}"))
+    assert outcome.unread == ["connection_balance_config.extend_balance"]
 
 
 def test_what_is_not_there():
