@@ -23,13 +23,14 @@ class FewDescriptors(TwoWorkers):
 
 @pytest.fixture
 def ports():
-    return dict(zip(("main", "admin"), free_ports(2), strict=True))
+    return dict(zip(("main", "admin", "up"), free_ports(3), strict=True))
 
 
 @pytest.fixture
 def proxy(ports):
-    filters = [b.hcm({"virtual_hosts": [b.vhost(ANSWER)]}, access_log=[])]
-    running = FewDescriptors(b.render(b.bootstrap(filters, []), ports), admin_port=ports["admin"])
+    filters = [b.hcm({"virtual_hosts": [b.vhost(b.route("/up"), ANSWER)]}, access_log=[])]
+    data = b.bootstrap(filters, [b.cluster("up", "up")])
+    running = FewDescriptors(b.render(data, ports), admin_port=ports["admin"])
     running.start()
     yield running
     running.close()
@@ -41,12 +42,12 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def answered(socks):
-    """Those that have been answered by now."""
+def answered(socks, status=b"200"):
+    """Those that have been answered like that by now."""
     found = []
     for sock in socks:
         try:
-            if sock.recv(4096, socket.MSG_PEEK).startswith(b"HTTP/1.1 200"):
+            if sock.recv(4096, socket.MSG_PEEK).startswith(b"HTTP/1.1 " + status):
                 found.append(sock)
         except BlockingIOError:
             continue
@@ -84,3 +85,21 @@ def test_two_hundred_connections_wait_for_their_turn(proxy, ports):
 
     until(all_served)
     assert proxy.output().count("cannot accept connections for a moment") <= 4
+
+
+def test_no_descriptor_for_an_upstream_connection_is_a_503(proxy, ports):
+    with socket.create_server(("127.0.0.1", ports["up"]), backlog=256):
+        # Nobody answers there, so every request needs a connection of its own.
+        socks = [socket.create_connection(("127.0.0.1", ports["main"]), timeout=10) for _ in range(200)]
+        for sock in socks:
+            sock.sendall(REQUEST.replace(b"/ ", b"/up ", 1))
+            sock.setblocking(False)
+        until(lambda: answered(socks, b"503"))
+        assert answered(socks, b"503")[0].recv(4096).endswith(b"reset reason: local connection failure")
+        until(lambda: "Too many open files" in proxy.output())
+        for sock in socks:
+            sock.close()
+    assert "exception" not in proxy.output()
+    with socket.create_connection(("127.0.0.1", ports["main"]), timeout=10) as sock:
+        sock.sendall(REQUEST)
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200")
