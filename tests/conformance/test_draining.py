@@ -67,7 +67,7 @@ def test_skip_exit(proxy):
     assert not proxy.is_asked_to_close(proxy.inside)
     before = time.monotonic()
     proxy.post("/drain_listeners?graceful&skip_exit")
-    until(lambda: time.monotonic() - before > 1.0 and proxy.is_asked_to_close(proxy.inside))
+    until(lambda: time.monotonic() - before > 2.5 and proxy.is_asked_to_close(proxy.inside))
     assert proxy.is_asked_to_close(proxy.outside)
     assert proxy.accepts(proxy.inside)
 
