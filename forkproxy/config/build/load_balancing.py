@@ -14,6 +14,7 @@ MAX_RING_SIZE: Final = 8 * 1024 * 1024
 default_panic_threshold: Final = 50
 default_overprovisioning_factor: Final = 140
 _LB: Final = "envoy.lb"
+_ENVOYS: Final = ("envoy.load_balancing_policies.", "envoy.extensions.load_balancing_policies.")
 
 POLICIES: Final = (
     *("ROUND_ROBIN", "LEAST_REQUEST", "RING_HASH", "RANDOM", "MAGLEV", "CLUSTER_PROVIDED"),
@@ -217,8 +218,6 @@ def _selectors(view: View, context: BuildContext) -> SubsetSelector:
     fallback_keys = tuple(sorted(set(view.strings("fallback_keys_subset"))))
     single = view.bool("single_host_per_subset")
     # Envoy's words.
-    if single and len(keys) != 1:
-        view.report("subset_lb selector: single_host_per_subset cannot be set when there are multiple keys")
     if fallback == "KEYS_SUBSET":
         if not fallback_keys:
             view.report("fallback_keys_subset cannot be empty")
@@ -332,26 +331,41 @@ def build_cluster_provided(view: View, context: BuildContext) -> LoadBalancingCo
 
 def build_subset(view: View, context: BuildContext) -> LoadBalancingConfig:
     """``Subset``; ``allow_redundant_keys`` stays unread."""
-    inner = _policies(view.message("subset_lb_policy"), context)
+    inner = _policies(view.require("subset_lb_policy"), context)
+    if inner.subset is not None:
+        view.unsupported("subsets of subsets are not implemented", field="subset_lb_policy")
     return replace(inner, subset=_subset(view, context))
 
 
-def _policies(view: View | None, context: BuildContext) -> LoadBalancingConfig:
+def _policies(view: View, context: BuildContext) -> LoadBalancingConfig:
     """``LoadBalancingPolicy``: the first that Envoy knows counts, and Envoy knows all that its schema has."""
-    if view is None:
-        return LoadBalancingConfig()
     found: LoadBalancingConfig | None = None
     for policy in view.repeated("policies"):
         typed = policy.require("typed_extension_config")
         if found is not None:
             typed.ignore("name", "typed_config", why="only the first policy that is known counts")
-            continue
-        made = context.extension(typed, "load balancing policy")
-        if made is None:
-            found = LoadBalancingConfig()
-        else:
-            found = made.value
+        elif _is_known(typed):
+            made = context.extension(typed, "load balancing policy")
+            found = made.value if made is not None else LoadBalancingConfig()
+    if found is None:
+        # Envoy's words.
+        view.report("didn't find a registered load balancer factory implementation", field="policies")
     return found or LoadBalancingConfig()
+
+
+def _is_known(typed: View) -> bool:
+    """Whether Envoy has this policy; one that it has not, it passes over, and so do we."""
+    config = typed.any("typed_config")
+    if config is None or config.view is not None:
+        return True
+    url = config.node.get("type_url")  # of a TypedStruct
+    if url is None and config.type_name != "google.protobuf.Struct":
+        return True  # a type of Envoy's that the schema lacks, or none: that has been said
+    names = (typed.str("name"), str(url.value).rpartition("/")[2] if url is not None else "")
+    if any(name.startswith(_ENVOYS) for name in names):
+        return True
+    config.ignore_all(why="Envoy has no such policy either, and takes the next")
+    return False
 
 
 # Cluster
@@ -361,7 +375,7 @@ def build_load_balancing(view: View, context: BuildContext, cluster_type: str) -
     """The fields of ``Cluster`` that say how endpoints are chosen."""
     common = view.message("common_lb_config")
     if view.has("load_balancing_policy") or view.enum("lb_policy", supported=POLICIES) == POLICIES[-1]:
-        made = _typed(view, common, context)
+        made = _typed(view, common, context, cluster_type)
     else:
         made = _old(view, common, context)
         if made.use_hostname and common is not None and cluster_type != "STRICT_DNS":
@@ -387,20 +401,26 @@ def build_load_balancing(view: View, context: BuildContext, cluster_type: str) -
     )
 
 
-def _typed(view: View, common: View | None, context: BuildContext) -> LoadBalancingConfig:
+def _typed(view: View, common: View | None, context: BuildContext, cluster_type: str) -> LoadBalancingConfig:
     # Envoy's words.
     if view.has("lb_subset_config"):
         view.report("cluster: load_balancing_policy cannot be combined with lb_subset_config", field="lb_subset_config")
+        view.ignore("lb_subset_config", why="load_balancing_policy replaces it")
     old = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
     if common is not None and any(common.has(name) for name in old):
         common.report(
             f"cluster: load_balancing_policy cannot be combined with partial fields ({', '.join(old)}) of common_lb_config"
         )
+        common.ignore(*old, why="load_balancing_policy replaces them")
     view.ignore("lb_policy", why="load_balancing_policy replaces it")
     chosen = view.which("lb_config")
     if chosen is not None:
         view.ignore(chosen, why="load_balancing_policy replaces it")
-    return _policies(view.message("load_balancing_policy"), context)
+    policies = view.message("load_balancing_policy")
+    made = _policies(policies, context) if policies is not None else LoadBalancingConfig()
+    if made.policy == "CLUSTER_PROVIDED" and cluster_type in ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS"):
+        view.report("cluster provided LB specified but the cluster did not provide one", field="load_balancing_policy")
+    return made
 
 
 def _old(view: View, common: View | None, context: BuildContext) -> LoadBalancingConfig:
@@ -426,6 +446,9 @@ def _old(view: View, common: View | None, context: BuildContext) -> LoadBalancin
     subset = view.message("lb_subset_config")
     # Without selectors Envoy does not make subsets at all.
     made = _subset(subset, context) if subset is not None else None
+    if subset is not None and made is not None and made.locality_weight_aware and "locality_weighted" not in fields:
+        # Envoy's words.
+        subset.report("Locality weight aware subset LB requires that a locality_weighted_lb_config be set")
     return LoadBalancingConfig(policy=policy, subset=made if made and made.selectors else None, **fields)
 
 
