@@ -171,6 +171,18 @@ def test_restart_keeps_options_environment_and_directory(tmp_path):
     assert forkproxy("stop", "--now", **environment).returncode == 0
 
 
+def test_an_upgrade_has_a_new_pid_and_can_be_restarted(daemon):
+    before = daemon.pid
+    done = daemon("upgrade")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == daemon.pid != before
+    until(lambda: not is_alive(before))
+    again = daemon("restart")
+    assert again.returncode == 0, again.stderr
+    assert int(again.stdout) == daemon.pid
+    assert len(daemon.workers()) == 2
+
+
 def test_restart_refuses_a_bad_file_before_it_stops(daemon):
     pid = daemon.pid
     daemon.config.write_text("nonsense: 1\n")
