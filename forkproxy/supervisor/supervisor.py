@@ -247,6 +247,8 @@ class Supervisor:
     def begin_to_leave(self, kept: set[int], paths: set[str]) -> None:
         """A successor has taken over, and kept the sockets with these descriptors: only what is open here is served."""
         self.phase = "stopping"
+        # Endpoints are watched by the successor, once for the machine; what drains here goes by what it knows.
+        self.tend([])
         self.fleet.leave(kept, paths)
 
     def give_up_intentions(self) -> list[Intention]:

@@ -263,7 +263,7 @@ class Upgrade:
         if channel is None or channel.is_waiting:
             return  # it has not read the last ones yet
         workers = supervisor.fleet.workers()
-        groups = supervisor.registry.totals([worker.slab for worker in workers])
+        groups = supervisor.registry.totals(supervisor.slabs())
         for start in range(0, len(groups), GROUPS_PER_MESSAGE):
             channel.send({"op": "figures", "groups": groups[start : start + GROUPS_PER_MESSAGE]})
         connections = sum(worker.connections for worker in workers)
