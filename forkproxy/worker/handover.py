@@ -30,6 +30,9 @@ MOST_SLOTS = 1024
 """Slots with a higher number keep what they accept."""
 BUDGET_PER_S = 100.0
 BURST = 100.0
+LOOK_COST = 0.01
+"""Of the budget, for a look at one other worker's figures; giving a connection away costs 1. So a flood of short connections
+among many workers pays for few looks."""
 RECEIVED_PER_PASS = 16
 LOCK_TRIES = 1000
 """Each a microsecond or two; who holds the lock needs about ten, unless it is stopped."""
@@ -166,11 +169,11 @@ class Handover:
             self._refilled_at = now
         return self._tokens >= 1.0
 
-    def spend(self) -> None:
-        """One was given away."""
+    def spend(self, cost: float) -> None:
+        """Something was done."""
         if self._tokens == BURST:
             self._refilled_at = self._loop.now
-        self._tokens -= 1.0
+        self._tokens -= cost
 
     def _stop_receiving(self) -> None:
         if self._receiver is not None:
@@ -246,7 +249,7 @@ class Share:
         handover = self._handover
         if not handover.senders or handover.left:
             return False
-        if not self._exact and (not handover.may_spend() or self._least(connections) is None):
+        if not self._exact and not self._is_worth_it(connections):
             return False
         board = handover.board
         if not board.lock():
@@ -260,7 +263,7 @@ class Share:
             board.cells[self._handed + slot] += 1
         finally:
             board.unlock()
-        handover.spend()
+        handover.spend(1.0)
         accepted.close()
         return True
 
@@ -275,6 +278,14 @@ class Share:
             board.unlock()
         if accepted is not None:
             self._take(accepted, tuple(peer) if isinstance(peer, list) else peer)
+
+    def _is_worth_it(self, connections: int) -> bool:
+        # A first look without the lock, while there is a budget.
+        handover = self._handover
+        if not connections or not handover.may_spend():
+            return False
+        handover.spend(LOOK_COST * len(handover.senders))
+        return self._least(connections) is not None
 
     def _least(self, connections: int) -> int | None:
         # The slot that has fewest, when that is fewer than we have; what is under way to a slot counts as its own.
