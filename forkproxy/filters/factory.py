@@ -40,6 +40,9 @@ HTTP_FILTERS: dict[str, str] = {
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": (
         "forkproxy.filters.http.header_mutation:HeaderMutation"
     ),
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession": (
+        "forkproxy.filters.http.stateful_session:StatefulSession"
+    ),
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.filters.http.router:Router",
 }
 

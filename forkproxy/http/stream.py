@@ -47,6 +47,9 @@ _DEFAULTS: Final[dict[str, Any]] = {
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
 _GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
+OVERRIDE_ENDPOINT: Final = "override endpoint"
+"""Under this key of ``filter_state`` a filter leaves (address, strict): the endpoint to take when it may be used, or with
+``strict`` that one or none. The stream's route must not be plain then."""
 DECODING: Final = 0
 ENCODING: Final = 1
 

@@ -465,6 +465,15 @@ class ClusterSubscriptionStats(StatGroup):
     update_time: Gauge
 
 
+class StatefulSessionStats(StatGroup):
+    """``http.<stat_prefix>.stateful_session.<stat_prefix>``."""
+
+    failed_closed: Counter
+    failed_open: Counter
+    no_session: Counter
+    routed: Counter
+
+
 class DnsCacheStats(StatGroup):
     """``dns_cache.<name>``. The supervisor's, a local group; what workers count of it is in ``DnsCacheWorkerStats``."""
 

@@ -334,6 +334,13 @@ class Cluster:
     def _use(self, pick: Picker) -> None:
         self.pick = pick
 
+    def find(self, address: str) -> Endpoint | None:
+        """The endpoint with this ``Endpoint.address``, when ``override_host_status`` lets it be chosen by its address."""
+        for endpoint in self._by_address.get(address, ()):
+            if health.coarse(endpoint.health_flags) in self.config.override_health:
+                return endpoint
+        return None
+
     def pick_for(self, stream: Stream) -> Endpoint | None:
         """Asked when ``pick()`` knows nobody: the endpoint that the request itself names (dynamic_cluster.py)."""
         return None

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.exchanges import dynamic, filters, requests, responses, retries, routing, streams, transports
+from tests.conformance.exchanges import (
+    dynamic,
+    filters,
+    requests,
+    responses,
+    retries,
+    routing,
+    sessions,
+    streams,
+    transports,
+)
 from tests.conformance.exchanges.configurations import CONFIGURATIONS, RAW_UPSTREAM
 from tests.support import leaks
 from tests.support.envoy import Envoy, find_envoy
@@ -20,6 +30,7 @@ EXCHANGES = [
     *responses.EXCHANGES,
     *retries.EXCHANGES,
     *routing.EXCHANGES,
+    *sessions.EXCHANGES,
     *streams.EXCHANGES,
     *transports.EXCHANGES,
 ]

@@ -14,6 +14,7 @@ import re
 import socket
 import ssl
 import time
+from base64 import b64decode
 
 import psutil
 
@@ -134,6 +135,7 @@ def show(data: bytes) -> list[str]:
 
 PORT = re.compile(rb"@PORT:(\w+)@")
 """In what is sent: the number of that port."""
+SESSION = re.compile(rb'((?:set-cookie: sess="|x-session: ))([A-Za-z0-9+/]+=*)')
 UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 DATE = re.compile(rb"(?i)(\bdate: )\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT")
 LOG_TIME = re.compile(rb"\[\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\]")
@@ -154,7 +156,8 @@ LOCAL_ADDRESS = local_address()
 
 
 def normalise(data: bytes, ports: dict[str, int]) -> bytes:
-    """Take out request ids, dates, durations and the ports of this run."""
+    """Take out request ids, dates, durations and the ports of this run, those in a session's base64 too."""
+    data = SESSION.sub(lambda found: found[1] + b64decode(found[2]), data)
     data = UUID.sub(b"<uuid>", data)
     data = DATE.sub(rb"\1<date>", data)
     data = SERVICE_TIME.sub(rb"\1<ms>", data)

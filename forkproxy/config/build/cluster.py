@@ -127,6 +127,8 @@ class ClusterConfig:
     """Where the endpoints of an EDS cluster come from."""
     dynamic: Dynamic | None = None
     """Where those come from that only requests, or other clusters, know."""
+    override_health: frozenset[int] = frozenset((0, 1))
+    """Which health (0 healthy, 1 degraded, 2 unhealthy) lets an endpoint be chosen by its address (stateful sessions)."""
     happy_eyeballs: tuple[str, int] = ("", 1)
     """("V4", "V6" or "" for the first address's, how many addresses of that family come first)."""
     cleanup_interval_s: float = default_cleanup_interval_s
@@ -346,6 +348,17 @@ def _tcp_keepalive(view: View) -> TcpKeepalive | None:
     )
 
 
+_OVERRIDE_HEALTH = {"UNKNOWN": 0, "HEALTHY": 0, "DEGRADED": 1, "UNHEALTHY": 2, "DRAINING": 2, "TIMEOUT": 2}
+
+
+def _override_health(view: View) -> frozenset[int]:
+    common = view.message("common_lb_config")
+    status = common.message("override_host_status") if common is not None else None
+    if status is None:
+        return frozenset((0, 1))
+    return frozenset(_OVERRIDE_HEALTH[each] for each in status.enums("statuses"))
+
+
 def _happy_eyeballs(view: View) -> tuple[str, int]:
     options = view.message("upstream_connection_options")
     settings = options.message("happy_eyeballs_config") if options is not None else None
@@ -426,6 +439,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         load_balancing=balancing,
         dynamic=dynamic,
         happy_eyeballs=_happy_eyeballs(view),
+        override_health=_override_health(view),
         cleanup_interval_s=view.duration_s("cleanup_interval", default_cleanup_interval_s),
         health_check=health_check,
         ignore_health_on_host_removal=view.bool("ignore_health_on_host_removal"),

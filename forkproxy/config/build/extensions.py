@@ -18,6 +18,13 @@ BUILDERS: dict[str, str] = {
         "forkproxy.config.build.dynamic_forward_proxy:build_filter"
     ),
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": "forkproxy.config.build.header_mutation:build",
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession": "forkproxy.config.build.stateful_session:build",
+    "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState": (
+        "forkproxy.config.build.stateful_session:build_cookie"
+    ),
+    "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState": (
+        "forkproxy.config.build.stateful_session:build_header"
+    ),
     # access loggers
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": (
@@ -80,6 +87,9 @@ PER_ROUTE: dict[str, str] = {
     ),
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": (
         "forkproxy.config.build.header_mutation:build_per_route"
+    ),
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute": (
+        "forkproxy.config.build.stateful_session:build_per_route"
     ),
 }
 """The same for the messages of ``typed_per_filter_config``."""

@@ -21,7 +21,7 @@ from forkproxy.http.filter import DataResult, HookResult, HttpFilter
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
-from forkproxy.http.stream import Stream
+from forkproxy.http.stream import OVERRIDE_ENDPOINT, Stream
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.loop import Loop
@@ -149,6 +149,12 @@ class Router(HttpFilter):
         return None
 
     def _pick(self, stream: Stream, route: Route, cluster: Cluster) -> Endpoint | None:
+        override = stream.filter_state.get(OVERRIDE_ENDPOINT)
+        if override is not None:
+            address, is_strict = override
+            endpoint = cluster.find(address)
+            if endpoint is not None or is_strict:
+                return endpoint
         return cluster.choose(pick_context(stream, route, cluster)) if cluster.needs_context else cluster.pick()
 
     def _finish_head(self, stream: Stream, route: Route, endpoint: Endpoint) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.exchanges import dynamic, retries
+from tests.conformance.exchanges import dynamic, retries, sessions
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
     TYPE,
@@ -330,6 +330,7 @@ CONFIGURATIONS: dict[str, Data] = {
     "tcp": tcp(),
     **FILTERED,
     **dynamic.CONFIGURATIONS,
+    **sessions.CONFIGURATIONS,
 }  # fmt: skip
 
 RAW_UPSTREAM = frozenset({"tcp"})
