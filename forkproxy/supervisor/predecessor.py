@@ -19,7 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from forkproxy import log
-from forkproxy.supervisor.exits import EXIT_FAILURE, StartFailed
+from forkproxy.supervisor.exits import StartFailed
 from forkproxy.supervisor.inheritance import Inheritance
 from forkproxy.worker.control import Channel, Message
 
@@ -143,10 +143,6 @@ class Predecessor:
         self._supervisor.notifier.be_silent(False)
 
     def _take_over_alone(self) -> None:
-        if "NOTIFY_SOCKET" in os.environ and not self._has_taken:
-            raise StartFailed(
-                EXIT_FAILURE, "the supervisor that upgrades has died: its service manager starts the next"
-            )
         if not self.is_in_charge:
             _log.warning("the supervisor that upgrades has died: this one takes over", predecessor=self.inheritance.pid)
             self._take_over()
@@ -159,6 +155,10 @@ class Predecessor:
         self._supervisor.figures.server.parent_connections = 0
         if self.is_in_charge:
             _log.info("the supervisor before this one has gone", predecessor=self.inheritance.pid)
-        elif not self._was_told_to_stop:
-            _log.warning("the supervisor that upgrades is gone", predecessor=self.inheritance.pid)
+        elif "NOTIFY_SOCKET" in os.environ and not self._was_told_to_stop:
+            _log.warning("the supervisor that upgrades has died: the service manager starts the next, this one leaves")
+            self._was_told_to_stop = True
+            # The next one needs the lock.
+            self._supervisor.door.leave()
+            self._supervisor.want("stop")
         self._supervisor.loop.stop()

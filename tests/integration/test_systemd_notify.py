@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from forkproxy.supervisor.pid_file import holder_of
 from tests.support.supervised import ROOT, Supervised, exchange, until
 
 GOOD = {"listeners": {"main": "127.0.0.1:0"}}
@@ -121,6 +122,20 @@ def test_an_upgrade_that_fails_is_nothing_to_the_manager(tmp_path, manager):
         assert supervised.ask({"op": "upgrade"})["exit"] == 78
         assert manager.wait_for("STATUS")["STATUS"] == "upgrading"
         assert manager.wait_for("STATUS")["STATUS"] == before
+
+
+def test_when_the_main_process_dies_half_way_the_other_one_makes_way(tmp_path, manager):
+    with Supervised(tmp_path) as supervised:
+        manager.wait_for("READY")
+        supervised.configure({**GOOD, "fault": "slow"})
+        supervised.signal(signal.SIGUSR2)
+        until(lambda: supervised.log().count("listening listener") == 2)
+        supervised.process.kill()
+        supervised.wait()
+        # The service manager starts another one, which needs the pid file.
+        until(lambda: "this one leaves" in supervised.log())
+        until(lambda: not holder_of(supervised.pid_file))
+        until(lambda: supervised.log().rstrip().endswith("stopped"))
 
 
 def test_missing_workers_are_told(tmp_path, manager):
