@@ -22,7 +22,6 @@ from forkproxy.cli.terminal import (
     end,
     in_colour,
 )
-from forkproxy.supervisor.cpus import counted
 
 if TYPE_CHECKING:
     from forkproxy.worker.control import Message
@@ -46,6 +45,8 @@ def stop(pid_file: Path | None, now: bool, timeout: float) -> None:
 @timeout_option(120.0, "How long to wait for the verdict.")
 def reload(pid_file: Path | None, timeout: float) -> None:
     """Check the configuration and roll it out; on refusal the old one stays, and the exit code is not 0."""
+    from forkproxy.supervisor.cpus import counted
+
     path, _pid = running(pid_file)
     answer = ask_supervisor(path, {"op": "reload"}, timeout_s=timeout)
     if not answer["ok"]:

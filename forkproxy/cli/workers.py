@@ -12,7 +12,6 @@ import click
 from forkproxy.cli.instance import ask_or_end, ask_supervisor, running, workers_table
 from forkproxy.cli.options import json_option, pid_file_option, timeout_option
 from forkproxy.cli.terminal import EXIT_FAILURE, end, pause
-from forkproxy.supervisor.cpus import counted
 
 
 @click.group("workers", short_help="List, replace, add or take away worker processes.")
@@ -54,6 +53,8 @@ def scale(count: int, pid_file: Path | None, timeout: float) -> None:
 
     Workers too many drain; returns when those that are new serve.
     """
+    from forkproxy.supervisor.cpus import counted
+
     path, _pid = running(pid_file)
     ask_or_end(path, {"op": "scale", "workers": count}, timeout_s=timeout)
     deadline = monotonic() + timeout
