@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from forkproxy.supervisor.control_socket import ask
 from forkproxy.supervisor.pid_file import holder_of
-from tests.support.supervised import ROOT, Supervised, exchange, until
+from tests.support.supervised import ROOT, Supervised, exchange, is_alive, until
 
 GOOD = {"listeners": {"main": "127.0.0.1:0"}}
 
@@ -190,6 +191,33 @@ def test_a_passed_socket_is_served_by_all_and_outlives_the_program(tmp_path, reu
                     early.close()
                     child.terminate()
                     assert child.wait(15) == 0
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_passed_socket_goes_over_an_upgrade(tmp_path, reuse_port):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=reuse_port) as given:
+        host, port = given.getsockname()
+        config = tmp_path / "echo.json"
+        config.write_text(json.dumps({"listeners": {"main": f"{host}:{port}"}}))
+        child = start_with_socket(config, given)
+        control = config.with_suffix(".sock")
+        one_exchange(host, port)
+        pid = until(lambda: ask(control, {"op": "upgrade"}, 15).get("pid"))
+        try:
+            assert child.wait(15) == 0
+            served_by = set()
+            until(lambda: served_by.add(one_exchange(host, port)) or len(served_by) == 2)
+            # The listener goes and comes again: the socket was kept.
+            config.write_text(json.dumps({"listeners": {}}))
+            assert ask(control, {"op": "reload"}, 15)["ok"]
+            with socket.create_connection((host, port), timeout=15) as early:
+                config.write_text(json.dumps({"listeners": {"main": f"{host}:{port}"}}))
+                assert ask(control, {"op": "reload"}, 15)["ok"]
+                exchange(early)
+            one_exchange(host, port)
+        finally:
+            os.kill(pid, signal.SIGTERM)
+            until(lambda: not is_alive(pid))
 
 
 def start_with_socket(config, sock):
