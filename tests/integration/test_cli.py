@@ -87,7 +87,8 @@ def test_version():
 
 def test_version_loads_nothing_heavy():
     code = "import sys; sys.argv = ['forkproxy', 'version']\ntry:\n import forkproxy.__main__\n forkproxy.__main__.main()\n"
-    code += "except SystemExit: pass\nprint([m for m in ('structlog', 'yaml', 'google', 'psutil', 'ssl', 'forkproxy.supervisor') if m in sys.modules])"
+    heavy = ("structlog", "yaml", "google", "psutil", "ssl", "forkproxy.supervisor")
+    code += f"except SystemExit: pass\nprint([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
 
