@@ -405,17 +405,20 @@ def _typed(view: View, common: View | None, context: BuildContext, cluster_type:
     # Envoy's words.
     if view.has("lb_subset_config"):
         view.report("cluster: load_balancing_policy cannot be combined with lb_subset_config", field="lb_subset_config")
-        view.ignore("lb_subset_config", why="load_balancing_policy replaces it")
+        view.require("lb_subset_config").ignore_all(why="that has been said")
     old = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
     if common is not None and any(common.has(name) for name in old):
         common.report(
             f"cluster: load_balancing_policy cannot be combined with partial fields ({', '.join(old)}) of common_lb_config"
         )
-        common.ignore(*old, why="load_balancing_policy replaces them")
-    view.ignore("lb_policy", why="load_balancing_policy replaces it")
+        for name in old:
+            part = common.message(name)
+            if part is not None:
+                part.ignore_all(why="that has been said")
+    view.enum("lb_policy")
     chosen = view.which("lb_config")
     if chosen is not None:
-        view.ignore(chosen, why="load_balancing_policy replaces it")
+        view.require(chosen).ignore_all(why="load_balancing_policy replaces it")
     policies = view.message("load_balancing_policy")
     made = _policies(policies, context) if policies is not None else LoadBalancingConfig()
     if made.policy == "CLUSTER_PROVIDED" and cluster_type in ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS"):
@@ -429,7 +432,7 @@ def _old(view: View, common: View | None, context: BuildContext) -> LoadBalancin
     settings = view.message(own) if own else None
     other = view.which("lb_config")
     if other is not None and other != own:
-        view.ignore(other, why="it belongs to another lb_policy")
+        view.require(other).ignore_all(why="it belongs to another lb_policy")
     fields: dict[str, Any] = {}
     if settings is not None:
         if policy == "ROUND_ROBIN":
