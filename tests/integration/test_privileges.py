@@ -208,17 +208,15 @@ def test_who_is_not_root_is_told_that_workers_stay(nobodys):
 
 
 @pytest.fixture
-def roots_instance(tmp_path):
+def roots_instance(roots):
     """An instance of root's in a directory that all may enter."""
-    directory = Path(tempfile.mkdtemp(prefix="forkproxy-test-", dir="/run"))
-    directory.chmod(0o755)
+    directory = roots
     (directory / "c.yaml").write_text(bootstrap(0))
     where = ("--pid-file", directory / "x.pid")
     done = forkproxy("start", "-c", directory / "c.yaml", *where, "--log-path", directory / "log", "--concurrency", 1)
     assert done.returncode == 0, done.stderr
     yield directory
     forkproxy("stop", "--now", *where)
-    shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize("command", ["status", "stop", "reload", "drain", "workers list", "logs reopen"])
