@@ -107,6 +107,7 @@ class Connection:
         "on_end",
         "out",
         "out_bytes",
+        "preamble",
         "read_pauses",
         "remote_address",
         "requested_server_name",
@@ -140,6 +141,8 @@ class Connection:
         self.on_connected: Callable[[], None] = _ignore
         self.on_above_high_watermark: Callable[[], None] = _ignore
         self.on_below_low_watermark: Callable[[], None] = _ignore
+        self.preamble: Callable[[Connection], bytes] | None = None
+        """Makes what is sent first of all when a connect has succeeded: a PROXY header."""
         self.filter_state: dict[object, Any] | None = None
         """One connection's state of the network filters, by filter object. Made by the filter chain when it needs it."""
         self.out: list[bytes | memoryview] = []
@@ -189,7 +192,7 @@ class Connection:
         if code:
             self.fail_connecting(code)
             return
-        self._connected()
+        self._stands()
 
     def fail_connecting(self, code: int) -> None:
         """The connect has failed, with this errno."""
@@ -212,6 +215,21 @@ class Connection:
         self._detached = False
         if self.fd not in self.loop.handlers:
             self.loop.register(self.fd, WRITE, self._on_connect_event)
+        self._stands()
+
+    def _stands(self) -> None:
+        # What goes before everything else, a TLS handshake too, fits the empty buffer of a socket that has just connected.
+        if self.preamble is not None:
+            first = self.preamble(self)
+            try:
+                is_sent = self.sock.send(first) == len(first)
+            except OSError as error:
+                self.fail_connecting(error.errno or errno.EPIPE)
+                return
+            if not is_sent:
+                self.fail_connecting(errno.ENOBUFS)
+                return
+            self.bytes_sent += len(first)
         self._connected()
 
     def _connected(self) -> None:

@@ -22,14 +22,13 @@ from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.http_pool import HttpPool, make_pool
 from forkproxy.upstream.load_balancer import LoadBalancer, PickContext, Picker
 from forkproxy.upstream.sources import Sources
+from forkproxy.upstream.transports import Origin, SocketMatcher, Transport, announce
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
     from forkproxy.upstream.dns_cache import DnsCache
 
 HashStats = RingHashStats | MaglevStats
-Transport = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
-"""Makes the connection object over a socket whose connect has been started: raw or TLS."""
 
 
 def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[ResolvedEndpoint]:
@@ -46,6 +45,8 @@ def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[Resolved
             sub_zone=locality.sub_zone,
             locality_weight=locality.weight,
             metadata=endpoint.metadata,
+            match_metadata=endpoint.match_metadata,
+            locality_match_metadata=locality.match_metadata,
             additional_addresses=tuple(
                 _socket_address(each.pipe_path, each.host, each.port) for each in endpoint.additional_addresses
             ),
@@ -102,6 +103,7 @@ class Cluster:
         "_high_breakers",
         "_host_connections",
         "_keepalive",
+        "_match_stats",
         "_slots",
         "_sources",
         "_transport",
@@ -115,6 +117,7 @@ class Cluster:
         "initial_health_flags",
         "keeps_healthy",
         "loop",
+        "matcher",
         "name",
         "needs_context",
         "needs_hash",
@@ -166,6 +169,9 @@ class Cluster:
         self.header_key_format = proper_case if config.header_key_format == "proper_case_words" else None
         self._transport = transport
         self._was_busy = True
+        self._match_stats: ClusterStats | None = None
+        self.matcher: SocketMatcher | None = None
+        """Which endpoint has another transport socket than the cluster's own."""
         self._slots = StatSlots(endpoint_stats)
         keepalive = config.tcp_keepalive
         self._keepalive = (keepalive.probes, keepalive.time_s, keepalive.interval_s) if keepalive else None
@@ -183,7 +189,10 @@ class Cluster:
 
     def set_endpoints(self, resolved: Sequence[ResolvedEndpoint]) -> None:
         """These are the endpoints from now on. Known ones keep their connections; those of the others close when idle."""
-        known = {(endpoint.config.address, endpoint.config): endpoint for endpoint in self.endpoints}
+        known: dict[tuple[SocketAddress, ResolvedEndpoint], list[Endpoint]] = {}
+        for before in self.endpoints:
+            # The same address may be listed twice: each keeps what it had.
+            known.setdefault((before.config.address, before.config), []).append(before)
         listed = len(resolved)
         if self.keeps_healthy:
             resolved = [*resolved, *self._kept(resolved)]
@@ -191,8 +200,11 @@ class Cluster:
         endpoints: list[Endpoint] = []
         added: list[Endpoint] = []
         for config, (_, figures) in zip(resolved, assigned, strict=True):
-            endpoint = known.pop((config.address, config), None)
-            if endpoint is None:
+            same_before = known.get((config.address, config))
+            if same_before:
+                endpoint = same_before.pop(0)
+                endpoint.count_on(figures)
+            else:
                 endpoint = Endpoint(config, figures, self._make_pool)
                 same = self._by_address.get(endpoint.address)
                 if same:
@@ -200,8 +212,10 @@ class Cluster:
                 elif not config.check_disabled:
                     endpoint.health_flags |= self.initial_health_flags
                 added.append(endpoint)
+                self._count_match(endpoint)
             endpoints.append(endpoint)
-        for endpoint in known.values():
+        gone = [endpoint for left in known.values() for endpoint in left]
+        for endpoint in gone:
             endpoint.pool.drain()
         for endpoint in endpoints[:listed]:
             endpoint.health_flags &= ~health.PENDING_DYNAMIC_REMOVAL
@@ -214,10 +228,10 @@ class Cluster:
         self.stats.membership_total = len(endpoints)
         self._count_health()
         self.balancer.set_endpoints(endpoints)
-        if self.config.load_balancing.close_connections_on_change and (added or known):
+        if self.config.load_balancing.close_connections_on_change and (added or gone):
             self._renew_pools()
-        if self.on_membership_change is not None and (added or known):
-            self.on_membership_change(self, added, list(known.values()))
+        if self.on_membership_change is not None and (added or gone):
+            self.on_membership_change(self, added, gone)
 
     def _kept(self, resolved: Sequence[ResolvedEndpoint]) -> list[ResolvedEndpoint]:
         """Endpoints that are no longer listed but pass their health checks: Envoy lets them go when those fail, too."""
@@ -310,6 +324,8 @@ class Cluster:
                     sub_zone=locality.sub_zone,
                     locality_weight=locality.weight,
                     metadata=endpoint.metadata,
+                    match_metadata=endpoint.match_metadata,
+                    locality_match_metadata=locality.match_metadata,
                     **_check_fields(endpoint),
                 )
             )
@@ -400,23 +416,47 @@ class Cluster:
 
     def transport_to(self, endpoint: Endpoint) -> Transport:
         """What makes the connection to ``endpoint``."""
-        return self._transport
+        matched = self.matcher.transport(endpoint.config) if self.matcher is not None else None
+        return matched or self._transport
 
-    def connect(self, endpoint: Endpoint) -> Connection:
+    def use_matches(self, matcher: SocketMatcher | None, stats: ClusterStats) -> None:
+        """In the supervisor: ``matcher`` says which endpoints have another transport socket. ``stats``: the supervisor's own."""
+        self.matcher = matcher
+        self._match_stats = stats
+        for endpoint in self.endpoints:
+            self._count_match(endpoint)
+            if matcher is not None:
+                endpoint.pool = self._make_pool(endpoint)
+
+    def _count_match(self, endpoint: Endpoint) -> None:
+        # The supervisor counts; in a worker this reaches nobody.
+        is_other = self.matcher is not None and self.matcher.count(endpoint.config)
+        if not is_other and self._match_stats is not None:
+            self._match_stats.default__total_match_count += 1
+
+    def announces(self, endpoint: Endpoint) -> bool:
+        """Whether a connection to ``endpoint`` begins with the addresses of one downstream connection."""
+        matched = self.matcher.announces(endpoint.config) if self.matcher is not None else None
+        return self.config.proxy_protocol is not None if matched is None else matched
+
+    def connect(self, endpoint: Endpoint, origin: Origin | None = None) -> Connection:
         """Start to connect. Set ``on_connected`` and ``on_close`` at once; OSError when it fails on the spot.
 
-        The caller keeps the time (``config.connect_timeout_s``).
+        ``origin``: the downstream connection that it is for, where the cluster ``announces`` it. The caller keeps the time
+        (``config.connect_timeout_s``).
         """
         if endpoint.config.additional_addresses:
-            return self._race(endpoint)
+            return self._race(endpoint, origin)
         sock = self.open_socket(endpoint.socket_address)
         connection = self.transport_to(endpoint)(
             self.loop, sock, endpoint.socket_address, self.config.per_connection_buffer_limit_bytes
         )
+        if origin is not None:
+            announce(connection, origin)
         connection.start_connecting()
         return connection
 
-    def _race(self, endpoint: Endpoint) -> Connection:
+    def _race(self, endpoint: Endpoint, origin: Origin | None) -> Connection:
         # Imported when there is somebody to race: most endpoints have one address.
         from forkproxy.net.happy_eyeballs import Race, in_turns
 
@@ -431,6 +471,8 @@ class Cluster:
                 if not addresses:
                     raise
         connection = self.transport_to(endpoint)(self.loop, sock, first, config.per_connection_buffer_limit_bytes)
+        if origin is not None:
+            announce(connection, origin)
         Race(connection, addresses, self.open_socket).start()
         return connection
 

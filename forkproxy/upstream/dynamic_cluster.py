@@ -16,10 +16,11 @@ from forkproxy.http.headers import get as get_header
 from forkproxy.net.address import Restored, SocketAddress, text
 from forkproxy.net.connection import Connection
 from forkproxy.stats.groups import ClusterStats, EndpointStats
-from forkproxy.upstream.cluster import Cluster, Transport
+from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns_cache import MAX_PORT, CachedHost, DnsCache, host_key, split_key
 from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.schedulers import Picker, pick_none
+from forkproxy.upstream.transports import Transport
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream

@@ -32,6 +32,9 @@ class ResolvedEndpoint:
     locality_weight: int = 0
     metadata: str = ""
     """What load balancers read of the endpoint's metadata (``envoy.lb``), as JSON; "" when there is none."""
+    match_metadata: str = ""
+    locality_match_metadata: str = ""
+    """What chooses the transport socket (``envoy.transport_socket_match``), of the endpoint and of its locality."""
     additional_addresses: tuple[SocketAddress, ...] = ()
     """Other addresses of the same endpoint, tried when ``address`` does not answer at once."""
     check_host: str = ""

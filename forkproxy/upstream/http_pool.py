@@ -38,6 +38,7 @@ from forkproxy.upstream.circuit_breakers import Breakers, Limit
 if TYPE_CHECKING:
     from forkproxy.upstream.cluster import Cluster
     from forkproxy.upstream.endpoint import Endpoint
+    from forkproxy.upstream.transports import Origin
 
 # Why an exchange failed before its response was complete; what on_reset is told.
 RESET_CONNECTION_TERMINATION = "connection termination"
@@ -311,7 +312,7 @@ class HttpPool:
 
     __slots__ = (
         *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending"),
-        *("breakers", "cluster", "draining", "endpoint", "host_connections"),
+        *("breakers", "cluster", "draining", "endpoint", "host_connections", "origin"),
     )
 
     def __init__(self, cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> None:
@@ -326,6 +327,8 @@ class HttpPool:
         self._connecting = 0
         self._pending: list[PoolRequest] = []
         self._high: HttpPool | None = None
+        self.origin: Origin | None = None
+        """The downstream connection that all of this pool are for, where the endpoint is told."""
         self._is_counted = False  # among the pools in use, where there is a limit of them
 
     def __repr__(self) -> str:
@@ -508,7 +511,7 @@ class HttpPool:
         cluster = self.cluster
         stats = cluster.stats
         try:
-            connection = cluster.connect(self.endpoint)
+            connection = cluster.connect(self.endpoint, self.origin) if self.origin else cluster.connect(self.endpoint)
         except OSError as error:
             stats.upstream_cx_connect_fail += 1
             self.endpoint.stats.cx_connect_fail += 1
@@ -665,17 +668,18 @@ class TimedPool(CountingPool):
 
 
 class OwnPools(HttpPool):
-    """Stands for one pool per downstream connection (``connection_pool_per_downstream_connection``).
+    """Stands for one pool per downstream connection: the file wants it, or the endpoint is told of that connection.
 
     Nobody else may use the connections of such a pool: they go with the downstream connection, where Envoy keeps them until
     they have been idle for long enough.
     """
 
-    __slots__ = ("_pools",)
+    __slots__ = ("_announces", "_pools")
 
     def __init__(self, cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> None:
         super().__init__(cluster, endpoint, breakers)
         self._pools: dict[weakref.ref[Connection], HttpPool] = {}
+        self._announces = cluster.announces(endpoint)
 
     def acquire(self, request: PoolRequest) -> None:
         """From the pool of the request's downstream connection."""
@@ -685,6 +689,9 @@ class OwnPools(HttpPool):
             cls = pool_class(self.cluster, self.breakers)
             pool = self._pools[key] = cls(self.cluster, self.endpoint, self.breakers)
             pool.draining = self.draining
+            if self._announces:
+                downstream = request.downstream()
+                pool.origin = (downstream.remote_address, downstream.local_socket_address())
         pool.acquire(request)
 
     def _on_downstream_gone(self, key: weakref.ref[Connection]) -> None:
@@ -706,7 +713,8 @@ def pool_class(cluster: Cluster, breakers: Breakers) -> type[HttpPool]:
 
 def make_pool(cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> HttpPool:
     """The pool of an endpoint for the requests of one priority."""
-    cls = OwnPools if cluster.config.pool.per_downstream else pool_class(cluster, breakers)
+    is_own = cluster.config.pool.per_downstream or cluster.announces(endpoint)
+    cls = OwnPools if is_own else pool_class(cluster, breakers)
     return cls(cluster, endpoint, breakers)
 
 

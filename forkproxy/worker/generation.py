@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from forkproxy.config.build.core import AddressConfig, Where
 from forkproxy.config.build.dynamic_forward_proxy import DnsCacheConfig, DynamicForwardProxyCluster
 from forkproxy.config.build.listener import FilterChain, FilterChainMatch, ListenerConfig
 from forkproxy.config.build.original_dst import OriginalDstConfig
+from forkproxy.config.build.transport_sockets import UpstreamSocket
 from forkproxy.config.problems import ConfigError, Problem
 from forkproxy.filters import factory
 from forkproxy.filters.context import FilterContext, WorkerContext
@@ -34,6 +36,7 @@ from forkproxy.net.filter import NetworkFilter, NetworkFilterChain, WriteFiltere
 from forkproxy.net.loop import Loop
 from forkproxy.router.matcher import compile_header_matcher
 from forkproxy.stats.counters import Registry
+from forkproxy.stats.group import CounterValue
 from forkproxy.stats.groups import (
     ClusterStats,
     DnsCacheWorkerStats,
@@ -45,11 +48,12 @@ from forkproxy.stats.groups import (
 )
 from forkproxy.upstream.aggregate_cluster import AggregateCluster
 from forkproxy.upstream.circuit_breakers import BreakerCells, breaker_cells
-from forkproxy.upstream.cluster import Cluster, Transport
+from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns_cache import DnsCache
 from forkproxy.upstream.dynamic_cluster import ForwardProxyCluster, OriginalDstCluster
 from forkproxy.upstream.health_check.checker import HealthChecker, Report
 from forkproxy.upstream.load_balancer import hash_stats
+from forkproxy.upstream.transports import SocketMatcher, Transport, announcing
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.handover import Handover
@@ -346,16 +350,18 @@ class _Building:
         groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
         transport: Transport = Connection
         checked: Transport = Connection
+        matcher: SocketMatcher | None = None
         try:
-            transport = checked = _upstream_transport(config, registry)
-            if config.health_check is not None:
-                transport = noting_traffic(transport, traffic_cell(registry, config))
-                checked = _upstream_transport(tls_of_checks(config), registry)
+            own = UpstreamSocket(config.tls, config.proxy_protocol)
+            transport, checked = _transports(config, own, registry)
+            if config.socket_matches:
+                matcher = _socket_matcher(config, registry)
         except ConfigError as error:
             # Listeners that use the cluster are looked at all the same, and do not miss it.
             self.problems += error.problems
         cells = breaker_cells(registry, config.circuit_breakers, config.stat_name, names)
         cluster = self._make_cluster(config, stats, groups, transport, cells)
+        cluster.use_matches(matcher, registry.local_group(ClusterStats, f"cluster.{config.stat_name}"))
         if config.health_check is not None:
             try:
                 self.health_checkers[config.name] = make_checker(
@@ -379,7 +385,9 @@ class _Building:
             case OriginalDstConfig():
                 return OriginalDstCluster(config, stats, groups, transport, cells)
             case DynamicForwardProxyCluster(cache=cache):
-                forward = ForwardProxyCluster(self.dns_cache(cache, config.where), config, stats, groups, transport, cells)
+                forward = ForwardProxyCluster(
+                    self.dns_cache(cache, config.where), config, stats, groups, transport, cells
+                )
                 with suppress(ConfigError):  # told above
                     forward.transports = _host_transports(config, self.registry)
                 return forward
@@ -471,12 +479,37 @@ def _upstream_transport(config: ClusterConfig, registry: Registry) -> Transport:
     return upstream_transport(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
 
 
+def _transports(config: ClusterConfig, sock: UpstreamSocket, registry: Registry) -> tuple[Transport, Transport]:
+    """A transport socket for traffic and for active health checks."""
+    header = sock.proxy_protocol
+    transport = announcing(_upstream_transport(replace(config, tls=sock.tls), registry), header)
+    if config.health_check is None:
+        return transport, transport
+    checked = announcing(_upstream_transport(tls_of_checks(replace(config, tls=sock.tls)), registry), header)
+    return noting_traffic(transport, traffic_cell(registry, config)), checked
+
+
+def _socket_matcher(config: ClusterConfig, registry: Registry) -> SocketMatcher:
+    pairs = [_transports(config, match.socket, registry) for match in config.socket_matches]
+    prefix = f"cluster.{config.stat_name}"
+    return SocketMatcher(
+        config.socket_matches,
+        [transport for transport, _ in pairs],
+        [checked for _, checked in pairs],
+        [
+            registry.local_group(CounterValue, f"{prefix}.{each.name}.total_match_count")
+            for each in config.socket_matches
+        ],
+    )
+
+
 def _host_transports(config: ClusterConfig, registry: Registry) -> Callable[[str], Transport] | None:
     if config.tls is None:
         return None
     from forkproxy.net.tls_context import host_transports
 
-    return host_transports(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
+    to = host_transports(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
+    return lambda host: announcing(to(host), config.proxy_protocol)
 
 
 def _downstream_transport(chain: FilterChain, stats: TlsStats | None, write_filters: bool) -> MakeConnection:

@@ -21,8 +21,9 @@ from forkproxy.router.matcher import compile_string
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import HealthCheckStats, RedisHealthCheckStats, TlsStats
 from forkproxy.stats.shared import CommonCell
-from forkproxy.upstream.cluster import Cluster, Transport
+from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.health_check.checker import HealthChecker
+from forkproxy.upstream.transports import Transport
 
 
 def traffic_cell(registry: Registry, config: ClusterConfig) -> CommonCell:

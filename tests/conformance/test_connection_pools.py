@@ -32,7 +32,44 @@ def source(address):
     return {"address": address, "port_value": 0}
 
 
+SOCKETS = bootstrap.TYPE + "envoy.extensions.transport_sockets."
+RAW = {
+    "name": "envoy.transport_sockets.raw_buffer",
+    "typed_config": {"@type": SOCKETS + "raw_buffer.v3.RawBuffer"},
+}
+
+
+def announcing(version, **fields):
+    kind = SOCKETS + "proxy_protocol.v3.ProxyProtocolUpstreamTransport"
+    config = {"@type": kind, "config": {"version": version, **fields}, "transport_socket": RAW}
+    return {"name": "envoy.transport_sockets.upstream_proxy_protocol", "typed_config": config}
+
+
+def matching(name, metadata=None, locality=None):
+    """A cluster whose endpoint has metadata, and transport sockets by them."""
+    key = "envoy.transport_socket_match"
+    endpoint = {"endpoint": {"address": bootstrap.port(f"up_{name}")}}
+    if metadata is not None:
+        endpoint["metadata"] = {"filter_metadata": {key: metadata}}
+    endpoints = {"lb_endpoints": [endpoint]}
+    if locality is not None:
+        endpoints["metadata"] = {"filter_metadata": {key: locality}}
+    return {
+        "transport_socket": announcing("V1"),
+        "transport_socket_matches": [
+            {"name": "plain", "match": {"kind": "plain", "number": 1}, "transport_socket": RAW},
+            {"name": "second", "match": {"kind": "second"}, "transport_socket": announcing("V2")},
+        ],
+        "load_assignment": {"cluster_name": name, "endpoints": [endpoints]},
+    }
+
+
 CLUSTERS = {
+    "announced": {"transport_socket": announcing("V1")},
+    "announced_2": {"transport_socket": announcing("V2", added_tlvs=[{"type": 0xF1, "value": "aGVsbG8="}])},
+    "match_plain": matching("match_plain", {"kind": "plain", "number": 1, "more": True}),
+    "match_locality": matching("match_locality", {"kind": "none"}, {"kind": "second"}),
+    "match_none": matching("match_none", {"kind": "plain"}),
     "lifetime": options(max_connection_duration="0.3s"),
     "stream": options(max_stream_duration="0.3s"),
     "stream_old": {"common_http_protocol_options": {"max_stream_duration": "0.3s"}},
@@ -215,3 +252,35 @@ def test_where_connections_come_from(both, cluster, address):
         assert each.upstreams[cluster].peers[0][0] == address
         each.upstreams[cluster].release(1)
         each.downstreams.answers(1)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "header"),
+    [("announced", 1), ("announced_2", 2), ("match_plain", 0), ("match_locality", 2), ("match_none", 1)],
+)
+def test_what_an_endpoint_is_told_of_the_downstream_connection(both, cluster, header):
+    seen = []
+    for each in both:
+        upstream = each.upstreams[cluster]
+        upstream.release_all()
+        told = []
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", each.ports["main"])) as sock:
+                for number in range(1, 3):
+                    sock.sendall(b"GET /%b/ HTTP/1.1\r\nhost: h\r\n\r\n" % cluster.encode())
+                    assert sock.recv(65536).startswith(b"HTTP/1.1 200 "), number
+                line = f"PROXY TCP4 127.0.0.1 127.0.0.1 {sock.getsockname()[1]} {each.ports['main']}\r\n".encode()
+                ports = sock.getsockname()[1].to_bytes(2) + each.ports["main"].to_bytes(2)
+                told.append([head.startswith(line) for head in upstream.heads[-2:]])
+                told.append([each[4:].replace(ports, b"ports") for each in upstream.announcements[-1:]])
+        counts = {
+            name: value
+            for name, value in each.proxy.counters().items()
+            if name.startswith(f"cluster.{cluster}.") and name.endswith("total_match_count")
+        }
+        seen.append((told, upstream.connections, counts))
+    assert seen[1] == seen[0]
+    told, connections, _ = seen[1]
+    assert told[0] == [header == 1, False]
+    assert bool(told[1]) == (header == 2)
+    assert connections == (2 if header else 1)

@@ -12,6 +12,7 @@ import time
 from tests.support.wire import Message, cut_message
 
 PATIENCE_S = 10.0
+PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -44,6 +45,8 @@ class HeldUpstream:
         self.heads: list[bytes] = []
         self.peers: list[tuple[str, int]] = []
         """Who connected, in order."""
+        self.announcements: list[bytes] = []
+        """PROXY headers of version 2, without their signature."""
         self._lock = threading.Lock()
         self._held: list[threading.Event] = []
         self._socks: set[socket.socket] = set()
@@ -93,8 +96,8 @@ class HeldUpstream:
         received = b""
         try:
             while data := sock.recv(65536):
-                received += data
-                while b"\r\n\r\n" in received:
+                received = self._read_announcement(received + data)
+                while b"\r\n\r\n" in received and not PROXY_SIGNATURE.startswith(received[:12]):
                     head, _, received = received.partition(b"\r\n\r\n")
                     answer = self._wait(head)
                     if not answer:
@@ -107,6 +110,15 @@ class HeldUpstream:
                 self.open -= 1
                 self._socks.discard(sock)
             sock.close()
+
+    def _read_announcement(self, received: bytes) -> bytes:
+        # A PROXY header of version 2 has the end of a request's head in its signature.
+        if received.startswith(PROXY_SIGNATURE) and len(received) >= 16:
+            end = 16 + int.from_bytes(received[14:16])
+            if len(received) >= end:
+                self.announcements.append(received[12:end])
+                return received[end:]
+        return received
 
     def _wait(self, head: bytes) -> bytes:
         event = threading.Event()

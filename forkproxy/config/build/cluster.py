@@ -33,6 +33,13 @@ from forkproxy.config.build.health_check import (
     build_health_check,
 )
 from forkproxy.config.build.tls import UpstreamTlsConfig
+from forkproxy.config.build.transport_sockets import (
+    ProxyProtocol,
+    SocketMatch,
+    build_socket,
+    build_socket_matches,
+    match_metadata,
+)
 from forkproxy.config.view import View
 
 if TYPE_CHECKING:
@@ -65,6 +72,8 @@ class EndpointConfig:
     where: Where
     metadata: str = ""
     """What load balancers read of its metadata, as JSON."""
+    match_metadata: str = ""
+    """What chooses its transport socket, as JSON."""
     additional_addresses: tuple[AddressConfig, ...] = ()
     health_check: EndpointHealthCheck = EndpointHealthCheck()  # noqa: RUF009 (an immutable value)
 
@@ -79,6 +88,7 @@ class LocalityEndpoints:
     sub_zone: str = ""
     priority: int = 0
     weight: int = 0
+    match_metadata: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,9 @@ class ClusterConfig:
     """After how long hosts of an ORIGINAL_DST cluster that nobody uses are removed."""
     load_balancing: LoadBalancingConfig = field(default_factory=LoadBalancingConfig)
     pool: PoolOptions = DEFAULT_POOL_OPTIONS
+    proxy_protocol: ProxyProtocol | None = None
+    """What connections begin with, before TLS."""
+    socket_matches: tuple[SocketMatch, ...] = ()
     health_check: HealthCheckConfig | None = None
     ignore_health_on_host_removal: bool = False
 
@@ -272,6 +285,7 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
         health_status=health_status,
         where=build_where(view),
         metadata=metadata,
+        match_metadata=match_metadata(view.message("metadata")),
         additional_addresses=tuple(
             build_address(each.require("address"), context) for each in endpoint.repeated("additional_addresses")
         ),
@@ -281,7 +295,6 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
 
 def build_locality(view: View, context: BuildContext) -> LocalityEndpoints:
     """``LocalityLbEndpoints``; LEDS stays unread."""
-    view.ignore("metadata", why="no load balancer reads it")
     view.ignore("proximity", why="Envoy does not use it either")
     locality = view.message("locality")
     endpoints = context.each(view.repeated("lb_endpoints"), build_endpoint)
@@ -292,6 +305,7 @@ def build_locality(view: View, context: BuildContext) -> LocalityEndpoints:
         sub_zone=locality.str("sub_zone") if locality is not None else "",
         priority=view.uint("priority"),
         weight=view.uint("load_balancing_weight"),
+        match_metadata=match_metadata(view.message("metadata")),
     )
 
 
@@ -402,12 +416,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
             options = http.options
             max_requests = options.max_requests_per_connection or max_requests
             http1 = http.http1
-    tls: UpstreamTlsConfig | None = None
-    socket = view.message("transport_socket")
-    if socket is not None:
-        made = context.extension(socket, "transport socket")
-        if made is not None:
-            tls = made.value
+    socket = build_socket(view.message("transport_socket"), context)
     balancing = build_load_balancing(view, context, cluster_type)
     localities = build_load_assignment(view.message("load_assignment"), context)
     resolver = dns.resolver or context.dns_resolver or DnsResolver()
@@ -417,7 +426,9 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         type=cluster_type,
         connect_timeout_s=view.duration_s("connect_timeout", default_connect_timeout_s),
         localities=localities,
-        tls=tls,
+        tls=socket.tls,
+        proxy_protocol=socket.proxy_protocol,
+        socket_matches=build_socket_matches(view, context),
         per_connection_buffer_limit_bytes=view.uint("per_connection_buffer_limit_bytes", 1 << 20),
         dns_lookup_family=dns.lookup_family,
         dns_refresh_rate_s=dns.refresh_rate_s,

@@ -38,6 +38,9 @@ BUILDERS: dict[str, str] = {
         "forkproxy.config.build.original_dst:build_listener_filter"
     ),
     # transport sockets
+    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": (
+        "forkproxy.config.build.transport_sockets:build_upstream_proxy_protocol"
+    ),
     "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": "forkproxy.config.build.tls:build_raw_buffer",
     "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": "forkproxy.config.build.tls:build_downstream_tls",
     "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext": "forkproxy.config.build.tls:build_upstream_tls",

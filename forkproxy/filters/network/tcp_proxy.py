@@ -291,7 +291,7 @@ class TcpSession:
         stats.upstream_cx_total += 1
         endpoint.stats.cx_total += 1
         try:
-            upstream = cluster.connect(endpoint)
+            upstream = self._open(cluster, endpoint)
         except OSError as error:
             stats.upstream_cx_destroy += 1
             stats.upstream_cx_destroy_local += 1
@@ -309,6 +309,12 @@ class TcpSession:
     def _choose(self, cluster: Cluster) -> Endpoint | None:
         hash_ = ip_hash(self.downstream_remote_address) if self._proxy.config.hash_source_ip else None
         return cluster.choose(PickContext(hash_, self._criteria, source=self))
+
+    def _open(self, cluster: Cluster, endpoint: Endpoint) -> Connection:
+        if not cluster.announces(endpoint):
+            return cluster.connect(endpoint)
+        downstream = self.connection
+        return cluster.connect(endpoint, (downstream.remote_address, downstream.local_socket_address()))
 
     def _on_connect_timeout(self) -> None:
         assert self.upstream_connection is not None

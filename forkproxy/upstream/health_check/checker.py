@@ -19,8 +19,9 @@ from forkproxy.upstream.health_check.session import CHECKED_FLAGS, Probe, Sessio
 from forkproxy.upstream.health_check.tcp_probe import TcpProbe
 
 if TYPE_CHECKING:
-    from forkproxy.upstream.cluster import Cluster, Transport
+    from forkproxy.upstream.cluster import Cluster
     from forkproxy.upstream.endpoint import Endpoint
+    from forkproxy.upstream.transports import Transport
 
 _TYPES = {HttpCheck: "HTTP", TcpCheck: "TCP", RedisCheck: "REDIS"}
 CONNECTION_BUFFER_BYTES = 1 << 20
@@ -179,7 +180,9 @@ class HealthChecker:
         """Start to connect to where the endpoint is checked. OSError when it fails on the spot."""
         address = checked_address(endpoint)
         sock = self.cluster.open_socket(address)
-        connection = self._transport(self.loop, sock, address, CONNECTION_BUFFER_BYTES)
+        matcher = self.cluster.matcher
+        matched = matcher.check_transport(endpoint.config) if matcher is not None else None
+        connection = (matched or self._transport)(self.loop, sock, address, CONNECTION_BUFFER_BYTES)
         connection.start_connecting()
         return connection
 

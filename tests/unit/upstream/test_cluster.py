@@ -6,6 +6,7 @@ import pytest
 
 from forkproxy.config.build.cluster import LocalityEndpoints, TcpKeepalive
 from forkproxy.config.build.core import AddressConfig
+from forkproxy.stats.groups import ClusterStats
 from forkproxy.upstream import cluster as module
 from forkproxy.upstream.cluster import resolved_endpoints
 from forkproxy.upstream.endpoint import ResolvedEndpoint
@@ -134,6 +135,17 @@ def test_endpoints_may_have_further_addresses():
     assert endpoint.additional_addresses == (("::1", 81),)
 
 
+def test_an_address_that_is_listed_twice_keeps_both_pools():
+    cluster = dns_cluster()
+    cluster.set_endpoints(resolved("a", "a", "b"))
+    before = list(cluster.endpoints)
+    cluster.set_endpoints(resolved("a", "b", "a"))
+    assert sorted(map(id, cluster.endpoints)) == sorted(map(id, before))
+    cluster.set_endpoints(resolved("a"))
+    assert cluster.endpoints[0] in before
+    assert [each.pool.draining for each in before if each is not cluster.endpoints[0]] == [True, True]
+
+
 def test_slots_stay_with_their_addresses():
     cluster = dns_cluster()
     cluster.set_endpoints(resolved("a", "b", "c"))
@@ -176,7 +188,7 @@ def test_connecting(monkeypatch):
         tcp_keepalive=TcpKeepalive(3, 20, 5),
         per_connection_buffer_limit_bytes=77,
     )
-    cluster = module.Cluster(config, SimpleNamespace(), [SimpleNamespace()], transport)
+    cluster = module.Cluster(config, ClusterStats(), [SimpleNamespace()], transport)
     loop = FakeLoop()
     cluster.start(loop)
     cluster.connect(cluster.endpoints[0])
@@ -190,7 +202,7 @@ def test_connecting_without_options(monkeypatch):
     monkeypatch.setattr(module, "connecting_socket", lambda address, **options: asked.append(options))
     cluster = module.Cluster(
         cluster_config(),
-        SimpleNamespace(),
+        ClusterStats(),
         [SimpleNamespace()],
         lambda *_: SimpleNamespace(start_connecting=lambda: None),
     )

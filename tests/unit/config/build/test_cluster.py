@@ -160,7 +160,6 @@ def test_failure_refresh_rate():
         "outlier_detection: {}",
         "http2_protocol_options: {}",
         "preconnect_policy: {predictive_preconnect_ratio: 2}",
-        "transport_socket_matches: [{name: m}]",
     ],
 )
 def test_what_is_not_there_stays_unread(rest):

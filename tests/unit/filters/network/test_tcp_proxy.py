@@ -68,6 +68,9 @@ class FakeCluster:
     def host_connections(self, endpoint):
         return None
 
+    def announces(self, endpoint):
+        return False
+
     def pick_for_connection(self, connection):
         return None
 
