@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterable
-from functools import partial
 from time import monotonic
 
 from forkproxy import log
@@ -28,7 +27,6 @@ from forkproxy.supervisor.pinning import Pinning
 from forkproxy.supervisor.refresh import Refreshes
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.slot_sockets import SlotSockets
-from forkproxy.supervisor.steering import SETTLE_S
 from forkproxy.worker.control import Message
 from forkproxy.worker.worker import WorkerStart, run_worker
 
@@ -165,16 +163,8 @@ class Fleet:
         now = monotonic()
         for worker in slot.workers():
             worker.drain(now, self._generations.drain_time_s, worker.run.bindings)
-        if slot.workers() and self.sockets.steering.avoid(slot.sockets):
-            # Nothing new comes to its sockets; its workers serve what was under way, and then close them before we do.
-            self._loop.call_later(SETTLE_S, partial(self._tell_to_close, slot))
-        else:
-            # The kernel must not hand new connections to a socket nobody will look at.
-            self.close_slots([slot])
-
-    def _tell_to_close(self, slot: Slot) -> None:
-        for worker in slot.workers():
-            worker.close_listeners()
+        # The kernel must not hand new connections to a socket nobody will look at.
+        self.close_slots([slot])
 
     # -- birth
 
@@ -276,7 +266,6 @@ class Fleet:
                 self._check_worker(worker, now)
                 worker.note_rate()
             if slot.retiring and not slot.workers():
-                self.sockets.close_slot(slot)
                 self.slots.remove(slot)
         self._pinning.check(now, self.slots, self.lasting_slots())
         self._handovers.keep_only([run.number for run in (self._generations.running, self._generations.newest) if run])
@@ -362,7 +351,8 @@ class Fleet:
         # What waits in a queue is served by the worker that has the last copy: the kernel would reset it.
         for slot in slots:
             slot.close_sockets()
-            self._tell_to_close(slot)
+            for worker in slot.workers():
+                worker.close_listeners()
 
     def close_what_is_gone(self) -> None:
         """Close the sockets that the running generation does not need."""

@@ -14,7 +14,6 @@ from forkproxy.supervisor.inheritance import Likeness, are_alike, likeness, list
 from forkproxy.supervisor.listening import Binding, CannotBind
 from forkproxy.supervisor.passed_sockets import PassedSockets, has_reuse_port
 from forkproxy.supervisor.slot import Slot
-from forkproxy.supervisor.steering import Steering
 
 
 class SlotSockets:
@@ -27,7 +26,6 @@ class SlotSockets:
         self.passed = passed if passed is not None else PassedSockets()
         self.adopted: dict[int, Binding] = {}
         """The inherited sockets that are in use, by the descriptor they came with."""
-        self.steering = Steering()
         self._ports: dict[Binding, int] = {}
         self._inherited: list[tuple[int, Likeness, socket.socket]] = []
 
@@ -47,9 +45,7 @@ class SlotSockets:
                         self._ports[binding] = listening.bound_port(slot.sockets[binding])
         except CannotBind:
             for slot, binding in fresh:
-                sock = slot.sockets.pop(binding)
-                sock.close()
-                self.steering.closed({binding: sock})
+                slot.sockets.pop(binding).close()
                 if not any(binding in other.sockets for other in all_slots):
                     self._ports.pop(binding, None)
                     self._remove_path(binding)
@@ -58,8 +54,6 @@ class SlotSockets:
     def close(self, bindings: Iterable[Binding], slots: Iterable[Slot]) -> None:
         """Close these in all slots. They keep their ports: whoever binds them again gets the same."""
         gone = set(bindings)
-        for binding in gone:
-            self.steering.forget(binding)
         for slot in slots:
             for binding in gone & slot.sockets.keys():
                 slot.sockets.pop(binding).close()
@@ -72,7 +66,6 @@ class SlotSockets:
                 slot.sockets.pop(binding).close()
         gone = [binding for binding in self._ports if binding not in kept]
         for binding in gone:
-            self.steering.forget(binding)
             del self._ports[binding]
             self._remove_path(binding)
         return gone
@@ -94,7 +87,6 @@ class SlotSockets:
 
     def leave(self, kept: Collection[int], paths: Collection[str], slots: Iterable[Slot]) -> None:
         """Close all copies. Of what a successor has not kept, and has not bound anew at ``paths``, the paths go as well."""
-        self.steering.end()
         for slot in slots:
             for binding, sock in slot.sockets.items():
                 if sock.fileno() in kept:
@@ -113,7 +105,6 @@ class SlotSockets:
             if number == slot.number and are_alike(theirs, wanted):
                 self._inherited.remove(entry)
                 self.adopted[sock.fileno()] = binding
-                self.steering.lost_sight_of(binding, sock)
                 return sock
         return None
 
@@ -132,20 +123,11 @@ class SlotSockets:
         held = next((slot.sockets[binding] for slot in slots if binding in slot.sockets), None)
         passed = self.passed.get(binding.socket_address())
         if passed is not None:
-            self.steering.lost_sight_of(binding, passed)
             return passed.dup() if held is None else self._beside(passed, binding)
         if binding.address.pipe_path and held is not None:
             # A path can be bound only once: the slots share its queue.
             return held.dup()
-        sock = listening.bind(binding, self._ports.get(binding, 0))
-        self.steering.bound(binding, sock)
-        return sock
-
-    def close_slot(self, slot: Slot) -> None:
-        """Close the sockets of a slot that has no worker any more."""
-        sockets = dict(slot.sockets)
-        slot.close_sockets()
-        self.steering.closed(sockets)
+        return listening.bind(binding, self._ports.get(binding, 0))
 
     def _beside(self, passed: socket.socket, binding: Binding) -> socket.socket:
         if has_reuse_port(passed):

@@ -36,6 +36,8 @@ among many workers pays for few looks."""
 RECEIVED_PER_PASS = 16
 LOCK_TRIES = 1000
 """Each a microsecond or two; who holds the lock needs about ten, unless it is stopped."""
+LEAVE_TRIES = 100_000
+"""Who leaves without the lock may miss what is being sent: only for a worker that is stopped does nobody wait."""
 MESSAGE_BYTES = 4096
 
 _PER_LISTENER = MOST_SLOTS * 3
@@ -62,9 +64,9 @@ class Board:
         self._memory = mmap.mmap(self.fd, size)
         self.cells: memoryview = memoryview(self._memory).cast("q")
 
-    def lock(self) -> bool:
+    def lock(self, tries: int = 0) -> bool:
         """Exclude the other processes; gone with the process that holds it. False: it was not to be had."""
-        for _ in range(LOCK_TRIES):
+        for _ in range(tries or LOCK_TRIES):
             try:
                 fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
             except OSError:
@@ -143,7 +145,7 @@ class Handover:
         if self.left:
             return
         # Who sends does it under the lock and looks at the board first: after this nothing more can come.
-        is_locked = self.board.lock()
+        is_locked = self.board.lock(LEAVE_TRIES)
         is_last = self.board.cells[self.slot] in (0, self._pid)
         if is_last:
             self.board.cells[self.slot] = 0

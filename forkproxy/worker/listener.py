@@ -275,8 +275,7 @@ class Listener:
     def close_listening(self) -> None:
         """Serve what waits and close: nobody else has these sockets, and the kernel resets what a closed queue held.
 
-        A connection that completes between the last accept and the close is lost. That is microseconds, and nothing at all
-        where the kernel gives these sockets nothing new any more (supervisor/steering.py).
+        A connection that completes between the last accept and the close is lost; that is microseconds.
         """
         for sock in self._sockets:
             self._loop.unregister(sock.fileno())
