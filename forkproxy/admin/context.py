@@ -45,17 +45,34 @@ class EndpointView:
     zone: str = ""
     sub_zone: str = ""
     priority: int = 0
+    success_rate: float = -1.0
+    """Of the last interval of outlier detection, in percent; -1: unknown. The other one: of reaching it at all."""
+    local_success_rate: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierView:
+    """What outlier detection made of the last interval: mean success rates and ejection thresholds in percent; -1: unknown."""
+
+    mean: float = -1.0
+    threshold: float = -1.0
+    local_mean: float = -1.0
+    local_threshold: float = -1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """One cluster and its endpoints. ``name`` as configured, ``stat_name`` as in the statistics (ClusterConfig)."""
+    """One cluster and its endpoints. ``name`` as configured, ``stat_name`` as in the statistics (ClusterConfig).
+
+    ``outliers`` None: there is no outlier detection.
+    """
 
     name: str
     stat_name: str
     endpoints: tuple[EndpointView, ...]
     default_thresholds: Thresholds = field(default_factory=Thresholds)
     high_thresholds: Thresholds = field(default_factory=Thresholds)
+    outliers: OutlierView | None = None
 
 
 @dataclass(frozen=True, slots=True)

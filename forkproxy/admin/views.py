@@ -12,6 +12,7 @@ from forkproxy.admin.context import (
     ClusterView,
     EndpointView,
     ListenerView,
+    OutlierView,
     WorkerView,
 )
 from forkproxy.config.build.circuit_breakers import Thresholds
@@ -56,6 +57,7 @@ def clusters_text(clusters: Iterable[ClusterView], hidden: Mapping[str, int]) ->
         lines.append(
             f"{name}::observability_name::{cluster.stat_name if cluster.stat_name != _stat_name(name) else name}"
         )
+        lines += _outlier_lines(name, cluster.outliers)
         for priority, limits in (("default", cluster.default_thresholds), ("high", cluster.high_thresholds)):
             lines += [f"{name}::{priority}_priority::{key}::{value}" for key, value in _thresholds(limits).items()]
         lines.append(f"{name}::added_via_api::false")
@@ -71,11 +73,37 @@ def clusters_text(clusters: Iterable[ClusterView], hidden: Mapping[str, int]) ->
                 ("sub_zone", endpoint.sub_zone),
                 ("canary", "false"),
                 ("priority", endpoint.priority),
-                ("success_rate", -1),
-                ("local_origin_success_rate", -1),
+                ("success_rate", f"{endpoint.success_rate:.15g}"),
+                ("local_origin_success_rate", f"{endpoint.local_success_rate:.15g}"),
             ]
             lines += [f"{name}::{endpoint.address}::{key}::{value}" for key, value in shown]
     return "".join(line + "\n" for line in lines)
+
+
+def _outlier_lines(name: str, outliers: OutlierView | None) -> list[str]:
+    if outliers is None:
+        return []
+    figures = (
+        ("success_rate_average", outliers.mean),
+        ("success_rate_ejection_threshold", outliers.threshold),
+        ("local_origin_success_rate_average", outliers.local_mean),
+        ("local_origin_success_rate_ejection_threshold", outliers.local_threshold),
+    )
+    return [f"{name}::outlier::{key}::{value:.15g}" for key, value in figures]
+
+
+def _outlier_json(outliers: OutlierView | None) -> Json:
+    # As in Envoy a threshold that is not above zero is left out.
+    found: Json = {}
+    if outliers is not None and outliers.threshold > 0:
+        found["success_rate_ejection_threshold"] = _percent(outliers.threshold)
+    if outliers is not None and outliers.local_threshold > 0:
+        found["local_origin_success_rate_ejection_threshold"] = _percent(outliers.local_threshold)
+    return found
+
+
+def _percent(value: float) -> Json:
+    return {"value": int(value) if value == int(value) else value} if value else {}
 
 
 def _stat_name(name: str) -> str:
@@ -98,6 +126,7 @@ def clusters_json(clusters: Iterable[ClusterView], hidden: Mapping[str, int]) ->
             _filled(
                 {
                     "name": cluster.name,
+                    **_outlier_json(cluster.outliers),
                     "host_statuses": [_endpoint_json(cluster, endpoint, hidden) for endpoint in cluster.endpoints],
                     "circuit_breakers": {
                         "thresholds": [
@@ -125,6 +154,7 @@ def _endpoint_json(cluster: ClusterView, endpoint: EndpointView, hidden: Mapping
         {
             "address": address_json(endpoint.address),
             "stats": [*counters, *gauges],
+            **({"success_rate": _percent(endpoint.success_rate)} if endpoint.success_rate >= 0 else {}),
             "health_status": health,
             "weight": endpoint.weight,
             "hostname": endpoint.hostname,
@@ -133,6 +163,8 @@ def _endpoint_json(cluster: ClusterView, endpoint: EndpointView, hidden: Mapping
     status["locality"] = _filled({"region": endpoint.region, "zone": endpoint.zone, "sub_zone": endpoint.sub_zone})
     if endpoint.priority:
         status["priority"] = endpoint.priority
+    if endpoint.local_success_rate >= 0:
+        status["local_origin_success_rate"] = _percent(endpoint.local_success_rate)
     return status
 
 

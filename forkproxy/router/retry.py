@@ -172,9 +172,7 @@ class RetryState:
         "request_started",
     )
 
-    def __init__(
-        self, policy: Retries, cluster: Any, breakers: Any, draw: Callable[[], float] = random.random
-    ) -> None:
+    def __init__(self, policy: Retries, cluster: Any, breakers: Any, draw: Callable[[], float] = random.random) -> None:
         self._policy = policy
         self._cluster = cluster
         self._breakers = breakers

@@ -327,6 +327,7 @@ class OutlierDetectionStats(StatGroup):
     ejections_detected_consecutive_5xx: Counter
     ejections_detected_consecutive_gateway_failure: Counter
     ejections_detected_consecutive_local_origin_failure: Counter
+    ejections_detected_degradation: Counter
     ejections_detected_failure_percentage: Counter
     ejections_detected_local_origin_failure_percentage: Counter
     ejections_detected_local_origin_success_rate: Counter

@@ -20,6 +20,7 @@ from forkproxy.admin.context import (
     EndpointView,
     ListenerView,
     MemoryView,
+    OutlierView,
     WorkerView,
 )
 from forkproxy.admin.server import AdminServer
@@ -37,6 +38,7 @@ from forkproxy.supervisor.inheritance import Likeness, are_alike, likeness, list
 from forkproxy.supervisor.listening import refusal, socket_address
 from forkproxy.upstream import health
 from forkproxy.upstream.cluster import Cluster
+from forkproxy.upstream.outlier_detection import Detector
 
 if TYPE_CHECKING:
     from forkproxy.supervisor.supervisor import Supervisor
@@ -109,13 +111,15 @@ class SupervisorContext:
     def clusters(self) -> Sequence[ClusterView]:
         """Clusters with the endpoints they have now."""
         live = self._supervisor.generations.running.generation.clusters
+        detectors = self._supervisor.outliers.detectors
         return [
             ClusterView(
                 name=cluster.name,
                 stat_name=cluster.stat_name,
-                endpoints=endpoint_views(live[cluster.name]),
+                endpoints=endpoint_views(live[cluster.name], detectors.get(cluster.name)),
                 default_thresholds=cluster.circuit_breakers.default,
                 high_thresholds=cluster.circuit_breakers.high,
+                outliers=outlier_view(detectors.get(cluster.name)),
             )
             for cluster in self.bootstrap.clusters
         ]
@@ -301,8 +305,18 @@ def name_by_address(hidden: dict[str, int], cluster: Cluster) -> None:
             hidden[f"{prefix}{address}.{field}"] = hidden.get(f"{prefix}slot_{slot}.{field}", 0)
 
 
-def endpoint_views(cluster: Cluster) -> tuple[EndpointView, ...]:
+def outlier_view(detector: Detector | None) -> OutlierView | None:
+    """What outlier detection knows of a cluster as a whole."""
+    if detector is None:
+        return None
+    external, local = detector.external, detector.local
+    return OutlierView(external.mean, external.threshold, local.mean, local.threshold)
+
+
+def endpoint_views(cluster: Cluster, detector: Detector | None = None) -> tuple[EndpointView, ...]:
     """A cluster's endpoints as they are now: of the file, of DNS, of EDS."""
+    records = detector.records if detector is not None else {}
+    rates = {address: (record.external.rate, record.local.rate) for address, record in records.items()}
     return tuple(
         EndpointView(
             address=_address_config(endpoint.socket_address),
@@ -313,6 +327,8 @@ def endpoint_views(cluster: Cluster) -> tuple[EndpointView, ...]:
             zone=endpoint.config.zone,
             sub_zone=endpoint.config.sub_zone,
             priority=endpoint.config.priority,
+            success_rate=rates.get(endpoint.address, (-1.0, -1.0))[0],
+            local_success_rate=rates.get(endpoint.address, (-1.0, -1.0))[1],
         )
         for endpoint in cluster.endpoints
     )

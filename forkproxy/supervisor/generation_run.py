@@ -16,6 +16,7 @@ from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns import Target
 from forkproxy.upstream.dns_cache import DnsCache
 from forkproxy.upstream.health_check.checker import HealthChecker, Report
+from forkproxy.upstream.outlier_detection import EndpointCells
 from forkproxy.worker.after_fork import Identity
 from forkproxy.worker.worker import Endpoints, RunnableGeneration
 
@@ -34,6 +35,23 @@ class BuiltGeneration(RunnableGeneration, Protocol):
     @property
     def log_paths(self) -> Collection[str]:
         """The files that its workers log accesses to."""
+
+    @property
+    def outlier_cells(self) -> dict[str, list[EndpointCells]]:
+        """Of clusters with outlier detection: where the results of requests are counted, by slot."""
+
+    @property
+    def outlier_log(self) -> Callable[[bytes], None] | None:
+        """Takes lines of the event log of outlier detection."""
+
+    def start_outlier_log(self, loop: Loop) -> None:
+        """Open it."""
+
+    def stop_outlier_log(self) -> None:
+        """Write what it holds, and close it."""
+
+    def reopen_outlier_log(self) -> None:
+        """Open it again under its name."""
 
     @property
     def health_checkers(self) -> dict[str, HealthChecker]:

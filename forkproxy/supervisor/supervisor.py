@@ -44,6 +44,7 @@ from forkproxy.supervisor.leftovers import Leftovers
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.met_hosts import MetHosts
 from forkproxy.supervisor.options import Options
+from forkproxy.supervisor.outliers import Outliers
 from forkproxy.supervisor.predecessor import Predecessor
 from forkproxy.supervisor.reload import Reloads
 from forkproxy.supervisor.replacement import Replacement
@@ -125,9 +126,10 @@ class Supervisor:
             self.loop,
             self.registry,
             tell=self._tell_of_cluster,
-            on_passed=lambda _run, _cluster, _address: None,
+            on_passed=lambda run, cluster, address: self.outliers.on_passed(run, cluster, address),
             is_newest=lambda run: run is self.generations.newest,
         )
+        self.outliers = Outliers(self.loop, self.registry, self.fleet, self.health_checkers, self.generations)
         self.report = Report(self)
         # First: it says who feeds the watchdog, which the notifier asks.
         inherited = inheritance.take()
@@ -227,6 +229,7 @@ class Supervisor:
         run = self.generations.running
         self.figures.on_generation(before.bootstrap if before is not None else None, run.bootstrap)
         self.cluster_updates.on_generation(run)
+        self.outliers.on_generation(run)
         self.admin_log.use(run.bootstrap.admin)
         if before is not None or self.predecessor is None:
             self._serve_admin(is_first=before is None)
@@ -272,6 +275,7 @@ class Supervisor:
         if self.predecessor is not None:
             self.predecessor.close()
         self.health_checkers.end_all()
+        self.outliers.close()
         self.fleet.close()
         self.admin.stop()
         self.admin_log.close()
@@ -397,6 +401,7 @@ class Supervisor:
             self.predecessor.reopen_logs()
         self.fleet.tell({"op": "reopen_logs"})
         self.health_checkers.reopen_logs()
+        self.outliers.reopen_log()
         _log.info("logs opened again")
 
     def _watch_file(self) -> None:
@@ -484,6 +489,7 @@ class Supervisor:
     def _on_endpoints(self, run: GenerationRun, cluster: str, endpoints: list[dict[str, object]]) -> None:
         run.set_endpoints(cluster, endpoints)
         self.cluster_updates.on_membership(run, cluster)
+        self.outliers.on_membership(run, cluster)
         message = {"op": "endpoints", "cluster": cluster, "endpoints": endpoints}
         self.health_checkers.tell(run, message)
         for worker in self.fleet.workers():

@@ -27,6 +27,7 @@ from forkproxy.upstream.transports import Origin, SocketMatcher, Transport, anno
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
     from forkproxy.upstream.dns_cache import DnsCache
+    from forkproxy.upstream.outlier_detection import Watch
 
 HashStats = RingHashStats | MaglevStats
 
@@ -126,6 +127,7 @@ class Cluster:
         "pick",
         "stat_name",
         "stats",
+        "watch",
     )
 
     def __init__(
@@ -164,6 +166,8 @@ class Cluster:
             config.circuit_breakers, self._cells, endpoint_stats
         )
         self.draining = False
+        self.watch: Watch | None = None
+        """Makes the monitors of endpoints, where outlier detection or health checks want to know results."""
         self.on_upstream_failure: Callable[[Cluster, Endpoint, str, float], None] | None = None
         """Told of every connection that could not be made: (cluster, endpoint, reason, seconds it took)."""
         self.header_key_format = proper_case if config.header_key_format == "proper_case_words" else None
@@ -199,7 +203,7 @@ class Cluster:
         assigned = self._slots.assign([endpoint.address for endpoint in resolved])
         endpoints: list[Endpoint] = []
         added: list[Endpoint] = []
-        for config, (_, figures) in zip(resolved, assigned, strict=True):
+        for config, (slot, figures) in zip(resolved, assigned, strict=True):
             same_before = known.get((config.address, config))
             if same_before:
                 endpoint = same_before.pop(0)
@@ -213,6 +217,8 @@ class Cluster:
                     endpoint.health_flags |= self.initial_health_flags
                 added.append(endpoint)
                 self._count_match(endpoint)
+            if self.watch is not None:
+                endpoint.monitor = self.watch.monitor(endpoint, slot)
             endpoints.append(endpoint)
         gone = [endpoint for left in known.values() for endpoint in left]
         for endpoint in gone:
@@ -365,8 +371,16 @@ class Cluster:
         """Asked when ``pick()`` knows nobody: the endpoint that the client's connection itself names."""
         return None
 
+    def watch_results(self, watch: Watch) -> None:
+        """The results of requests are looked at from now on."""
+        self.watch = watch
+        for endpoint, slot in self.endpoint_slots():
+            endpoint.monitor = watch.monitor(endpoint, slot)
+
     def keep_in_touch(self, send: Callable[[dict[str, Any]], None]) -> None:
         """In the worker: ``send`` reaches the supervisor."""
+        if self.watch is not None:
+            self.watch.send = send
 
     @property
     def default_port(self) -> int:

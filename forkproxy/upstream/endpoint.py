@@ -15,6 +15,7 @@ from forkproxy.upstream import health
 
 if TYPE_CHECKING:
     from forkproxy.upstream.http_pool import HttpPool
+    from forkproxy.upstream.outlier_detection import Monitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Endpoint:
         "healthy_since",
         "hostname",
         "lb_metadata",
+        "monitor",
         "pool",
         "socket_address",
         "stats",
@@ -75,6 +77,8 @@ class Endpoint:
         self.healthy_since = monotonic()
         """When it was found, or passed its active health checks again, in seconds of the loop's clock: its slow start begins."""
         self.lb_metadata: dict[str, Any] = json.loads(config.metadata) if config.metadata else {}
+        self.monitor: Monitor | None = None
+        """Who is told the results of requests; None when nobody wants to know them."""
         self.stats = stats
         self.pool = make_pool(self)
 

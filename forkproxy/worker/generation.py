@@ -53,6 +53,7 @@ from forkproxy.upstream.dns_cache import DnsCache
 from forkproxy.upstream.dynamic_cluster import ForwardProxyCluster, OriginalDstCluster
 from forkproxy.upstream.health_check.checker import HealthChecker, Report
 from forkproxy.upstream.load_balancer import hash_stats
+from forkproxy.upstream.outlier_detection import EndpointCells, Watch
 from forkproxy.upstream.transports import SocketMatcher, Transport, announcing
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
@@ -81,6 +82,9 @@ class Generation:
         self.number = number
         self.clusters = clusters
         self.listeners = listeners
+        self.outlier_cells = built.outlier_cells
+        """By cluster: where the results of requests are counted."""
+        self.outlier_log = built.outlier_log
         self.health_checkers = built.health_checkers
         """By cluster; they run in a process of their own."""
         self._built = built
@@ -120,6 +124,18 @@ class Generation:
         live = self.clusters.get(cluster)
         if live is not None:
             live.set_health_flags(address, set=set, clear=clear)
+
+    def start_outlier_log(self, loop: Loop) -> None:
+        """In the supervisor: the event log of outlier detection is written from now on."""
+        self._built.outlier_sinks.start(loop)
+
+    def stop_outlier_log(self) -> None:
+        """In the supervisor: no more; what it holds is written."""
+        self._built.outlier_sinks.close()
+
+    def reopen_outlier_log(self) -> None:
+        """In the supervisor: open it again under its name."""
+        self._built.outlier_sinks.reopen()
 
     # -- in the process that checks health
 
@@ -302,6 +318,8 @@ def build_generation(
     for cluster in building.clusters.values():
         if isinstance(cluster, AggregateCluster):
             cluster.join(building.clusters)
+    if bootstrap.outlier_event_log:
+        building.open_outlier_log(bootstrap.outlier_event_log)
     listeners = [building.listener(config) for config in bootstrap.listeners]
     if building.problems:
         raise ConfigError.of(building.problems)
@@ -332,6 +350,9 @@ class _Building:
         self.local_ip = local_address()
         self.health_sinks = Sinks(flush_interval_s=sinks.flush_interval_s)
         self.health_checkers: dict[str, HealthChecker] = {}
+        self.outlier_sinks = Sinks(flush_interval_s=sinks.flush_interval_s)
+        self.outlier_log: Callable[[bytes], None] | None = None
+        self.outlier_cells: dict[str, list[EndpointCells]] = {}
         self.clusters: dict[str, Cluster] = {}
         self.dns_caches: dict[str, DnsCache] = {}
         self.filters: list[NetworkFilter] = []
@@ -362,6 +383,8 @@ class _Building:
         cells = breaker_cells(registry, config.circuit_breakers, config.stat_name, names)
         cluster = self._make_cluster(config, stats, groups, transport, cells)
         cluster.use_matches(matcher, registry.local_group(ClusterStats, f"cluster.{config.stat_name}"))
+        if config.health_check is not None or config.outlier_detection is not None:
+            self._watch(cluster, names)
         if config.health_check is not None:
             try:
                 self.health_checkers[config.name] = make_checker(
@@ -370,6 +393,25 @@ class _Building:
             except ConfigError as error:
                 self.problems += error.problems
         return cluster
+
+    def _watch(self, cluster: Cluster, names: Sequence[str]) -> None:
+        config = cluster.config
+        cells: list[EndpointCells] = []
+        if config.outlier_detection is not None:
+            shared = self.registry.shared
+            cells = [EndpointCells(shared, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
+            self.outlier_cells[config.name] = cells
+        is_checked = config.health_check is not None
+        cluster.watch_results(Watch(config.name, config.outlier_detection, cells, is_checked=is_checked))
+
+    def open_outlier_log(self, path: str) -> None:
+        """The path of the event log, which is tried here and opened by the supervisor."""
+        try:
+            self.outlier_log = self.outlier_sinks.get(
+                path, Where("cluster_manager.outlier_detection.event_log_path")
+            ).write
+        except ConfigError as error:
+            self.problems += error.problems
 
     def _make_cluster(
         self,

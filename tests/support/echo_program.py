@@ -57,6 +57,8 @@ class EchoGeneration:
         self.clusters = {}
         self.dns_caches = {}
         self.health_checkers = {}
+        self.outlier_cells = {}
+        self.outlier_log = None
         self.accepted = self.requests = 0
         self.log_paths = ()
         self.listen_addresses = [

@@ -68,6 +68,8 @@ class BootstrapConfig:
     stats_flush_interval_s: float = 5.0
     local_cluster_name: str = ""
     """The cluster of this node's likes, for zone aware routing."""
+    outlier_event_log: str = ""
+    """The path of ``cluster_manager.outlier_detection.event_log_path``; "" when there is none."""
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
@@ -191,8 +193,14 @@ def build_bootstrap(
         config_dump=config_dump,
         runtime=dict(context.runtime),
         stats_flush_interval_s=view.duration_s("stats_flush_interval", 5.0),
+        outlier_event_log=_outlier_event_log(manager),
         local_cluster_name=manager.str("local_cluster_name") if manager is not None else "",
     )
+
+
+def _outlier_event_log(manager: View | None) -> str:
+    outliers = manager.message("outlier_detection") if manager is not None else None
+    return outliers.str("event_log_path") if outliers is not None else ""
 
 
 def _take_secrets(views: list[View], context: BuildContext) -> None:

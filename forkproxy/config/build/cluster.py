@@ -25,6 +25,7 @@ from forkproxy.config.build.core import (
 )
 from forkproxy.config.build.eds import EdsConfig, build_eds
 from forkproxy.config.build.load_balancing import LoadBalancingConfig, build_load_balancing, metadata_json
+from forkproxy.config.build.outlier_detection import OutlierDetectionConfig, build_outlier_detection
 from forkproxy.config.build.original_dst import OriginalDstConfig, build_original_dst
 from forkproxy.config.build.health_check import (
     EndpointHealthCheck,
@@ -150,6 +151,7 @@ class ClusterConfig:
     socket_matches: tuple[SocketMatch, ...] = ()
     health_check: HealthCheckConfig | None = None
     ignore_health_on_host_removal: bool = False
+    outlier_detection: OutlierDetectionConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,11 +394,12 @@ def _health_check(view: View, context: BuildContext) -> HealthCheckConfig | None
 
 
 def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
-    """``Cluster``. Outlier detection, subsets, HTTP/2 and whatever is not named here stay unread."""
+    """``Cluster``. HTTP/2 and whatever is not named here stay unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
     health_check = _health_check(view, context)
-    if health_check is None:
+    outlier_detection = build_outlier_detection(view.message("outlier_detection"), context)
+    if health_check is None and outlier_detection is None:
         view.ignore("close_connections_on_host_health_failure", why="without health checks none fails")
     name = view.str("name")
     cluster_type, dns, dynamic = _type_and_dns(view, context)
@@ -453,6 +456,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         override_health=_override_health(view),
         cleanup_interval_s=view.duration_s("cleanup_interval", default_cleanup_interval_s),
         health_check=health_check,
+        outlier_detection=outlier_detection,
         ignore_health_on_host_removal=view.bool("ignore_health_on_host_removal"),
     )
 

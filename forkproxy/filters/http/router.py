@@ -434,10 +434,13 @@ class UpstreamRequest:
             self.cluster.stats.external__upstream_rq[status] += 1
             if self._client is not None and self._client.codec.is_canary:
                 self.cluster.stats.canary__upstream_rq[status] += 1
+        endpoint = self.endpoint
         if status >= 500:
-            self.endpoint.stats.rq_error += 1
+            endpoint.stats.rq_error += 1
         else:
-            self.endpoint.stats.rq_success += 1
+            endpoint.stats.rq_success += 1
+        if endpoint.monitor is not None:
+            endpoint.monitor.on_response(status, headers)
         if router.envoy_headers and self._ended_at:
             assert self._client is not None
             elapsed = _milliseconds(int((now - self._ended_at) * 1000))
@@ -501,11 +504,18 @@ class UpstreamRequest:
                 stream.upstream = stream.endpoint = None
                 self.router._no_pool(stream, self.cluster)
                 return
+            self._tell_monitor(reason)
             if self._client is None and reason is not RESET_OVERFLOW:
                 stream.upstream_connection = None
             elif self._client is None and stream.upstream_connection is None:
                 stream.endpoint = None  # nobody has come so far as to a connection
             self.router._fail(stream, self.cluster, self.endpoint, reason, transport_failure_reason)
+
+    def _tell_monitor(self, reason: str) -> None:
+        # An overflow says nothing of the endpoint.
+        monitor = self.endpoint.monitor
+        if monitor is not None and reason is not RESET_OVERFLOW:
+            monitor.on_reset(connected=self._client is not None)
 
     def on_refused(self, client: Http1Client) -> None:
         """PoolRequest: there is a connection, but there are too many requests."""
@@ -548,6 +558,8 @@ class UpstreamRequest:
         self.endpoint.stats.rq_timeout += 1
         if not stream.response_started and self.router.dynamic_stats:
             self.cluster.stats.external__upstream_rq[504] += 1
+        if not stream.response_started and self.endpoint.monitor is not None:
+            self.endpoint.monitor.on_timeout(connected=self._client is not None)
         _time_out(stream, "response_timeout")
 
     def pause(self) -> None:
@@ -822,6 +834,8 @@ class RetriedRequest(UpstreamRequest):
             if exchange.follow(self, decision):
                 if self.router.dynamic_stats:
                     self.cluster.stats.retry__upstream_rq[status] += 1
+                if self.endpoint.monitor is not None:
+                    self.endpoint.monitor.on_response(status, headers)
                 self._leave(end_stream)
                 return
         self._touch()
@@ -858,6 +872,7 @@ class RetriedRequest(UpstreamRequest):
             and exchange.follow(self, state.after_reset(reason))
         ):
             self._let_go()
+            self._tell_monitor(reason)
             stream.upstream_transport_failure_reason = transport_failure_reason
             if self._client is None:
                 stream.upstream_connection = None
@@ -912,6 +927,8 @@ class RetriedRequest(UpstreamRequest):
     def _time_out(self, details: str) -> None:
         stream = self.stream
         self.endpoint.stats.rq_timeout += 1
+        if self.endpoint.monitor is not None:
+            self.endpoint.monitor.on_timeout(connected=self._client is not None)
         self._leave(False)
         exchange = self._exchange
         state = exchange.state

@@ -295,6 +295,8 @@ class TcpSession:
         except OSError as error:
             stats.upstream_cx_destroy += 1
             stats.upstream_cx_destroy_local += 1
+            if endpoint.monitor is not None:
+                endpoint.monitor.on_reset(connected=False)
             self._connect_failed("immediate connect error: " + os.strerror(error.errno or 0))
             return
         endpoint.pool.connection_opened()
@@ -334,6 +336,8 @@ class TcpSession:
         self.cluster.breakers.pending.remove()  # type: ignore[union-attr]
         stats.upstream_cx_connect_ms[int((now - self._upstream_started) * 1000)] += 1
         self.endpoint.pool.count_request()
+        if self.endpoint.monitor is not None:
+            self.endpoint.monitor.on_connected()
         upstream.on_data = self.on_upstream_data
         upstream.on_end = self.on_upstream_end
         upstream.on_above_high_watermark = self.on_upstream_above_high_watermark
@@ -504,6 +508,11 @@ class TcpSession:
             if reason == LOCAL_CLOSE:  # downstream went away meanwhile
                 stats.upstream_rq_cancelled += 1
             else:
+                if endpoint.monitor is not None:
+                    if reason == CONNECT_TIMEOUT:
+                        endpoint.monitor.on_timeout(connected=False)
+                    else:
+                        endpoint.monitor.on_reset(connected=False)
                 self._connect_failed(connect_failure_text(upstream))
             return
         stats.upstream_cx_destroy_with_active_rq += 1

@@ -156,8 +156,6 @@ def test_failure_refresh_rate():
 @pytest.mark.parametrize(
     "rest",
     [
-        "health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]",
-        "outlier_detection: {}",
         "http2_protocol_options: {}",
         "preconnect_policy: {predictive_preconnect_ratio: 2}",
     ],

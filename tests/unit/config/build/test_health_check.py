@@ -125,7 +125,6 @@ def test_what_envoy_refuses(check, error):
     ("check", "path"),
     [
         ("grpc_health_check: {}", "grpc_health_check"),
-        ("tcp_health_check: {}, event_service: {}", "event_service"),
         ("tcp_health_check: {}, transport_socket_match_criteria: {a: b}", "transport_socket_match_criteria"),
     ],
 )

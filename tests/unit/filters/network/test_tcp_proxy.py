@@ -55,7 +55,7 @@ class FakeCluster:
         self.config = SimpleNamespace(connect_timeout_s=5.0)
         self.stats = ClusterStats()
         self.breakers = Breakers(Thresholds(max_connections=max_connections), BreakerCells())
-        self.endpoint = SimpleNamespace(address="192.0.2.9:1", hostname="", stats=EndpointStats())
+        self.endpoint = SimpleNamespace(address="192.0.2.9:1", hostname="", stats=EndpointStats(), monitor=None)
         self.endpoint.pool = HttpPool(self, self.endpoint, self.breakers)
         self.made = []
         self.refuses = None
@@ -289,6 +289,33 @@ def test_a_refused_connect_ends_the_connection():
     assert (counted.upstream_cx_destroy_remote, counted.upstream_rq_pending_failure_eject) == (1, 1)
     assert (counted.upstream_cx_active, counted.upstream_rq_pending_active, play.cluster.connections) == (0, 0, 0)
     assert play.cluster.failures == [("delayed connect error: Connection refused", 0.0)]
+
+
+def test_results_of_connects_are_told_to_who_wants_to_know():
+    told = []
+    monitor = SimpleNamespace(
+        on_connected=lambda: told.append("connected"),
+        on_reset=lambda *, connected: told.append(("reset", connected)),
+        on_timeout=lambda *, connected: told.append(("timeout", connected)),
+    )
+    play = Play(max_connect_attempts=4)
+    play.cluster.endpoint.monitor = monitor
+    play.begin()
+    refuse(play.up)
+    play.loop.advance(5.0)
+    play.up.connect()
+    assert told == [("reset", False), ("timeout", False), "connected"]
+    play.up.peer_closes(REMOTE_CLOSE)
+    assert len(told) == 3
+
+
+def test_an_immediate_refusal_is_told_too():
+    told = []
+    play = Play()
+    play.cluster.endpoint.monitor = SimpleNamespace(on_reset=lambda *, connected: told.append(connected))
+    play.cluster.refuses = OSError(101, "Network is unreachable")
+    play.begin()
+    assert told == [False]
 
 
 def test_connect_attempts():
