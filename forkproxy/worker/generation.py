@@ -6,6 +6,7 @@ worker is forked; ``Generation.start`` runs in each worker. A worker's whole vie
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -307,7 +308,18 @@ def build_generation(
 
     ``options``: ``file_flush_interval_s``, how long access logs may hold lines back.
     """
-    flush_s = (options or {}).get("file_flush_interval_s")
+    # Nothing of it is garbage; to look for some takes longer than all the rest (1.0 of 1.2 s for 10,000 endpoints).
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return _build(bootstrap, registry, number, options or {})
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _build(bootstrap: BootstrapConfig, registry: Registry, number: int, options: Mapping[str, object]) -> Generation:
+    flush_s = options.get("file_flush_interval_s")
     sinks = Sinks(
         flush_interval_s=float(flush_s) if isinstance(flush_s, int | float) else FLUSH_INTERVAL_S,
         stats=registry.group(FilesystemStats, "filesystem"),
