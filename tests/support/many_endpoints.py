@@ -62,6 +62,9 @@ class ManyEndpoints:
     def _answer(self, sock: socket.socket, name: bytes) -> None:
         try:
             data = sock.recv(65536)
+            if b"open HTTP" in data:  # a path that ends so: the answer begins, and does not end
+                sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n%s#" % name)
+                return
             if data:
                 sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(name), name))
                 return
