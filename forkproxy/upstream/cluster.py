@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from forkproxy.upstream.dns_cache import DnsCache
     from forkproxy.upstream.outlier_detection import Watch
 
+HEALTH_FAILURES = health.FAILED_ACTIVE_HC | health.FAILED_OUTLIER_CHECK
+"""What makes Envoy drain the connections of an endpoint."""
 HashStats = RingHashStats | MaglevStats
 
 
@@ -274,6 +276,8 @@ class Cluster:
         for endpoint in self._by_address.get(address, ()):
             flags = endpoint.health_flags & ~clear | set
             if flags != endpoint.health_flags:
+                if flags & ~endpoint.health_flags & HEALTH_FAILURES:
+                    endpoint.pool.on_health_failure()
                 self._count(endpoint.health_flags, -1)
                 self._count(flags, 1)
                 if endpoint.health_flags & ~flags & health.FAILED_ACTIVE_HC:
@@ -394,8 +398,9 @@ class Cluster:
     def _renew_pools(self) -> None:
         # close_connections_on_host_set_change: nobody goes on with a connection that was chosen among other endpoints.
         for endpoint in self.endpoints:
-            endpoint.pool.drain()
-            endpoint.pool = self._make_pool(endpoint)
+            before, endpoint.pool = endpoint.pool, self._make_pool(endpoint)
+            endpoint.pool.sessions = before.sessions
+            before.drain()
 
     def _make_pool(self, endpoint: Endpoint) -> HttpPool:
         return make_pool(self, endpoint, self.breakers)

@@ -81,6 +81,13 @@ class PoolRequest(ClientSink, Protocol):
         """It does again."""
 
 
+class Session(Protocol):
+    """A TCP session with the endpoint."""
+
+    def on_health_failure(self) -> None:
+        """The endpoint has turned unhealthy."""
+
+
 class Http1Client:
     """One upstream connection, and the ClientSink that ignores what comes when no request is there to take it."""
 
@@ -312,7 +319,7 @@ class HttpPool:
 
     __slots__ = (
         *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending"),
-        *("breakers", "cluster", "draining", "endpoint", "host_connections", "origin"),
+        *("breakers", "cluster", "draining", "endpoint", "host_connections", "origin", "sessions"),
     )
 
     def __init__(self, cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> None:
@@ -329,6 +336,8 @@ class HttpPool:
         self._high: HttpPool | None = None
         self.origin: Origin | None = None
         """The downstream connection that all of this pool are for, where the endpoint is told."""
+        self.sessions: set[Session] | None = set() if cluster.config.pool.close_on_health_failure else None
+        """The TCP sessions of the endpoint, where they end with its health."""
         self._is_counted = False  # among the pools in use, where there is a limit of them
 
     def __repr__(self) -> str:
@@ -604,6 +613,12 @@ class HttpPool:
                 client.retire()
         for pool in self._others():
             pool.retire()
+
+    def on_health_failure(self) -> None:
+        """The endpoint has turned unhealthy: no further request takes one of its connections."""
+        self.retire()
+        for session in list(self.sessions or ()):
+            session.on_health_failure()
 
     def sync_bytes(self) -> None:
         """Bring the byte counters up to date."""

@@ -399,8 +399,6 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
     view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
     health_check = _health_check(view, context)
     outlier_detection = build_outlier_detection(view.message("outlier_detection"), context)
-    if health_check is None and outlier_detection is None:
-        view.ignore("close_connections_on_host_health_failure", why="without health checks none fails")
     name = view.str("name")
     cluster_type, dns, dynamic = _type_and_dns(view, context)
     if cluster_type == "ORIGINAL_DST":

@@ -44,12 +44,14 @@ class BindOptions:
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
     """``preconnect_ratio``: connections per request under way or waiting, of each endpoint. ``per_downstream``: a downstream
-    connection shares its upstream connections with no other one.
+    connection shares its upstream connections with no other one. ``close_on_health_failure``: TCP sessions end with the health
+    of their endpoint.
     """
 
     http: HttpOptions = field(default_factory=HttpOptions)
     preconnect_ratio: float = 1.0
     per_downstream: bool = False
+    close_on_health_failure: bool = False
     bind: BindOptions = field(default_factory=BindOptions)
 
 
@@ -120,6 +122,7 @@ def build_pool_options(view: View, context: BuildContext, http: HttpOptions) -> 
         http=http,
         preconnect_ratio=ratio,
         per_downstream=view.bool("connection_pool_per_downstream_connection"),
+        close_on_health_failure=view.bool("close_connections_on_host_health_failure"),
         bind=build_bind_options(view.message("upstream_bind_config"), context),
     )
 

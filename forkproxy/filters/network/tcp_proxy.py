@@ -300,6 +300,8 @@ class TcpSession:
             self._connect_failed("immediate connect error: " + os.strerror(error.errno or 0))
             return
         endpoint.pool.connection_opened()
+        if endpoint.pool.sessions is not None:
+            endpoint.pool.sessions.add(self)
         pending.add()
         stats.upstream_rq_pending_active += 1
         self.upstream_connection = upstream
@@ -486,6 +488,10 @@ class TcpSession:
         if upstream is not None:
             upstream.abort()
 
+    def on_health_failure(self) -> None:
+        """The endpoint has turned unhealthy, and its sessions end with that."""
+        self.connection.close()
+
     def _on_upstream_close(self, reason: str) -> None:
         upstream, cluster, endpoint = self.upstream_connection, self.cluster, self.endpoint
         assert upstream is not None
@@ -493,6 +499,8 @@ class TcpSession:
         assert endpoint is not None
         stats = cluster.stats
         endpoint.pool.connection_closed()
+        if endpoint.pool.sessions is not None:
+            endpoint.pool.sessions.discard(self)
         stats.upstream_cx_destroy += 1
         local = reason in (LOCAL_CLOSE, CONNECT_TIMEOUT)
         if local:

@@ -603,6 +603,33 @@ def test_limits_of_a_responses_head(options, head):
     )
 
 
+# -- health
+
+
+def test_connections_to_an_endpoint_that_turns_unhealthy_serve_nobody_new():
+    for flag in (health.FAILED_ACTIVE_HC, health.FAILED_OUTLIER_CHECK):
+        p = play()
+        three_requests(p)
+        p.upstream(OK, on=0)
+        p.cluster.set_health_flags(p.cluster.endpoints[0].address, set=flag)
+        p.run()
+        assert [peer.closed for peer in p.upstreams] == [True, False, False]
+        p.upstream(OK, on=1).upstream(OK, on=2)
+        assert [peer.closed for peer in p.upstreams] == [True, True, True]
+        assert p.cluster.stats.upstream_cx_destroy_local == 3
+        p.cluster.set_health_flags(p.cluster.endpoints[0].address, clear=flag)
+        p.connect()
+        p.exchange().exchange()
+        assert len(p.upstreams) == 4
+
+
+def test_what_the_file_says_of_health_closes_nothing():
+    p = play().exchange()
+    p.cluster.set_health_flags(p.cluster.endpoints[0].address, set=health.FAILED_EDS_HEALTH)
+    p.run()
+    assert not p.upstreams[0].closed
+
+
 # -- draining and removal
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from forkproxy.config.build.circuit_breakers import Thresholds
+from forkproxy.config.build.connection_pool import PoolOptions
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
 from forkproxy.filters.network.tcp_proxy import TcpProxy, TcpSession, _cluster_picker
 from forkproxy.http import response_flags
@@ -52,7 +53,7 @@ class FakeCluster:
     def __init__(self, loop, max_connections=1024):
         self.loop = loop
         self.name = self.stat_name = "up"
-        self.config = SimpleNamespace(connect_timeout_s=5.0)
+        self.config = SimpleNamespace(connect_timeout_s=5.0, pool=PoolOptions(close_on_health_failure=True))
         self.stats = ClusterStats()
         self.breakers = Breakers(Thresholds(max_connections=max_connections), BreakerCells())
         self.endpoint = SimpleNamespace(address="192.0.2.9:1", hostname="", stats=EndpointStats(), monitor=None)
@@ -134,6 +135,17 @@ def test_bytes_pass_both_ways_and_are_counted():
     assert (cluster.upstream_cx_total, cluster.upstream_cx_active, cluster.upstream_rq_total) == (1, 0, 1)
     assert (cluster.upstream_rq_active, cluster.upstream_rq_pending_active, play.cluster.connections) == (0, 0, 0)
     assert play.cluster.endpoint.stats.rq_active == play.cluster.endpoint.stats.cx_active == 0
+
+
+def test_a_session_may_end_with_the_health_of_its_endpoint():
+    play = Play().connected()
+    play.up.receive(b"last")
+    play.cluster.endpoint.pool.on_health_failure()
+    play.loop.settle()
+    assert (play.down.written, play.down.closed, play.up.closed) == (b"last", True, True)
+    stats = play.cluster.stats
+    assert (stats.upstream_cx_destroy_local, stats.upstream_cx_destroy_local_with_active_rq) == (1, 1)
+    assert play.cluster.endpoint.pool.sessions == set()
 
 
 def test_downstream_is_not_read_before_upstream_is_connected():
