@@ -102,9 +102,9 @@ class SocketMatcher:
         index = self._index(endpoint)
         return self._transports[index] if index >= 0 else None
 
-    def check_transport(self, endpoint: ResolvedEndpoint) -> Transport | None:
-        """The same for its health checks."""
-        index = self._index(endpoint)
+    def check_transport(self, endpoint: ResolvedEndpoint, criteria: str = "") -> Transport | None:
+        """The same for its health checks; ``criteria``: metadata, as JSON, that takes the place of the endpoint's."""
+        index = self._find((criteria, "")) if criteria else self._index(endpoint)
         return self._checked[index] if index >= 0 else None
 
     def announces(self, endpoint: ResolvedEndpoint) -> bool | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import ssl
 import subprocess
 
 import pytest
 
-from tests.support import bootstrap
+from tests.support import bootstrap, certificates
 from tests.support.answering import AnsweringUpstream, http_answer
 from tests.support.envoy import Envoy, find_envoy
 from tests.support.forkproxy import Forkproxy
@@ -48,9 +49,9 @@ def start_clusters():
     """start_clusters(kind, clusters) → a running proxy, which routes to the first of them; ``main`` is its port."""
     running = []
 
-    def starter(kind, clusters):
+    def starter(kind, clusters, network_filter=None):
         routes = bootstrap.vhost(bootstrap.route("/", clusters[0]["name"]))
-        data = bootstrap.bootstrap([bootstrap.hcm({"virtual_hosts": [routes]})], clusters)
+        data = bootstrap.bootstrap([network_filter or bootstrap.hcm({"virtual_hosts": [routes]})], clusters)
         main, admin = free_ports(2)
         proxy = kind(bootstrap.render(data, {"main": main, "admin": admin}), admin_port=admin)
         proxy.main = main
@@ -76,6 +77,7 @@ def _address(port):
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
+RAW = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 HTTP = {"http_health_check": {"path": "/health"}}
 
 
@@ -324,6 +326,74 @@ def test_tcp_without_a_payload_connects_and_goes(kind, start, upstreams):
     upstreams[1].down()
     wait_for(lambda: flags(proxy), ["healthy", FAILED])
     assert not upstreams[0].received
+
+
+@PROXIES
+def test_checks_go_over_the_clusters_tls_with_protocols_of_their_own(kind, start_clusters):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.directory() / "good.pem", certificates.directory() / "good-key.pem")
+    context.set_alpn_protocols(["health", "traffic"])
+    with AnsweringUpstream(tls=context) as upstream:
+        check = {**HTTP, "tls_options": {"alpn_protocols": ["health"]}}
+        cluster = checked_cluster("up", [upstream], check, **bootstrap.tls_upstream())
+        proxy = start_clusters(kind, [cluster])
+        assert flags(proxy) == ["healthy"]
+        assert upstream.protocols == ["health"]
+        wait_for(lambda: counted(proxy, "cluster.up.ssl.").get("handshake"), 1)
+        proxy.stop()
+
+
+@PROXIES
+def test_criteria_choose_the_transport_socket_of_checks(kind, start_clusters, upstreams):
+    # Traffic goes over TLS, the checks in the clear.
+    match = {
+        "name": "plain",
+        "match": {"check": "plain"},
+        "transport_socket": {"name": "raw", "typed_config": {"@type": RAW}},
+    }
+    check = {**HTTP, "transport_socket_match_criteria": {"check": "plain"}}
+    cluster = checked_cluster("up", upstreams[:1], check, **bootstrap.tls_upstream(), transport_socket_matches=[match])
+    proxy = start_clusters(kind, [cluster])
+    assert flags(proxy) == ["healthy"]
+    assert upstreams[0].received[0].startswith(b"GET /health ")
+
+
+@PROXIES
+def test_connections_of_a_failed_endpoint_serve_nobody_new(kind, start, upstreams):
+    healthy = http_answer(200)
+    upstreams[0].answer = healthy
+    proxy = start(kind, upstreams[:1], HTTP, common_lb_config={"healthy_panic_threshold": {"value": 100}})
+    with Downstream(("127.0.0.1", proxy.main)) as downstream:
+        downstream.send(b"GET /data HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert downstream.read_responses(1, [b"GET"])
+        connections = upstreams[0].connections
+        upstreams[0].answer = http_answer(503)
+        wait_for(lambda: flags(proxy), [FAILED])
+        # In panic the endpoint is asked all the same, but on a new connection.
+        wait_for(lambda: counted(proxy, "cluster.up.").get("upstream_cx_active", 0), 0)
+        downstream.send(b"GET /data HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert downstream.read_responses(2, [b"GET"] * 2)
+    assert upstreams[0].connections == connections + 1
+
+
+@PROXIES
+@pytest.mark.parametrize("closes", [True, False])
+def test_tcp_sessions_of_a_failed_endpoint_end_where_they_are_to(kind, start_clusters, upstreams, closes):
+    serving, checked = upstreams
+    serving.answer = b"pong"
+    check = {"health_check_config": {"port_value": checked.port}}
+    cluster = checked_cluster("up", [serving], HTTP, endpoint=check, close_connections_on_host_health_failure=closes)
+    proxy = start_clusters(kind, [cluster], bootstrap.tcp_proxy("up"))
+    with Downstream(("127.0.0.1", proxy.main)) as downstream:
+        downstream.send(b"ping")
+        assert downstream.read_until(b"pong")
+        checked.answer = http_answer(503)
+        wait_for(lambda: flags(proxy), [FAILED])
+        if closes:
+            assert downstream.read_to_end()
+        else:
+            downstream.send(b"ping")
+            assert downstream.read_until(b"pong", 4)
 
 
 @pytest.mark.skipif(

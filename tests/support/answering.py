@@ -29,6 +29,8 @@ class AnsweringUpstream:
         self.answer = answer or http_answer()
         self.received: list[bytes] = []
         self.connections = 0
+        self.protocols: list[str | None] = []
+        """What ALPN chose, for each TLS connection."""
         self._tls = tls
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -87,7 +89,8 @@ class AnsweringUpstream:
         raw = sock
         try:
             if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True)
+                sock = secured = self._tls.wrap_socket(sock, server_side=True)
+                self.protocols.append(secured.selected_alpn_protocol())
             while data := sock.recv(65536):
                 self.received.append(data)
                 answer = self.answer(data) if callable(self.answer) else self.answer

@@ -28,6 +28,7 @@ TIMES = {
     "healthy_edge_interval_s": 15.0,
     "reuse_connection": True,
     "alpn_protocols": None,
+    "match_criteria": "",
     "event_logs": (),
     "always_log_failures": False,
     "always_log_success": False,

@@ -52,6 +52,8 @@ default_connect_timeout_s = 5.0
 default_dns_refresh_rate_s = 5.0
 default_cleanup_interval_s = 5.0
 SUPPORTED_TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS", "ORIGINAL_DST")
+_CHECKED_TYPES = ("STATIC", "STRICT_DNS", "LOGICAL_DNS", "EDS")
+"""The types whose endpoints can be checked: of the others only requests know them."""
 cluster_types_by_name = {
     "envoy.cluster.static": "STATIC",
     "envoy.cluster.strict_dns": "STRICT_DNS",
@@ -401,6 +403,8 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
     outlier_detection = build_outlier_detection(view.message("outlier_detection"), context)
     name = view.str("name")
     cluster_type, dns, dynamic = _type_and_dns(view, context)
+    if health_check is not None and cluster_type not in _CHECKED_TYPES:
+        view.unsupported(f"health checks of {cluster_type} clusters are not implemented", field="health_checks")
     if cluster_type == "ORIGINAL_DST":
         dynamic = build_original_dst(view)
     else:

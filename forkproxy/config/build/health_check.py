@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import json
 from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
@@ -83,6 +84,8 @@ class HealthCheckConfig:
     healthy_edge_interval_s: float
     reuse_connection: bool
     alpn_protocols: tuple[str, ...] | None
+    match_criteria: str
+    """``transport_socket_match_criteria`` as JSON with sorted keys; "" when not given: the endpoint's metadata counts."""
     event_logs: tuple[str, ...]
     always_log_failures: bool
     always_log_success: bool
@@ -116,7 +119,7 @@ def build_endpoint_health_check(view: View | None, context: BuildContext) -> End
 
 
 def build_health_check(view: View, context: BuildContext) -> HealthCheckConfig | None:
-    """``HealthCheck``; None when its kind is not implemented. gRPC, the event service and match criteria stay unread."""
+    """``HealthCheck``; None when its kind is not implemented. gRPC and the event service stay unread."""
     check = _build_check(view, context)
     interval_s = view.duration_s("interval", 0.0)
     no_traffic_s = view.duration_s("no_traffic_interval", default_no_traffic_interval_s)
@@ -129,6 +132,7 @@ def build_health_check(view: View, context: BuildContext) -> HealthCheckConfig |
         made = context.extension(logger, "health check event sink")
         if made is not None:
             logs.append(made.value)
+    criteria = view.struct("transport_socket_match_criteria")
     config = HealthCheckConfig(
         check=check or TcpCheck(),
         timeout_s=view.duration_s("timeout", 0.0),
@@ -145,6 +149,7 @@ def build_health_check(view: View, context: BuildContext) -> HealthCheckConfig |
         healthy_edge_interval_s=view.duration_s("healthy_edge_interval", interval_s),
         reuse_connection=view.bool("reuse_connection", True),
         alpn_protocols=tuple(tls_options.strings("alpn_protocols")) if tls_options is not None else None,
+        match_criteria=json.dumps(criteria, sort_keys=True) if criteria else "",
         event_logs=tuple(logs),
         always_log_failures=view.bool("always_log_health_check_failures"),
         always_log_success=view.bool("always_log_health_check_success"),

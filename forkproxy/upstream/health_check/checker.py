@@ -59,8 +59,7 @@ class HealthChecker:
         self.matches_service = matches_service
         self.loop: Loop = None  # type: ignore[assignment]  # set by start()
         self.events = EventLog(_TYPES[type(config.check)], cluster.name, sinks, self._wall)
-        self.sessions: dict[str, list[Session]] = {}
-        """By ``Endpoint.address``."""
+        self.sessions: dict[Endpoint, Session] = {}
         self._transport = transport
         self._traffic = traffic
         self._is_dirty = False
@@ -69,7 +68,7 @@ class HealthChecker:
         self._round_told = False
 
     def __repr__(self) -> str:
-        return f"<HealthChecker {self.cluster.name} {len(self.sessions)} addresses>"
+        return f"<HealthChecker {self.cluster.name} {len(self.sessions)} endpoints>"
 
     def start(self, loop: Loop, report: Report, *, is_known: bool) -> None:
         """Check the endpoints that the cluster has, and those that it gets from now on.
@@ -84,14 +83,11 @@ class HealthChecker:
 
     def _on_membership_change(self, _cluster: Cluster, added: list[Endpoint], removed: list[Endpoint]) -> None:
         for endpoint in removed:
-            sessions = self.sessions.get(endpoint.address, [])
-            for session in [each for each in sessions if each.endpoint is endpoint]:
-                sessions.remove(session)
+            session = self.sessions.pop(endpoint, None)
+            if session is not None:
                 session.stop()
                 if not session.is_known:
                     self._waiting -= 1
-            if not sessions:
-                self.sessions.pop(endpoint.address, None)
         self._add(added, is_known=False)
 
     def _add(self, endpoints: Sequence[Endpoint], *, is_known: bool) -> None:
@@ -100,7 +96,7 @@ class HealthChecker:
             if endpoint.config.check_disabled:
                 continue
             session = Session(self, endpoint, is_known=is_known)
-            self.sessions.setdefault(endpoint.address, []).append(session)
+            self.sessions[endpoint] = session
             made.append(session)
             if not is_known:
                 self._waiting += 1
@@ -124,13 +120,17 @@ class HealthChecker:
 
     def fail_passively(self, address: str) -> None:
         """A response from this endpoint said x-envoy-immediate-health-check-fail."""
-        for session in self.sessions.get(address, ()):
+        for session in self._sessions_at(address):
             session.fail_passively()
 
     def watch_ejected(self, address: str, ejected: bool) -> None:
         """Outlier detection has ejected the endpoint, or has taken it back."""
-        for session in self.sessions.get(address, ()):
+        for session in self._sessions_at(address):
             session.reports_success = ejected
+
+    def _sessions_at(self, address: str) -> list[Session]:
+        # The endpoint of a LOGICAL_DNS cluster moves: its address is not always that of the first day.
+        return [session for endpoint, session in self.sessions.items() if endpoint.address == address]
 
     # -- what sessions say and ask
 
@@ -181,7 +181,7 @@ class HealthChecker:
         address = checked_address(endpoint)
         sock = self.cluster.open_socket(address)
         matcher = self.cluster.matcher
-        matched = matcher.check_transport(endpoint.config) if matcher is not None else None
+        matched = matcher.check_transport(endpoint.config, self.config.match_criteria) if matcher is not None else None
         connection = (matched or self._transport)(self.loop, sock, address, CONNECTION_BUFFER_BYTES)
         connection.start_connecting()
         return connection

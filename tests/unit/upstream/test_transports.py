@@ -141,3 +141,10 @@ def test_without_a_header_a_transport_is_itself():
     connection = SimpleNamespace(preamble=None)
     announce(connection, (None, None))
     assert connection.preamble is None
+
+
+def test_criteria_of_health_checks_take_the_place_of_the_endpoints_metadata():
+    found, _ = matcher(({"a": "x"}, None), ({"b": True}, None))
+    assert found.check_transport(endpoint({"a": "x"})) == "ct0"
+    assert found.check_transport(endpoint({"a": "x"}), '{"b": true}') == "ct1"
+    assert found.check_transport(endpoint({"a": "x"}), '{"b": false}') is None

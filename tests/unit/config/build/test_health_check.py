@@ -58,6 +58,7 @@ def test_defaults():
         ("unhealthy_edge_interval: 9s", "unhealthy_interval_s", 5.0),
         ("reuse_connection: false", "reuse_connection", False),
         ("tls_options: {alpn_protocols: [a, b]}", "alpn_protocols", ("a", "b")),
+        ("transport_socket_match_criteria: {b: true, a: x}", "match_criteria", '{"a": "x", "b": true}'),
         (
             f"event_logger: [{{name: f, typed_config: {{'@type': {FILE_SINK}, event_log_path: /p}}}}]",
             "event_logs",
@@ -125,7 +126,6 @@ def test_what_envoy_refuses(check, error):
     ("check", "path"),
     [
         ("grpc_health_check: {}", "grpc_health_check"),
-        ("tcp_health_check: {}, transport_socket_match_criteria: {a: b}", "transport_socket_match_criteria"),
     ],
 )
 def test_what_is_not_implemented(check, path):
@@ -157,8 +157,13 @@ def test_a_cluster_has_one():
     ]
 
 
+def test_only_endpoints_that_are_known_can_be_checked():
+    one = f"{{{TIMES}, tcp_health_check: {{}}}}"
+    rest = f"health_checks: [{one}], type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED"
+    assert cluster(rest).unsupported == ["health_checks: health checks of ORIGINAL_DST clusters are not implemented"]
+
+
 def test_what_health_checks_make_matter():
-    assert cluster("common_lb_config: {healthy_panic_threshold: {value: 10}}").unread == []
     with_check = f"health_checks: [{{{TIMES}, tcp_health_check: {{}}}}], "
     common = "common_lb_config: {ignore_new_hosts_until_first_hc: true}"
     assert cluster(with_check + common).value.load_balancing.ignore_new_hosts

@@ -197,7 +197,7 @@ def test_endpoints_come_and_go():
     rig.connections[2].connect()
     assert rig.told[-1] == "round"
     assert rig.stats["healthy"] == 2
-    assert list(rig.checker.sessions) == ["192.0.2.11:80", "192.0.2.77:80"]
+    assert [each.address for each in rig.checker.sessions] == ["192.0.2.11:80", "192.0.2.77:80"]
 
 
 def test_an_endpoint_that_goes_is_not_waited_for():
@@ -210,6 +210,6 @@ def test_an_endpoint_that_goes_is_not_waited_for():
 
 def test_a_repr_tells_the_state():
     rig = Rig().start()
-    (session,) = rig.checker.sessions["192.0.2.10:80"]
+    (session,) = rig.checker.sessions.values()
     assert repr(session) == "<Session 192.0.2.10:80 /failed_active_hc>"
-    assert repr(rig.checker) == "<HealthChecker up 1 addresses>"
+    assert repr(rig.checker) == "<HealthChecker up 1 endpoints>"
