@@ -87,6 +87,9 @@ class Session(Protocol):
     def on_health_failure(self) -> None:
         """The endpoint has turned unhealthy."""
 
+    def open_upstream(self) -> None:
+        """It has waited long enough."""
+
 
 class Http1Client:
     """One upstream connection, and the ClientSink that ignores what comes when no request is there to take it."""
@@ -318,7 +321,7 @@ class HttpPool:
     """The clients of one endpoint in one worker, for one priority."""
 
     __slots__ = (
-        *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending"),
+        *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending", "_waiting"),
         *("breakers", "cluster", "draining", "endpoint", "host_connections", "origin", "sessions"),
     )
 
@@ -336,8 +339,10 @@ class HttpPool:
         self._high: HttpPool | None = None
         self.origin: Origin | None = None
         """The downstream connection that all of this pool are for, where the endpoint is told."""
-        self.sessions: set[Session] | None = set() if cluster.config.pool.close_on_health_failure else None
-        """The TCP sessions of the endpoint, where they end with its health."""
+        is_watched = cluster.config.pool.close_on_health_failure or breakers.max_per_host is not None
+        self.sessions: set[Session] | None = set() if is_watched else None
+        """The TCP sessions of the endpoint, where they end with its health, or where there is a limit of them."""
+        self._waiting: list[Session] = []
         self._is_counted = False  # among the pools in use, where there is a limit of them
 
     def __repr__(self) -> str:
@@ -483,10 +488,11 @@ class HttpPool:
 
     def _may_connect(self) -> bool:
         """Whether the limits allow one more connection. A pool that has none gets one all the same."""
+        return not self._host_full() and not self.breakers.connections.is_full()
+
+    def _host_full(self) -> bool:
         maximum = self.breakers.max_per_host
-        if maximum is not None and self.host_connections is not None and self.host_connections.total() >= maximum:
-            return False
-        return not self.breakers.connections.is_full()
+        return maximum is not None and self.host_connections is not None and self.host_connections.total() >= maximum
 
     def _connect_as_needed(self) -> None:
         for _ in range(MOST_CONNECTS):
@@ -617,8 +623,33 @@ class HttpPool:
     def on_health_failure(self) -> None:
         """The endpoint has turned unhealthy: no further request takes one of its connections."""
         self.retire()
-        for session in list(self.sessions or ()):
-            session.on_health_failure()
+        if self.cluster.config.pool.close_on_health_failure:
+            for session in list(self.sessions or ()):
+                session.on_health_failure()
+
+    # -- TCP sessions
+
+    def makes_wait(self, session: Session) -> bool:
+        """There are as many connections to the endpoint as may be: ``session`` waits for another one to end."""
+        if not self.sessions or not self._host_full():
+            return False
+        self.cluster.stats.upstream_cx_overflow += 1
+        self._waiting.append(session)
+        return True
+
+    def stops_waiting(self, session: Session) -> bool:
+        """The session ends; False when it did not wait."""
+        if session in self._waiting:
+            self._waiting.remove(session)
+            return True
+        return False
+
+    def on_session_gone(self, session: Session) -> None:
+        """Its connection is closed: the next one may connect."""
+        if self.sessions is not None:
+            self.sessions.discard(session)
+        if self._waiting:
+            self.cluster.loop.call_soon(self._waiting.pop(0).open_upstream)
 
     def sync_bytes(self) -> None:
         """Bring the byte counters up to date."""

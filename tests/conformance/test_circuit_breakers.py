@@ -46,6 +46,7 @@ CLUSTERS = {
     "tcp": thresholds(max_connections=1),
     "tcp_requests": thresholds(max_requests=1, track_remaining=True),
     "tcp_pending": thresholds(max_pending_requests=0),
+    "tcp_host": per_host(1),
 }
 RETRIED = ("no_retries", "retries", "budget", "large_budget")
 TCP = [name for name in CLUSTERS if name.startswith("tcp")]
@@ -258,4 +259,24 @@ def test_tcp_sessions_wait_for_their_connection(both):
             end = closed_by_proxy(sock)
         until(lambda each=each: each.stats("tcp_pending").get("upstream_rq_pending_overflow"))
         seen.append((end, each.stats("tcp_pending"), each.logged("tcp_pending", 1)))
+    assert seen[1] == seen[0]
+
+
+def test_tcp_sessions_wait_for_a_host_with_no_room(both):
+    seen = []
+    for each in both:
+        address = ("127.0.0.1", each.ports["tcp_host"])
+        upstream = each.upstreams["tcp_host"]
+        socks = []
+        for number in range(1, 4):
+            socks.append(socket.create_connection(address))
+            until(lambda each=each, number=number: each.pending("tcp_host") == number - 1)
+            until(lambda upstream=upstream: upstream.open == 1)
+        waiting = each.stats("tcp_host")
+        for number in range(2, 4):
+            socks.pop(0).close()
+            until(lambda upstream=upstream, number=number: upstream.connections == number)
+        seen.append((waiting, each.stats("tcp_host")))
+        socks.pop().close()
+        each.settled("tcp_host")
     assert seen[1] == seen[0]

@@ -286,13 +286,35 @@ class TcpSession:
             self._connect()
             return
         self.endpoint = endpoint
-        self._upstream_started = self.loop.now
         stats.upstream_rq_pending_total += 1
+        stats.upstream_rq_pending_active += 1
+        pending.add()
+        if not endpoint.pool.makes_wait(self):
+            self.open_upstream()
+
+    def _no_longer_pending(self) -> None:
+        assert self.cluster is not None
+        self._cluster_stats.upstream_rq_pending_active -= 1
+        self.cluster.breakers.pending.remove()
+
+    def open_upstream(self) -> None:
+        """The endpoint may have one more connection: connect."""
+        cluster, endpoint = self.cluster, self.endpoint
+        assert cluster is not None
+        assert endpoint is not None
+        if self.end:  # the client has left in between
+            self._no_longer_pending()
+            endpoint.pool.on_session_gone(self)
+            return
+        stats = cluster.stats
+        self._upstream_started = self.loop.now
         stats.upstream_cx_total += 1
         endpoint.stats.cx_total += 1
         try:
             upstream = self._open(cluster, endpoint)
         except OSError as error:
+            self._no_longer_pending()
+            endpoint.pool.on_session_gone(self)
             stats.upstream_cx_destroy += 1
             stats.upstream_cx_destroy_local += 1
             if endpoint.monitor is not None:
@@ -302,8 +324,6 @@ class TcpSession:
         endpoint.pool.connection_opened()
         if endpoint.pool.sessions is not None:
             endpoint.pool.sessions.add(self)
-        pending.add()
-        stats.upstream_rq_pending_active += 1
         self.upstream_connection = upstream
         upstream.half_close = True
         upstream.on_connected = self._on_upstream_connected
@@ -334,8 +354,7 @@ class TcpSession:
         self._connect_timer.cancel()
         self._connected = True
         stats = self._cluster_stats
-        stats.upstream_rq_pending_active -= 1
-        self.cluster.breakers.pending.remove()  # type: ignore[union-attr]
+        self._no_longer_pending()
         stats.upstream_cx_connect_ms[int((now - self._upstream_started) * 1000)] += 1
         self.endpoint.pool.count_request()
         if self.endpoint.monitor is not None:
@@ -499,8 +518,7 @@ class TcpSession:
         assert endpoint is not None
         stats = cluster.stats
         endpoint.pool.connection_closed()
-        if endpoint.pool.sessions is not None:
-            endpoint.pool.sessions.discard(self)
+        endpoint.pool.on_session_gone(self)
         stats.upstream_cx_destroy += 1
         local = reason in (LOCAL_CLOSE, CONNECT_TIMEOUT)
         if local:
@@ -510,8 +528,7 @@ class TcpSession:
         if not self._connected:
             assert self._connect_timer is not None
             self._connect_timer.cancel()
-            stats.upstream_rq_pending_active -= 1
-            cluster.breakers.pending.remove()
+            self._no_longer_pending()
             self.upstream_connection = None
             if reason == LOCAL_CLOSE:  # downstream went away meanwhile
                 stats.upstream_rq_cancelled += 1
@@ -550,6 +567,9 @@ class TcpSession:
             log(self)
         if upstream is None or upstream.closed:
             self._idle_timer.cancel()
+            if self.endpoint is not None and self.endpoint.pool.stops_waiting(self):
+                self._no_longer_pending()
+                self._cluster_stats.upstream_rq_cancelled += 1
         elif not self._connected:
             upstream.abort()
         else:

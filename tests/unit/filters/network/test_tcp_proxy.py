@@ -26,7 +26,7 @@ from forkproxy.net.filter import (
 )
 from forkproxy.net.sockets import connecting_socket
 from forkproxy.stats.groups import ClusterStats, EndpointStats, TcpProxyStats
-from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers
+from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers, Limit
 from forkproxy.upstream.http_pool import HttpPool
 from tests.support.fakes import FakeConnection, FakeLoop
 from tests.support.live_loop import PATIENCE_S, LiveLoop
@@ -50,12 +50,15 @@ class FakeCluster:
 
     needs_context = False
 
-    def __init__(self, loop, max_connections=1024):
+    def __init__(self, loop, max_connections=1024, max_per_host=None):
         self.loop = loop
+        self.limit = Limit(0) if max_per_host else None
         self.name = self.stat_name = "up"
         self.config = SimpleNamespace(connect_timeout_s=5.0, pool=PoolOptions(close_on_health_failure=True))
         self.stats = ClusterStats()
-        self.breakers = Breakers(Thresholds(max_connections=max_connections), BreakerCells())
+        self.breakers = Breakers(
+            Thresholds(max_connections=max_connections, max_connections_per_host=max_per_host), BreakerCells()
+        )
         self.endpoint = SimpleNamespace(address="192.0.2.9:1", hostname="", stats=EndpointStats(), monitor=None)
         self.endpoint.pool = HttpPool(self, self.endpoint, self.breakers)
         self.made = []
@@ -67,7 +70,7 @@ class FakeCluster:
         return self.endpoint
 
     def host_connections(self, endpoint):
-        return None
+        return self.limit
 
     def announces(self, endpoint):
         return False
@@ -146,6 +149,46 @@ def test_a_session_may_end_with_the_health_of_its_endpoint():
     stats = play.cluster.stats
     assert (stats.upstream_cx_destroy_local, stats.upstream_cx_destroy_local_with_active_rq) == (1, 1)
     assert play.cluster.endpoint.pool.sessions == set()
+
+
+def test_sessions_wait_for_a_host_that_may_have_no_more_connections():
+    loop = FakeLoop()
+    cluster = FakeCluster(loop, max_per_host=1)
+    plays = [Play(cluster=cluster) for _ in range(4)]
+    for play in plays:
+        play.loop = loop
+        play.begin()
+    first, second, third, fourth = plays
+    first.up.connect()
+    stats = cluster.stats
+    assert (len(cluster.made), stats.upstream_cx_overflow, stats.upstream_rq_pending_active) == (1, 3, 3)
+    assert cluster.breakers.pending.count == 3
+    second.down.close()
+    loop.settle()
+    assert (stats.upstream_rq_cancelled, stats.upstream_rq_pending_active) == (1, 2)
+    cluster.made[0].close()
+    third.down.close()  # its turn has come, but it goes in the same moment
+    loop.settle()
+    assert len(cluster.made) == 2
+    cluster.made[1].connect()
+    fourth.down.receive(b"hello")
+    assert cluster.made[1].written == b"hello"
+    assert (stats.upstream_rq_pending_active, cluster.breakers.pending.count, stats.upstream_cx_total) == (0, 0, 2)
+
+
+def test_when_the_next_one_cannot_connect_it_is_the_turn_of_the_one_after():
+    loop = FakeLoop()
+    cluster = FakeCluster(loop, max_per_host=1)
+    plays = [Play(cluster=cluster) for _ in range(3)]
+    for play in plays:
+        play.loop = loop
+        play.begin()
+    cluster.made[0].connect()
+    cluster.refuses = OSError(101, "unreachable")
+    cluster.made[0].close()
+    loop.settle()
+    assert [play.down.closed for play in plays[1:]] == [True, True]
+    assert (cluster.stats.upstream_rq_pending_active, cluster.breakers.pending.count) == (0, 0)
 
 
 def test_downstream_is_not_read_before_upstream_is_connected():
