@@ -247,6 +247,8 @@ class Fleet:
                 worker.ready = True
                 worker.deadline = float("inf") if not worker.draining else worker.deadline
                 _log.debug("worker ready", slot=worker.slot.number, worker=worker.pid, generation=worker.run.number)
+            case "draining":
+                worker.accepts = False
             case "failed":
                 worker.failure = str(message.get("reason", ""))
             case "flushed":

@@ -104,7 +104,8 @@ class Reloads:
         except OSError as error:
             self.fail(f"no worker could be forked: {error.strerror}", EXIT_FAILURE)
             return
-        if is_done:
+        # Who asks for a reload, and then connects, is to meet the new generation: an old worker may be accepting still.
+        if is_done and not any(worker.draining and worker.accepts for worker in fleet.workers()):
             self._roll_out = None
             self._finish(roll_out)
 

@@ -44,6 +44,8 @@ class WorkerHandle:
     """Which of the shared cells are its own (stats/shared.py)."""
     ready: bool = False
     draining: bool = False
+    accepts: bool = True
+    """Connections may still come to it: it has not said yet that it drains."""
     deadline: float = float("inf")
     """When patience ends: it must be ready (not draining) or gone (draining)."""
     aborted_at: float = 0.0

@@ -271,6 +271,7 @@ class Worker:
         self._draining = True
         self._slab.cells[cells.STATE] = cells.DRAINING
         self._stop_accepting(going)
+        self._channel.send({"op": "draining"})
         self._loop.on_pass = self._stop_when_idle
         self._loop.call_later(time_s, self._loop.stop)
 

@@ -98,6 +98,15 @@ class EchoGeneration:
     def keep_in_touch(self, send):
         pass
 
+    def start_outlier_log(self, loop):
+        pass
+
+    def stop_outlier_log(self):
+        pass
+
+    def reopen_outlier_log(self):
+        pass
+
     def accept(self, sock):
         try:
             connection, _ = sock.accept()
