@@ -9,7 +9,11 @@ each other's counts through shared cells (stats/shared.py), in one of two ways:
   writes; below, its count is written once a second. At worst this lets in less than twice the limit, and refuses for a
   second longer than it should.
 
-A worker that is alone counts by itself. The cells of a worker that died are zeroed by the supervisor.
+A worker that is alone counts by itself. The cells of a worker that died are zeroed by the supervisor. While an upgrade hands
+over, the old and the new program count apart.
+
+As in Envoy, a pool that has no connection gets one whatever ``max_connections`` says, lest its requests wait for ever: so there
+may be one more for each worker and endpoint.
 """
 
 from __future__ import annotations

@@ -431,7 +431,10 @@ class Cluster:
 
     def host_connections(self, endpoint: Endpoint) -> Limit | None:
         """The connections to an endpoint's address, when there is a limit of them."""
-        return self._host_connections[endpoint.stats] if self._host_connections is not None else None
+        if self._host_connections is None:
+            return None
+        # An address that the supervisor has not given a place is counted by this worker for itself.
+        return self._host_connections.setdefault(endpoint.stats, Limit(0))
 
     def transport_to(self, endpoint: Endpoint) -> Transport:
         """What makes the connection to ``endpoint``."""
