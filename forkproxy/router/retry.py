@@ -54,11 +54,14 @@ class Retries:
             "host_attempts",
             "max_back_off_ms",
             "num_retries",
+            "omit_canaries",
+            "omit_metadata",
             "per_try_idle_timeout_s",
             "per_try_timeout_s",
         ),
         *(
             "previous_hosts",
+            "previous_priorities",
             "reset_headers",
             "reset_max_ms",
             "retries",
@@ -82,6 +85,9 @@ class Retries:
         self.reset_headers = tuple((name.encode(), kind) for name, kind in policy.reset_headers)
         self.reset_max_ms = policy.reset_max_interval_ms
         self.previous_hosts = policy.avoid_previous_hosts
+        self.previous_priorities = policy.previous_priorities
+        self.omit_canaries = policy.omit_canaries
+        self.omit_metadata = policy.omit_metadata
         self.host_attempts = policy.host_selection_max_attempts
         where = policy.where
         self._request_tests = [compile_header_matcher(each, where) for each in policy.retriable_request_headers]

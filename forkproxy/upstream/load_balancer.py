@@ -92,6 +92,8 @@ class LoadBalancer:
 
     def _make(self) -> Balancer:
         subset = self.config.subset
+        if self.config.policy == "CLUSTER_PROVIDED":
+            return Nobody()
         if subset is not None:
             return SubsetBalancer(self._endpoints, self, subset, self._known_subsets)
         return make_balancer(self._endpoints, self)
@@ -110,6 +112,15 @@ class LoadBalancer:
     def within(self, config: LoadBalancingConfig) -> _Within:
         """The same surroundings with another configuration, for a subset."""
         return _Within(self, config)
+
+
+class Nobody:
+    """The balancer of a cluster that balances nothing: its type finds an endpoint for each request."""
+
+    pick: Picker = staticmethod(pick_none)
+
+    def choose(self, context: PickContext) -> None:
+        """Nobody."""
 
 
 def hash_stats(registry: Registry, policy: str, prefix: str) -> RingHashStats | MaglevStats | None:

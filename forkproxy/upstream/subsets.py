@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from forkproxy.config.build.load_balancing import SubsetConfig, SubsetSelector, metadata_value
+from forkproxy.config.build.load_balancing import SubsetConfig, SubsetSelector, has_metadata, metadata_choices
 from forkproxy.stats.groups import ClusterStats
 from forkproxy.upstream.balancers import Balancer, Criteria, PickContext, Surroundings, balancer_of
 from forkproxy.upstream.endpoint import Endpoint
@@ -95,16 +95,11 @@ class SubsetBalancer:
         metadata = endpoint.lb_metadata
         if not all(key in metadata for key in keys):
             return iter(())
-        return itertools.product(*[dict.fromkeys(self._choices(metadata[key])) for key in keys])
-
-    def _choices(self, value: object) -> list[object]:
-        if isinstance(value, list) and self._config.list_as_any:
-            return [metadata_value(each) for each in value]
-        return [metadata_value(value)]
+        as_any = self._config.list_as_any
+        return itertools.product(*[dict.fromkeys(metadata_choices(metadata[key], as_any)) for key in keys])
 
     def _matches(self, endpoint: Endpoint, wanted: Criteria) -> bool:
-        metadata = endpoint.lb_metadata
-        return all(key in metadata and value in self._choices(metadata[key]) for key, value in wanted)
+        return has_metadata(endpoint.lb_metadata, wanted, list_as_any=self._config.list_as_any)
 
     def _count(self, known: set[SubsetKey]) -> None:
         stats = self._stats

@@ -65,6 +65,9 @@ class ManyEndpoints:
             if b"open HTTP" in data:  # a path that ends so: the answer begins, and does not end
                 sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n%s#" % name)
                 return
+            if name in data.lower().partition(b"x-fail: ")[2].partition(b"\r\n")[0].split(b","):
+                sock.sendall(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n")
+                return
             if data:
                 sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(name), name))
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -119,6 +120,20 @@ def metadata_value(value: object) -> object:
 def criteria(metadata: dict[str, Any]) -> tuple[tuple[str, object], ...]:
     """Metadata as sorted pairs to be compared."""
     return tuple((key, metadata_value(metadata[key])) for key in sorted(metadata))
+
+
+def has_metadata(
+    metadata: Mapping[str, Any], wanted: Iterable[tuple[str, object]], *, list_as_any: bool = True
+) -> bool:
+    """Whether an endpoint's metadata has all that is ``wanted``; ``list_as_any``: a list has each of its values."""
+    return all(key in metadata and value in metadata_choices(metadata[key], list_as_any) for key, value in wanted)
+
+
+def metadata_choices(value: object, list_as_any: bool) -> list[object]:
+    """What a value may be compared with."""
+    if list_as_any and isinstance(value, list):
+        return [metadata_value(each) for each in value]
+    return [metadata_value(value)]
 
 
 def build_lb_metadata(view: View | None) -> dict[str, Any]:
@@ -417,7 +432,7 @@ def _typed(view: View, common: View | None, context: BuildContext, cluster_type:
                 part.ignore_all(why="that has been said")
     view.enum("lb_policy")
     chosen = view.which("lb_config")
-    if chosen is not None:
+    if chosen is not None and chosen in _FIELDS.values():
         view.require(chosen).ignore_all(why="load_balancing_policy replaces it")
     policies = view.message("load_balancing_policy")
     made = _policies(policies, context) if policies is not None else LoadBalancingConfig()
@@ -431,7 +446,7 @@ def _old(view: View, common: View | None, context: BuildContext) -> LoadBalancin
     own = _FIELDS.get(policy, "")
     settings = view.message(own) if own else None
     other = view.which("lb_config")
-    if other is not None and other != own:
+    if other is not None and other in _FIELDS.values() and other != own:
         view.require(other).ignore_all(why="it belongs to another lb_policy")
     fields: dict[str, Any] = {}
     if settings is not None:

@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMatcher, Where, build_header_matcher, build_where
+from forkproxy.config.build.load_balancing import build_lb_metadata, criteria
 from forkproxy.config.view import View
 
+Criteria = tuple[tuple[str, object], ...]
+
+_OMIT_CANARIES = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
+_OMIT_METADATA = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
+_PREVIOUS_PRIORITIES = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _RETRY_ON = frozenset(
     (
@@ -39,17 +45,24 @@ class RetryPolicy:
     retriable_headers: tuple[HeaderMatcher, ...] = ()
     retriable_request_headers: tuple[HeaderMatcher, ...] = ()
     avoid_previous_hosts: bool = False
+    omit_canaries: bool = False
+    """Not to endpoints whose metadata says ``canary: true``."""
+    omit_metadata: tuple[Criteria, ...] = ()
+    """Not to endpoints that have all of one of these."""
+    previous_priorities: int = 0
+    """After every so many attempts, not to the priorities tried before; 0: priorities do not matter."""
     host_selection_max_attempts: int = 1
     where: Where = field(default_factory=Where)
 
 
 def build_retry_policy(view: View | None, context: BuildContext) -> RetryPolicy | None:
-    """``RetryPolicy``; ``retry_priority``, ``retry_options_predicates`` and predicates but ``previous_hosts`` are not had."""
+    """``RetryPolicy``; ``retry_options_predicates`` are not had."""
     if view is None:
         return None
     base_ms, max_ms = _back_off(view, context)
     reset_headers, reset_max_ms = _rate_limited_back_off(view.message("rate_limited_retry_back_off"))
     predicates = [_build_predicate(predicate) for predicate in view.repeated("retry_host_predicate")]
+    kinds = {kind for kind, _ in predicates}
     return RetryPolicy(
         retry_on=_RETRY_ON & frozenset(condition.strip() for condition in view.str("retry_on").split(",")),
         num_retries=view.uint("num_retries", 1),
@@ -62,21 +75,38 @@ def build_retry_policy(view: View | None, context: BuildContext) -> RetryPolicy 
         retriable_status_codes=view.uints("retriable_status_codes"),
         retriable_headers=context.each(view.repeated("retriable_headers"), build_header_matcher),
         retriable_request_headers=context.each(view.repeated("retriable_request_headers"), build_header_matcher),
-        avoid_previous_hosts=any(predicates),
+        avoid_previous_hosts=_PREVIOUS_HOSTS in kinds,
+        omit_canaries=_OMIT_CANARIES in kinds,
+        omit_metadata=tuple(wanted for kind, wanted in predicates if kind == _OMIT_METADATA),
+        previous_priorities=_retry_priority(view.message("retry_priority")),
         host_selection_max_attempts=view.int("host_selection_retry_max_attempts") or 1,
         where=build_where(view),
     )
 
 
-def _build_predicate(view: View) -> bool:
+def _build_predicate(view: View) -> tuple[str, Criteria]:
+    """(its type, the metadata that it looks for)."""
     typed = view.any("typed_config")
     if typed is None:
-        return False  # validation has said so; its name stays unread
+        return "", ()  # validation has said so; its name stays unread
     view.ignore("name", why="the type says which predicate it is")
-    if typed.type_name == _PREVIOUS_HOSTS:
-        return True
+    if typed.type_name in (_PREVIOUS_HOSTS, _OMIT_CANARIES):
+        return typed.type_name, ()
+    if typed.type_name == _OMIT_METADATA:
+        return typed.type_name, criteria(build_lb_metadata(typed.message("metadata_match")))
     typed.unsupported(f"the host predicate ({typed.type_name or 'without @type'}) is not implemented")
-    return False
+    return "", ()
+
+
+def _retry_priority(view: View | None) -> int:
+    typed = view.any("typed_config") if view is not None else None
+    if view is None or typed is None:
+        return 0
+    view.ignore("name", why="the type says which it is")
+    if typed.type_name == _PREVIOUS_PRIORITIES:
+        return typed.int("update_frequency")
+    typed.unsupported(f"the retry priority ({typed.type_name or 'without @type'}) is not implemented")
+    return 0
 
 
 def _back_off(view: View, context: BuildContext) -> tuple[int, int]:

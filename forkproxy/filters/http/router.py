@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from forkproxy.config.build.load_balancing import criteria
+from forkproxy.config.build.load_balancing import criteria, has_metadata
 from forkproxy.config.build.router import RouterConfig
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http import response_flags as flags
@@ -43,6 +43,7 @@ from forkproxy.upstream.http_pool import (
     RESET_REMOTE_CONNECTION_FAILURE,
     Http1Client,
 )
+from forkproxy.upstream.previous_priorities import PreviousPriorities
 
 _join = b"".join
 _join_header = b": ".join
@@ -590,7 +591,7 @@ class RetriedExchange:
     """
 
     __slots__ = (
-        *("_end_stream", "_kept", "_kept_bytes", "_timer", "_tried"),
+        *("_end_stream", "_kept", "_kept_bytes", "_priorities", "_timer", "_tried"),
         *("cluster", "ended_at", "policy", "router", "state", "stream"),
     )
 
@@ -608,6 +609,7 @@ class RetriedExchange:
         self._kept_bytes = 0
         self._timer: Timer | None = None
         self._tried: list[Endpoint] = []
+        self._priorities = PreviousPriorities(policy.previous_priorities) if policy.previous_priorities else None
         stream.attempt_count = 1
         if end_stream:
             self.note_end(stream.route.timeout_s)
@@ -634,6 +636,8 @@ class RetriedExchange:
             attempt.endpoint.stats.rq_error += 1
             if self.policy.previous_hosts:
                 self._tried.append(attempt.endpoint)
+            if self._priorities is not None:
+                self._priorities.note(attempt.endpoint)
             stream.upstream = self
             self._timer = self.router.loop.call_later(self.state.back_off_s(), self._again)
             return True
@@ -672,20 +676,23 @@ class RetriedExchange:
         self.begin(endpoint)
 
     def _pick(self) -> Endpoint | None:
-        if self.cluster.needs_context:
-            context = pick_context(self.stream, self.stream.route, self.cluster)
-            if self._tried:
-                context.rejects = self._tried.__contains__
-                context.attempts = self.policy.host_attempts
-            return self.cluster.choose(context)
-        pick = self.cluster.pick
-        endpoint = pick() or self.cluster.pick_for(self.stream)
-        if self._tried:
-            for _ in range(self.policy.host_attempts):
-                if endpoint not in self._tried:
-                    break
-                endpoint = pick()
-        return endpoint
+        cluster, policy, stream = self.cluster, self.policy, self.stream
+        context = pick_context(stream, stream.route, cluster)
+        if self._tried or policy.omit_canaries or policy.omit_metadata:
+            context.rejects = self._is_rejected
+            context.attempts = policy.host_attempts
+        if self._priorities is not None:
+            context.adjust_loads = self._priorities.adjust
+        return cluster.choose(context) or cluster.pick_for(stream)
+
+    def _is_rejected(self, endpoint: Endpoint) -> bool:
+        """Retry host predicates: better another one."""
+        if endpoint in self._tried:
+            return True
+        metadata = endpoint.lb_metadata
+        if self.policy.omit_canaries and metadata.get("canary") is True:
+            return True
+        return any(has_metadata(metadata, wanted) for wanted in self.policy.omit_metadata)
 
     def _expected_ms(self, route: Route) -> int:
         # What one attempt may take, but not more than is left of the whole.

@@ -10,6 +10,7 @@ from tests.unit.config.build.building import built, value_of
 POLICY = "envoy.config.route.v3.RetryPolicy"
 PREVIOUS = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 CANARY = "type.googleapis.com/envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
+OMIT = "type.googleapis.com/envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
 PRIORITIES = "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 
 
@@ -69,15 +70,33 @@ def test_the_maximum_is_not_below_the_base():
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{{retry_host_predicate: [{{name: a, typed_config: {{'@type': {CANARY}}}}}]}}", {"omit_canaries": True}),
+        (
+            f"{{retry_host_predicate: [{{name: a, typed_config: {{'@type': {OMIT}, metadata_match:"
+            f" {{filter_metadata: {{envoy.lb: {{b: 1, a: x}}}}}}}}}}, {{name: b, typed_config: {{'@type': {PREVIOUS}}}}}]}}",
+            {"omit_metadata": ((("a", "x"), ("b", 1)),), "avoid_previous_hosts": True},
+        ),
+        (
+            f"{{retry_priority: {{name: a, typed_config: {{'@type': {PRIORITIES}, update_frequency: 2}}}}}}",
+            {"previous_priorities": 2},
+        ),
+    ],
+)
+def test_which_endpoints_a_retry_avoids(text, expected):
+    assert policy(text) == expected
+
+
 def test_what_is_not_had_is_said():
-    text = f"{{retry_host_predicate: [{{name: a, typed_config: {{'@type': {CANARY}}}}}]}}"
-    outcome = built(build_retry_policy, POLICY, text)
-    assert [problem.partition(": ")[2] for problem in outcome.unsupported] == [
-        "the host predicate (envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate) is not implemented"
-    ]
+    struct = "{'@type': type.googleapis.com/google.protobuf.Struct}"
     outcome = built(
         build_retry_policy,
         POLICY,
-        f"{{retry_priority: {{name: a, typed_config: {{'@type': {PRIORITIES}, update_frequency: 2}}}}}}",
+        f"{{retry_host_predicate: [{{name: a, typed_config: {struct}}}], retry_priority: {{name: a, typed_config: {struct}}}}}",
     )
-    assert outcome.unread == ["retry_priority"]
+    assert [problem.partition(": ")[2] for problem in outcome.unsupported] == [
+        "the host predicate (google.protobuf.Struct) is not implemented",
+        "the retry priority (google.protobuf.Struct) is not implemented",
+    ]
