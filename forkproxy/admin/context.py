@@ -73,6 +73,7 @@ class ClusterView:
     default_thresholds: Thresholds = field(default_factory=Thresholds)
     high_thresholds: Thresholds = field(default_factory=Thresholds)
     outliers: OutlierView | None = None
+    eds_service_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ def clusters_text(clusters: Iterable[ClusterView], hidden: Mapping[str, int]) ->
         for priority, limits in (("default", cluster.default_thresholds), ("high", cluster.high_thresholds)):
             lines += [f"{name}::{priority}_priority::{key}::{value}" for key, value in _thresholds(limits).items()]
         lines.append(f"{name}::added_via_api::false")
+        if cluster.eds_service_name:
+            lines.append(f"{name}::eds_service_name::{cluster.eds_service_name}")
         for endpoint in cluster.endpoints:
             figures = endpoint_figures(cluster, endpoint, hidden)
             shown: list[tuple[str, object]] = sorted(figures.items())
@@ -137,6 +139,7 @@ def clusters_json(clusters: Iterable[ClusterView], hidden: Mapping[str, int]) ->
                     "observability_name": (
                         cluster.stat_name if cluster.stat_name != _stat_name(cluster.name) else cluster.name
                     ),
+                    **({"eds_service_name": cluster.eds_service_name} if cluster.eds_service_name else {}),
                 }
             )
             for cluster in clusters

@@ -120,6 +120,7 @@ class SupervisorContext:
                 default_thresholds=cluster.circuit_breakers.default,
                 high_thresholds=cluster.circuit_breakers.high,
                 outliers=outlier_view(detectors.get(cluster.name)),
+                eds_service_name=cluster.eds.service_name if cluster.eds is not None else "",
             )
             for cluster in self.bootstrap.clusters
         ]

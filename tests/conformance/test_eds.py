@@ -85,6 +85,31 @@ class Served:
         }
 
 
+def shown(served):
+    """/clusters, with this run's ports taken out."""
+    text = served.proxy.proxy.admin("/clusters")[1].decode()
+    for name, number in served.proxy.ports.items():
+        text = text.replace(f":{number}::", f":{name}::")
+    return sorted(line for line in text.splitlines() if line.startswith("up::"))
+
+
+def test_clusters_shows_what_envoy_shows():
+    pages = []
+    with leaks.shared():
+        for make in (Envoy, Forkproxy):
+            served = Served(make)
+            try:
+                served.move(response(resource(served.endpoint("up_a"), served.endpoint("up_b")), version="1"))
+                served.served_by()
+                until(lambda served=served: sum("::rq_total::5" in line for line in shown(served)) == 2)
+                pages.append(shown(served))
+            finally:
+                served.proxy.close()
+    expected, found = pages
+    assert found == expected
+    assert "up::eds_service_name::svc" in found
+
+
 def play(make):
     """What both programs must have in common, file by file."""
     served = Served(make)
