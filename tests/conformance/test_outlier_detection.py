@@ -9,6 +9,7 @@ from tests.support.answering import AnsweringUpstream, http_answer
 from tests.support.envoy import Envoy, find_envoy
 from tests.support.forkproxy import Forkproxy
 from tests.support.health_views import counted, events, flags, wait_for
+from tests.support.load import HttpLoad
 from tests.support.proxy import free_ports
 from tests.support.wire import Downstream
 
@@ -29,25 +30,35 @@ def upstreams():
         each.stop()
 
 
+def outlier_cluster(name, upstreams, outliers, **fields):
+    """A cluster of upstreams with outlier detection, in which health is never ignored."""
+    addresses = [{"socket_address": {"address": "127.0.0.1", "port_value": each.port}} for each in upstreams]
+    return bootstrap.cluster(
+        name,
+        load_assignment={
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}],
+        },
+        outlier_detection=outliers,
+        common_lb_config={"healthy_panic_threshold": {"value": 0}},
+        **fields,
+    )
+
+
 @pytest.fixture
 def start(upstreams):
-    """start(kind, outlier_detection, **cluster fields) → a running proxy."""
+    """start(kind, outlier_detection, **cluster fields) → a running proxy; or of ``clusters``, each under its path."""
     running = []
 
-    def starter(kind, outliers, route=None, **fields):
-        addresses = [{"socket_address": {"address": "127.0.0.1", "port_value": each.port}} for each in upstreams]
-        cluster = bootstrap.cluster(
-            "up",
-            load_assignment={
-                "cluster_name": "up",
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}} for address in addresses]}],
-            },
-            outlier_detection=outliers,
-            common_lb_config={"healthy_panic_threshold": {"value": 0}},
-            **fields,
-        )
-        routes = bootstrap.vhost({"match": {"prefix": "/"}, "route": {"cluster": "up", **(route or {})}})
-        data = bootstrap.bootstrap([bootstrap.hcm({"virtual_hosts": [routes]})], [cluster])
+    def starter(kind, outliers=None, route=None, clusters=None, network_filter=None, **fields):
+        made = clusters or [outlier_cluster("up", upstreams, outliers, **fields)]
+        routes = [
+            {"match": {"prefix": f"/{each['name']}"}, "route": {"cluster": each["name"], **(route or {})}}
+            for each in made
+        ]
+        last = {"match": {"prefix": "/"}, "route": {"cluster": made[0]["name"], **(route or {})}}
+        manager = bootstrap.hcm({"virtual_hosts": [bootstrap.vhost(*routes, last)]})
+        data = bootstrap.bootstrap([network_filter or manager], made)
         data["cluster_manager"] = {"outlier_detection": {"event_log_path": "@DIR@/outliers.log"}}
         main, admin = free_ports(2)
         proxy = kind(bootstrap.render(data, {"main": main, "admin": admin}), admin_port=admin)
@@ -62,20 +73,20 @@ def start(upstreams):
         proxy.close()
 
 
-def ask(proxy, times):
+def ask(proxy, times, path="/"):
     """How often which status was answered."""
     found = {}
     for _ in range(times):
         with Downstream(("127.0.0.1", proxy.main)) as downstream:
-            downstream.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            downstream.send(b"GET %s HTTP/1.1\r\nhost: h\r\n\r\n" % path.encode())
             assert downstream.read_responses(1, [b"GET"])
             status = int(downstream.received[9:12])
             found[status] = found.get(status, 0) + 1
     return found
 
 
-def figures(proxy):
-    return counted(proxy, "cluster.up.outlier_detection.ejections_")
+def figures(proxy, name="up"):
+    return counted(proxy, f"cluster.{name}.outlier_detection.ejections_")
 
 
 def told(proxy, upstreams):
@@ -109,73 +120,78 @@ def test_failures_in_a_row_and_the_way_back(kind, start, upstreams):
     wait_for(lambda: told(proxy, upstreams), both)
 
 
+# (outlier_detection, what the first endpoint answers, who is ejected, what is counted)
+DECISIONS = [
+    (
+        {**LONG, "consecutive_5xx": 2, "max_ejection_percent": 10},
+        BAD,
+        (),
+        {"consecutive_5xx": 2, "detected_consecutive_5xx": 2, "overflow": 2},
+    ),
+    (
+        {**LONG, "consecutive_5xx": 2, "max_ejection_percent": 10, "always_eject_one_host": True},
+        BAD,
+        (0,),
+        {
+            "active": 1,
+            "consecutive_5xx": 1,
+            "detected_consecutive_5xx": 1,
+            "enforced_consecutive_5xx": 1,
+            "enforced_total": 1,
+            "total": 1,
+        },
+    ),
+    (
+        {**LONG, "consecutive_5xx": 2, "enforcing_consecutive_5xx": 0},
+        BAD,
+        (),
+        {"consecutive_5xx": 2, "detected_consecutive_5xx": 2, "total": 2},
+    ),
+    (
+        {
+            **LONG,
+            "consecutive_5xx": 100,
+            "consecutive_gateway_failure": 2,
+            "enforcing_consecutive_gateway_failure": 100,
+        },
+        BUSY,
+        (0,),
+        {
+            "active": 1,
+            "detected_consecutive_gateway_failure": 1,
+            "enforced_consecutive_gateway_failure": 1,
+            "enforced_total": 1,
+        },
+    ),
+    # Without a split the end of a connection counts as 503; with one it is a failure after a success.
+    (
+        {**LONG, "consecutive_5xx": 2},
+        b"",
+        (0,),
+        {
+            "active": 1,
+            "consecutive_5xx": 1,
+            "detected_consecutive_5xx": 1,
+            "enforced_consecutive_5xx": 1,
+            "enforced_total": 1,
+            "total": 1,
+        },
+    ),
+    ({**LONG, "split_external_local_origin_errors": True, "consecutive_local_origin_failure": 2}, b"", (), {}),
+]
+
+
 @PROXIES
-@pytest.mark.parametrize(
-    ("outliers", "answer", "ejected", "counted_"),
-    [
-        (
-            {**LONG, "consecutive_5xx": 2, "max_ejection_percent": 10},
-            BAD,
-            (),
-            {"consecutive_5xx": 2, "detected_consecutive_5xx": 2, "overflow": 2},
-        ),
-        (
-            {**LONG, "consecutive_5xx": 2, "max_ejection_percent": 10, "always_eject_one_host": True},
-            BAD,
-            (0,),
-            {
-                "active": 1,
-                "consecutive_5xx": 1,
-                "detected_consecutive_5xx": 1,
-                "enforced_consecutive_5xx": 1,
-                "enforced_total": 1,
-                "total": 1,
-            },
-        ),
-        (
-            {**LONG, "consecutive_5xx": 2, "enforcing_consecutive_5xx": 0},
-            BAD,
-            (),
-            {"consecutive_5xx": 2, "detected_consecutive_5xx": 2, "total": 2},
-        ),
-        (
-            {
-                **LONG,
-                "consecutive_5xx": 100,
-                "consecutive_gateway_failure": 2,
-                "enforcing_consecutive_gateway_failure": 100,
-            },
-            BUSY,
-            (0,),
-            {
-                "active": 1,
-                "detected_consecutive_gateway_failure": 1,
-                "enforced_consecutive_gateway_failure": 1,
-                "enforced_total": 1,
-            },
-        ),
-        # Without a split the end of a connection counts as 503; with one it is a failure after a success.
-        (
-            {**LONG, "consecutive_5xx": 2},
-            b"",
-            (0,),
-            {
-                "active": 1,
-                "consecutive_5xx": 1,
-                "detected_consecutive_5xx": 1,
-                "enforced_consecutive_5xx": 1,
-                "enforced_total": 1,
-                "total": 1,
-            },
-        ),
-        ({**LONG, "split_external_local_origin_errors": True, "consecutive_local_origin_failure": 2}, b"", (), {}),
-    ],
-)
-def test_decisions(kind, start, upstreams, outliers, answer, ejected, counted_):
-    proxy = start(kind, outliers)
-    upstreams[0].answer = answer
-    ask(proxy, 4 * ENDPOINTS)
-    wait_for(lambda: (flags(proxy), figures(proxy)), (only(*ejected), counted_))
+def test_decisions(kind, start, upstreams):
+    # One cluster for each, all of the same upstreams, told apart by the path.
+    clusters = [outlier_cluster(f"d{index}", upstreams, outliers) for index, (outliers, *_rest) in enumerate(DECISIONS)]
+    proxy = start(kind, clusters=clusters)
+    upstreams[0].answer = lambda data: DECISIONS[int(data[6:7])][1]
+    for index in range(len(DECISIONS)):
+        ask(proxy, 4 * ENDPOINTS, f"/d{index}")
+    expected = [(only(*ejected), counts) for _outliers, _answer, ejected, counts in DECISIONS]
+    names = [f"d{index}" for index in range(len(DECISIONS))]
+    wait_for(lambda: [(flags(proxy, name), figures(proxy, name)) for name in names], expected)
 
 
 @PROXIES
@@ -187,6 +203,39 @@ def test_an_endpoint_that_refuses(kind, start, upstreams):
     wait_for(lambda: flags(proxy), only(0))
     assert ask(proxy, 3 * ENDPOINTS) == {200: 15}
     wait_for(lambda: figures(proxy)["enforced_consecutive_local_origin_failure"], 1)
+
+
+@PROXIES
+def test_a_tcp_endpoint_that_refuses(kind, start, upstreams):
+    for each in upstreams:
+        each.answer = b"pong"
+    upstreams[0].down()
+    proxy = start(kind, {**LONG, "consecutive_5xx": 2}, network_filter=bootstrap.tcp_proxy("up"))
+    answered = 0
+    for _ in range(3 * ENDPOINTS):
+        with Downstream(("127.0.0.1", proxy.main)) as downstream:
+            downstream.send(b"ping")
+            answered += downstream.read_until(b"pong")
+    assert answered == 3 * ENDPOINTS - 2
+    wait_for(lambda: flags(proxy), only(0))
+    wait_for(lambda: figures(proxy)["enforced_consecutive_5xx"], 1)
+
+
+CLIENTS = 8
+ROW = 5
+
+
+@PROXIES
+def test_an_endpoint_that_is_killed_under_load(kind, start, upstreams):
+    """Costs the row that ejects it, and what was under way with it: as many with one proxy as with the other."""
+    proxy = start(kind, {**LONG, "consecutive_5xx": ROW})
+    with HttpLoad(proxy.main, count=CLIENTS) as load:
+        wait_for(lambda: all(each.received for each in upstreams), True)
+        upstreams[0].down()
+        wait_for(lambda: flags(proxy), only(0))
+        asked = len(upstreams[1].received)
+        wait_for(lambda: len(upstreams[1].received) > asked + 50, True)
+    assert len(load.failures) <= ROW + CLIENTS
 
 
 @PROXIES
