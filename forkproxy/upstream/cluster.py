@@ -234,6 +234,8 @@ class Cluster:
         for endpoint in endpoints:
             self._by_address.setdefault(endpoint.address, []).append(endpoint)
         self.stats.membership_total = len(endpoints)
+        if self.config.type in ("STRICT_DNS", "EDS"):
+            self.stats.max_host_weight = max((endpoint.weight for endpoint in endpoints), default=0)
         self._count_health()
         self.balancer.set_endpoints(endpoints)
         if self.config.load_balancing.close_connections_on_change and (added or gone):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 
 from tests.support import bootstrap
@@ -12,9 +13,17 @@ from tests.support.proxy import ProxyProcess, free_ports
 
 
 class Both:
-    """``configure(servers)`` makes the bootstrap. Envoy is the first of each pair, forkproxy the second."""
+    """``configure(servers)`` makes the bootstrap. Envoy is the first of each pair, forkproxy the second.
 
-    def __init__(self, configure: Callable[[ManyEndpoints], dict], endpoints: int = 8) -> None:
+    ``prepare(servers, directory)`` puts files into the directory of each before it starts.
+    """
+
+    def __init__(
+        self,
+        configure: Callable[[ManyEndpoints], dict],
+        endpoints: int = 8,
+        prepare: Callable[[ManyEndpoints, pathlib.Path], None] = lambda _servers, _directory: None,
+    ) -> None:
         self.servers = ManyEndpoints(endpoints)
         self.proxies: list[ProxyProcess] = []
         self.ports: list[dict[str, int]] = []
@@ -25,6 +34,7 @@ class Both:
             proxy = program(bootstrap.render(data, ports), admin_port=ports["admin"])
             self.proxies.append(proxy)
             self.ports.append(ports)
+            prepare(self.servers, proxy.directory)
             proxy.start()
 
     def ask(self, requests: list[bytes], batch: int = 1) -> list[list[str]]:
