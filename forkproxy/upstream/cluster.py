@@ -21,6 +21,7 @@ from forkproxy.upstream.consistent_hashing import MaglevStats, RingHashStats
 from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.http_pool import HttpPool, make_pool
 from forkproxy.upstream.load_balancer import LoadBalancer, PickContext, Picker
+from forkproxy.upstream.preconnect import make_ahead
 from forkproxy.upstream.sources import Sources
 from forkproxy.upstream.transports import Origin, SocketMatcher, Transport, announce
 
@@ -111,6 +112,7 @@ class Cluster:
         "_sources",
         "_transport",
         "_was_busy",
+        "ahead",
         "balancer",
         "breakers",
         "config",
@@ -154,6 +156,8 @@ class Cluster:
         """Endpoints that are no longer listed stay until they fail their active health checks."""
         self.on_membership_change: Callable[[Cluster, list[Endpoint], list[Endpoint]], None] | None = None
         """Told of every change of the set of endpoints: (cluster, added, removed)."""
+        self.ahead = make_ahead(self)
+        """What looks ahead at the picks to come, for ``predictive_preconnect_ratio``."""
         self.balancer = LoadBalancer(config.load_balancing, stats, self._use, hash_stats)
         self.needs_hash = self.balancer.needs_hash
         self.needs_context = self.balancer.needs_context
@@ -360,7 +364,7 @@ class Cluster:
         return [(endpoint, slot) for endpoint, (slot, _) in zip(self.endpoints, assigned, strict=True)]
 
     def _use(self, pick: Picker) -> None:
-        self.pick = pick
+        self.pick = pick if self.ahead is None else self.ahead.use(pick)
 
     def find(self, address: str) -> Endpoint | None:
         """The endpoint with this ``Endpoint.address``, when ``override_host_status`` lets it be chosen by its address."""

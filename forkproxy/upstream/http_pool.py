@@ -665,9 +665,21 @@ class CountingPool(HttpPool):
     __slots__ = ()
 
     def acquire(self, request: PoolRequest) -> None:
-        """As above; more connections than are needed now may be made (``per_upstream_preconnect_ratio``)."""
+        """As above; more connections than are needed now may be made (``preconnect_policy``)."""
+        if self.cluster.ahead is not None:
+            self.cluster.ahead.preconnect()
         super().acquire(request)
         self._connect_as_needed()
+
+    def preconnect(self, ratio: float) -> bool:
+        """A request will come: make a connection for it, unless there are enough for ``ratio``. Whether one was made."""
+        active = len(self._all) - len(self._idle) - self._connecting
+        if self.draining or (len(self._pending) + active + 1) * ratio <= len(self._all):
+            return False
+        has_room = self._may_connect()
+        if not has_room:
+            self.cluster.stats.upstream_cx_overflow += 1
+        return (has_room or not self._all) and self._connect() and has_room
 
     def _wants_connection(self) -> bool:
         ratio = self.cluster.config.pool.preconnect_ratio
@@ -754,7 +766,8 @@ def pool_class(cluster: Cluster, breakers: Breakers) -> type[HttpPool]:
     options = cluster.config.pool
     if options.http.max_stream_duration_s is not None:
         return TimedPool
-    return CountingPool if breakers.counts_requests or options.preconnect_ratio != 1.0 else HttpPool
+    preconnects = options.preconnect_ratio != 1.0 or options.predictive_ratio != 1.0
+    return CountingPool if breakers.counts_requests or preconnects else HttpPool
 
 
 def make_pool(cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> HttpPool:

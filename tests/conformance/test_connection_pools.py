@@ -284,3 +284,46 @@ def test_what_an_endpoint_is_told_of_the_downstream_connection(both, cluster, he
     assert told[0] == [header == 1, False]
     assert bool(told[1]) == (header == 2)
     assert connections == (2 if header else 1)
+
+
+class Balanced:
+    """Three endpoints and connections ahead."""
+
+    def __init__(self, kind, ratio, policy):
+        self.upstreams = [HeldUpstream() for _ in range(3)]
+        names = [f"up_{number}" for number in range(3)]
+        self.ports = dict(zip(("admin", "main"), free_ports(2), strict=True))
+        self.ports |= {name: upstream.port for name, upstream in zip(names, self.upstreams, strict=True)}
+        ahead = {"predictive_preconnect_ratio": ratio}
+        data = bootstrap.bootstrap(
+            [bootstrap.hcm({"virtual_hosts": [bootstrap.vhost(bootstrap.route("/"))]})],
+            [bootstrap.cluster("up", *names, preconnect_policy=ahead, lb_policy=policy)],
+        )
+        self.proxy = kind(bootstrap.render(data, self.ports), admin_port=self.ports["admin"])
+
+    def counts(self):
+        """Connections after each of six requests."""
+        downstreams = WaitingDownstreams(self.ports["main"])
+        found = []
+        try:
+            self.proxy.start()
+            for number in range(1, 7):
+                downstreams.send(1)
+                until(lambda number=number: sum(each.held for each in self.upstreams) == number)
+                until(lambda: sum(each.open for each in self.upstreams) == self.active())
+                found.append(self.active())
+        finally:
+            downstreams.leave()
+            self.proxy.close()
+            for upstream in self.upstreams:
+                upstream.stop()
+        return found
+
+    def active(self):
+        return self.proxy.counters()["cluster.up.upstream_cx_active"]
+
+
+@pytest.mark.parametrize(("ratio", "policy"), [(1.5, "ROUND_ROBIN"), (3.0, "ROUND_ROBIN"), (2.0, "LEAST_REQUEST")])
+def test_connections_to_the_endpoints_that_are_picked_next(ratio, policy):
+    envoy, ours = (Balanced(kind, ratio, policy).counts() for kind in (Envoy, Forkproxy))
+    assert ours == envoy

@@ -43,13 +43,15 @@ class BindOptions:
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """``preconnect_ratio``: connections per request under way or waiting, of each endpoint. ``per_downstream``: a downstream
+    """``preconnect_ratio``: connections per request under way or waiting, of each endpoint; ``predictive_ratio``: of the whole
+    cluster, made to the endpoints that will be picked next. ``per_downstream``: a downstream
     connection shares its upstream connections with no other one. ``close_on_health_failure``: TCP sessions end with the health
     of their endpoint.
     """
 
     http: HttpOptions = field(default_factory=HttpOptions)
     preconnect_ratio: float = 1.0
+    predictive_ratio: float = 1.0
     per_downstream: bool = False
     close_on_health_failure: bool = False
     bind: BindOptions = field(default_factory=BindOptions)
@@ -110,9 +112,10 @@ def _version(address: AddressConfig | None) -> int:
 def build_pool_options(view: View, context: BuildContext, http: HttpOptions) -> PoolOptions:
     """The fields of ``Cluster``; ``http``: what its protocol options say."""
     preconnect = view.message("preconnect_policy")
-    ratio = 1.0
+    ratio = predictive = 1.0
     if preconnect is not None:
         ratio = preconnect.float("per_upstream_preconnect_ratio", 1.0)
+        predictive = preconnect.float("predictive_preconnect_ratio", 1.0)
     connection = view.message("upstream_connection_options")
     if connection is not None:
         connection.ignore(
@@ -121,6 +124,7 @@ def build_pool_options(view: View, context: BuildContext, http: HttpOptions) -> 
     return PoolOptions(
         http=http,
         preconnect_ratio=ratio,
+        predictive_ratio=predictive,
         per_downstream=view.bool("connection_pool_per_downstream_connection"),
         close_on_health_failure=view.bool("close_connections_on_host_health_failure"),
         bind=build_bind_options(view.message("upstream_bind_config"), context),

@@ -7,6 +7,7 @@ import pytest
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
 from forkproxy.config.build.connection_pool import HttpOptions, PoolOptions
+from forkproxy.config.build.load_balancing import LoadBalancingConfig
 from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.upstream import health
 from forkproxy.upstream.endpoint import ResolvedEndpoint
@@ -557,6 +558,36 @@ def test_an_unhealthy_endpoint_gets_no_more_than_it_needs():
     p = play(cluster=pool_options(preconnect_ratio=3.0))
     p.cluster.set_health_flags(p.cluster.endpoints[0].address, set=health.FAILED_ACTIVE_HC)
     p.downstream(GET)
+    assert len(p.upstreams) == 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "counts"), [(1.0, [1, 2, 3, 4]), (1.5, [3, 3, 5, 6]), (2.0, [3, 4, 6, 7]), (3.0, [3, 4, 5, 6])]
+)
+def test_connections_to_the_endpoints_that_are_picked_next(ratio, counts):
+    p = play(cluster=pool_options(predictive_ratio=ratio) | {"endpoints": 3})
+    p.cluster.stats.membership_healthy = 3
+    seen = []
+    for number in range(4):
+        p.connect()
+        p.downstream(get(b"/%d" % number))
+        seen.append(len(p.upstreams))
+    assert seen == counts
+    # Each endpoint has its turn, ahead or not.
+    assert sorted(each.stats.rq_active for each in p.cluster.endpoints) == [1, 1, 2]
+
+
+def test_picks_ahead_are_forgotten_with_the_endpoints():
+    p = play(cluster=pool_options(predictive_ratio=3.0) | {"endpoints": 3}).downstream(GET)
+    p.cluster.set_endpoints([ResolvedEndpoint(("192.0.2.77", 80))])
+    p.connect()
+    p.downstream(GET)
+    assert [each.stats.rq_active for each in p.cluster.endpoints] == [1]
+
+
+def test_least_request_cannot_look_ahead():
+    balancing = LoadBalancingConfig("LEAST_REQUEST")
+    p = play(cluster=pool_options(predictive_ratio=3.0) | {"endpoints": 3, "load_balancing": balancing}).downstream(GET)
     assert len(p.upstreams) == 1
 
 

@@ -22,6 +22,7 @@ LIMITS = [
 POOLS = [
     PoolOptions(),
     PoolOptions(preconnect_ratio=2.0),
+    PoolOptions(predictive_ratio=2.0),
     PoolOptions(per_downstream=True),
     PoolOptions(http=HttpOptions(max_connection_duration_s=3, max_stream_duration_s=2)),
 ]

@@ -157,7 +157,6 @@ def test_failure_refresh_rate():
     "rest",
     [
         "http2_protocol_options: {}",
-        "preconnect_policy: {predictive_preconnect_ratio: 2}",
     ],
 )
 def test_what_is_not_there_stays_unread(rest):

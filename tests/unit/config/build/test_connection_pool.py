@@ -52,6 +52,7 @@ def test_protocol_options(text, expected):
     [
         ("preconnect_policy: {}", PoolOptions()),
         ("preconnect_policy: {per_upstream_preconnect_ratio: 1.5}", PoolOptions(preconnect_ratio=1.5)),
+        ("preconnect_policy: {predictive_preconnect_ratio: 2}", PoolOptions(predictive_ratio=2.0)),
         ("connection_pool_per_downstream_connection: true", PoolOptions(per_downstream=True)),
         ("close_connections_on_host_health_failure: true", PoolOptions(close_on_health_failure=True)),
         ("upstream_connection_options: {set_local_interface_name_on_upstream_connections: true}", PoolOptions()),
