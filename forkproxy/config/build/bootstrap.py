@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs, default_text_format
 from forkproxy.config.build.cluster import ClusterConfig, build_cluster, build_dns_resolver
+from forkproxy.config.build.connection_pool import build_bind_options
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, build_address, build_where
 from forkproxy.config.build.listener import ListenerConfig, build_listener
@@ -174,6 +175,8 @@ def build_bootstrap(
     listeners: tuple[ListenerConfig | None, ...] = ()
     clusters: tuple[ClusterConfig | None, ...] = ()
     manager = view.message("cluster_manager")
+    if manager is not None:
+        context.bind_options = build_bind_options(manager.message("upstream_bind_config"), context)
     static = view.message("static_resources")
     if static is not None:
         _take_secrets(static.repeated("secrets"), context)

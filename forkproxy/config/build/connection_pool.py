@@ -121,13 +121,14 @@ def build_pool_options(view: View, context: BuildContext, http: HttpOptions) -> 
         connection.ignore(
             "set_local_interface_name_on_upstream_connections", why="nothing shows the name of the interface"
         )
+    bind = view.message("upstream_bind_config")
     return PoolOptions(
         http=http,
         preconnect_ratio=ratio,
         predictive_ratio=predictive,
         per_downstream=view.bool("connection_pool_per_downstream_connection"),
         close_on_health_failure=view.bool("close_connections_on_host_health_failure"),
-        bind=build_bind_options(view.message("upstream_bind_config"), context),
+        bind=build_bind_options(bind, context) if bind is not None else context.bind_options or BindOptions(),
     )
 
 

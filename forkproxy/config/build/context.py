@@ -46,7 +46,8 @@ class BuildContext:
     """One per load.
 
     ``runtime``: the flattened static runtime layers. ``secrets``: the views of ``static_resources.secrets``, by kind and
-    name. ``environment``: what ``environment_variable`` data sources read. ``dns_resolver``: the bootstrap's default.
+    name. ``environment``: what ``environment_variable`` data sources read. ``dns_resolver`` and ``bind_options``: the
+    bootstrap's defaults for clusters.
     ``files``: the digests of the files that were read because the configuration names them.
     """
 
@@ -56,6 +57,7 @@ class BuildContext:
     secrets: dict[tuple[str, str], View] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     dns_resolver: Any = None
+    bind_options: Any = None
     files: dict[str, bytes] = field(default_factory=dict)
 
     def each(self, views: list[View], build: Callable[[View, BuildContext], T]) -> tuple[T, ...]:

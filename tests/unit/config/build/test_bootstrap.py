@@ -151,3 +151,13 @@ def test_what_is_not_there(field):
 )
 def test_what_makes_no_difference(field):
     assert outcome(f"{{{field}}}").unread == []
+
+
+def test_source_addresses_for_clusters_that_have_none_of_their_own():
+    bind = "upstream_bind_config: {{source_address: {{address: {}, port_value: 0}}}}"
+    text = (
+        f"{{cluster_manager: {{{bind.format('192.0.2.1')}}}, static_resources: {{clusters: ["
+        f"{{name: a}}, {{name: b, {bind.format('192.0.2.2')}}}, {{name: c, upstream_bind_config: {{}}}}]}}}}"
+    )
+    sources = [cluster.pool.bind.sources for cluster in made(text).clusters]
+    assert [[source.address.host for source in each] for each in sources] == [["192.0.2.1"], ["192.0.2.2"], []]
