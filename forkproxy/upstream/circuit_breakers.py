@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
+from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.group import SharedGaugeValue
 from forkproxy.stats.groups import CircuitBreakerRemainingStats, ClusterStats, EndpointStats
@@ -47,14 +48,16 @@ class BreakerCells:
     remaining_pools: tuple[SharedGaugeValue | None, ...] = (None, None)
 
 
-def breaker_cells(
-    registry: Registry, limits: CircuitBreakers, stat_name: str, endpoint_names: Sequence[str]
-) -> BreakerCells:
-    """In the supervisor: lay out what the workers share of one cluster's limits."""
-    prefix = f"cluster.{stat_name}"
+def breaker_cells(registry: Registry, config: ClusterConfig, endpoint_names: Sequence[str]) -> BreakerCells:
+    """In the supervisor: lay out what the workers share of one cluster's limits.
+
+    Clusters may share the name of their statistics, but not these numbers: they go by the cluster's own name.
+    """
+    limits = config.circuit_breakers
+    prefix = f"cluster.{config.stat_name}"
     hosts: Sequence[SharedNumber] = ()
     if is_limited_per_host(limits):
-        hosts = [registry.shared.number("connections", f"{prefix}.endpoint.{name}") for name in endpoint_names]
+        hosts = [registry.shared.number("connections", f"{config.name}\n{name}") for name in endpoint_names]
     remaining: list[CircuitBreakerRemainingStats | None] = []
     pools: list[SharedGaugeValue | None] = []
     for name, thresholds in (("default", limits.default), ("high", limits.high)):
@@ -63,7 +66,9 @@ def breaker_cells(
         limits_pools = tracked and thresholds.max_connection_pools is not None
         remaining.append(registry.group(CircuitBreakerRemainingStats, place) if tracked else None)
         pools.append(registry.group(SharedGaugeValue, f"{place}.remaining_cx_pools") if limits_pools else None)
-    return BreakerCells(registry.shared.block("breakers", prefix, 2 * NUMBERS), hosts, tuple(remaining), tuple(pools))
+    return BreakerCells(
+        registry.shared.block("breakers", config.name, 2 * NUMBERS), hosts, tuple(remaining), tuple(pools)
+    )
 
 
 def is_limited_per_host(limits: CircuitBreakers) -> bool:

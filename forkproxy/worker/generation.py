@@ -392,7 +392,7 @@ class _Building:
         except ConfigError as error:
             # Listeners that use the cluster are looked at all the same, and do not miss it.
             self.problems += error.problems
-        cells = breaker_cells(registry, config.circuit_breakers, config.stat_name, names)
+        cells = breaker_cells(registry, config, names)
         cluster = self._make_cluster(config, stats, groups, transport, cells)
         cluster.use_matches(matcher, registry.local_group(ClusterStats, f"cluster.{config.stat_name}"))
         if config.health_check is not None or config.outlier_detection is not None:

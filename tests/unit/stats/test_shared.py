@@ -141,3 +141,21 @@ def test_what_is_not_used_takes_no_memory(cells):
 def resident_shared_kib():
     with open("/proc/self/status") as status:
         return int(next(line for line in status if line.startswith("RssShmem")).split()[1])
+
+
+def test_a_block_is_numbers_under_one_name(cells):
+    block = cells.block("breakers", "a", 3)
+    for index in range(3):
+        block.number(index).set(index + 1)
+    assert [cells.block("breakers", "a", 3).number(index).total() for index in range(3)] == [1, 2, 3]
+    cells.number("breakers", "b").set(9)
+    assert block.number(2).total() == 3
+
+
+def test_a_block_is_never_cut_in_two(cells):
+    for index in range(AREA_CELLS - 2):
+        cells.number("requests", "a", index)
+    block = cells.block("breakers", "a", 4)
+    for index in range(4):
+        block.number(index).set(1)
+    assert sum(block.number(index).total() for index in range(4)) == 4

@@ -1,5 +1,7 @@
 """Limits over several processes, which are played by this one: it sits now on one seat, now on another."""
 
+from dataclasses import replace
+
 import pytest
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, RetryBudget, Thresholds
@@ -14,6 +16,7 @@ from forkproxy.upstream.circuit_breakers import (
     breaker_cells,
     host_limits,
 )
+from tests.support.playbook import cluster_config
 
 
 class Workers:
@@ -182,7 +185,9 @@ def test_what_is_configured_is_exact():
     fields = {"max_connections": 1, "max_pending_requests": 2, "max_requests": 3, "max_retries": 4}
     for configured in fields:
         limits = CircuitBreakers(Thresholds(**fields, configured=frozenset((configured,))))
-        made = Breakers(limits.default, breaker_cells(registry, limits, configured, []))
+        made = Breakers(
+            limits.default, breaker_cells(registry, cluster_config(configured, circuit_breakers=limits), [])
+        )
         exact = [made.connections, made.pending, made.requests, made.retries]
         assert [limit.is_exact for limit in exact] == [name == configured for name in fields]
         assert made.counts_requests == (configured == "max_requests")
@@ -192,7 +197,7 @@ def test_what_is_configured_is_exact():
 def test_a_retry_budget_needs_exact_counts():
     registry = Registry()
     limits = CircuitBreakers(Thresholds(retry_budget=RetryBudget()))
-    made = Breakers(limits.default, breaker_cells(registry, limits, "up", []))
+    made = Breakers(limits.default, breaker_cells(registry, cluster_config("up", circuit_breakers=limits), []))
     assert made.counts_requests
     assert [made.pending.is_exact, made.requests.is_exact, made.retries.is_exact] == [True, True, True]
     assert not made.connections.is_exact
@@ -248,7 +253,7 @@ def test_what_remains():
     registry = Registry()
     tracked = Thresholds(max_connections=5, max_requests=2, max_retries=7, max_connection_pools=3, track_remaining=True)
     limits = CircuitBreakers(tracked, Thresholds())
-    made = Breakers(limits.default, breaker_cells(registry, limits, "up", []))
+    made = Breakers(limits.default, breaker_cells(registry, cluster_config("up", circuit_breakers=limits), []))
     for limit in (made.connections, made.requests, made.requests, made.requests, made.pools):
         limit.add()
     made.show(ClusterStats())
@@ -276,11 +281,26 @@ def test_hosts_are_limited_where_the_file_says_so():
     assert host_limits(CircuitBreakers(), BreakerCells(), figures) is None
     registry = Registry()
     limits = CircuitBreakers(high=Thresholds(max_connections_per_host=1))
-    found = host_limits(limits, breaker_cells(registry, limits, "up", ["a", "b"]), figures)
+    found = host_limits(
+        limits, breaker_cells(registry, cluster_config("up", circuit_breakers=limits), ["a", "b"]), figures
+    )
     found[figures[0]].add()
     assert [found[each].total() for each in figures] == [1, 0]
     # Another generation counts the same addresses.
-    again = host_limits(limits, breaker_cells(registry, limits, "up", ["b", "a"]), figures)
+    again = host_limits(
+        limits, breaker_cells(registry, cluster_config("up", circuit_breakers=limits), ["b", "a"]), figures
+    )
     registry.shared.take_seat(), registry.shared.take_seat()
     assert [again[each].total() for each in figures] == [0, 1]
+    registry.shared.close()
+
+
+def test_clusters_that_share_their_statistics_do_not_share_limits():
+    registry = Registry()
+    limits = CircuitBreakers(Thresholds(max_connections=1, configured=frozenset(("max_connections",))))
+    configs = [replace(cluster_config(name, circuit_breakers=limits), stat_name="same") for name in ("a", "b")]
+    made = [Breakers(limits.default, breaker_cells(registry, config, [])) for config in configs]
+    registry.shared.take_seat(), registry.shared.take_seat()
+    made[0].connections.add()
+    assert [each.connections.is_full() for each in made] == [True, False]
     registry.shared.close()

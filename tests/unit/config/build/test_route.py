@@ -99,6 +99,8 @@ def test_header_and_query_matches():
         ("cluster_header: x", ForwardAction(cluster_header="x")),
         ("cluster: c, timeout: 0s", ForwardAction(cluster="c", timeout_s=None)),
         ("cluster: c, timeout: 2.5s", ForwardAction(cluster="c", timeout_s=2.5)),
+        ("cluster: c, priority: HIGH", ForwardAction(cluster="c", is_high=True)),
+        ("cluster: c, priority: DEFAULT", ForwardAction(cluster="c")),
         ("cluster: c, idle_timeout: 0s", ForwardAction(cluster="c", idle_timeout_set=True)),
         ("cluster: c, idle_timeout: 3s", ForwardAction(cluster="c", idle_timeout_s=3.0, idle_timeout_set=True)),
         ("cluster: c, prefix_rewrite: /b", ForwardAction(cluster="c", prefix_rewrite="/b")),
