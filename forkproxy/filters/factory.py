@@ -40,6 +40,7 @@ HTTP_FILTERS: dict[str, str] = {
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": (
         "forkproxy.filters.http.header_mutation:HeaderMutation"
     ),
+    "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.filters.http.rbac:Rbac",
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSession": (
         "forkproxy.filters.http.stateful_session:StatefulSession"
     ),

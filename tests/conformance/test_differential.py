@@ -7,6 +7,7 @@ import pytest
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.exchanges import (
     dynamic,
+    envoy_filters,
     filters,
     requests,
     responses,
@@ -25,6 +26,7 @@ from tests.support.wire import cut_responses
 
 EXCHANGES = [
     *dynamic.EXCHANGES,
+    *envoy_filters.EXCHANGES,
     *filters.EXCHANGES,
     *requests.EXCHANGES,
     *responses.EXCHANGES,

@@ -18,6 +18,7 @@ BUILDERS: dict[str, str] = {
         "forkproxy.config.build.dynamic_forward_proxy:build_filter"
     ),
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": "forkproxy.config.build.header_mutation:build",
+    "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.config.build.rbac:build",
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSession": "forkproxy.config.build.stateful_session:build",
     "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState": (
         "forkproxy.config.build.stateful_session:build_cookie"
@@ -91,6 +92,7 @@ PER_ROUTE: dict[str, str] = {
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": (
         "forkproxy.config.build.header_mutation:build_per_route"
     ),
+    "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": "forkproxy.config.build.rbac:build_per_route",
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute": (
         "forkproxy.config.build.stateful_session:build_per_route"
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.exchanges import dynamic, retries, sessions
+from tests.conformance.exchanges import dynamic, envoy_filters, retries, sessions
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
     TYPE,
@@ -331,6 +331,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **FILTERED,
     **dynamic.CONFIGURATIONS,
     **sessions.CONFIGURATIONS,
+    **envoy_filters.CONFIGURATIONS,
 }  # fmt: skip
 
 RAW_UPSTREAM = frozenset({"tcp"})

@@ -1,0 +1,9 @@
+"""The exchanges of HTTP filters that have a module each."""
+
+from __future__ import annotations
+
+from tests.conformance.exchanges import rbac
+
+_MODULES = (rbac,)
+CONFIGURATIONS = {name: data for module in _MODULES for name, data in module.CONFIGURATIONS.items()}
+EXCHANGES = [exchange for module in _MODULES for exchange in module.EXCHANGES]
