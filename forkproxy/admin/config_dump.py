@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias, cast
 
-from forkproxy.admin.context import ClusterView
+from forkproxy.admin.context import ClusterView, EndpointView
 from forkproxy.admin.views import address_json
 
 Json: TypeAlias = dict[str, object]
@@ -85,14 +85,17 @@ def _with_type(kind: str, list_name: str, entries: Sequence[Json]) -> Json:
 def _load_assignment(cluster: ClusterView) -> Json:
     groups: dict[tuple[int, str, str, str], list[Json]] = {}
     for endpoint in cluster.endpoints:
-        described: Json = {"address": address_json(endpoint.address), "health_check_config": {}}
+        described: Json = {
+            "address": address_json(endpoint.address),
+            "health_check_config": _health_check_config(endpoint),
+        }
         if endpoint.hostname:
             described["hostname"] = endpoint.hostname
         key = (endpoint.priority, endpoint.region, endpoint.zone, endpoint.sub_zone)
         groups.setdefault(key, []).append(
             {
                 "endpoint": described,
-                "health_status": "UNHEALTHY" if endpoint.health_flags else "HEALTHY",
+                "health_status": _health_status(endpoint.health_flags),
                 "metadata": {},
                 "load_balancing_weight": endpoint.weight,
             }
@@ -113,6 +116,17 @@ def _load_assignment(cluster: ClusterView) -> Json:
         "endpoints": localities,
         "policy": {"overprovisioning_factor": 140},
     }
+
+
+def _health_status(flags: Sequence[str]) -> str:
+    if any(flag.startswith("/failed") or flag == "/eds_status_draining" for flag in flags):
+        return "UNHEALTHY"
+    return "DEGRADED" if any(flag.startswith("/degraded") for flag in flags) else "HEALTHY"
+
+
+def _health_check_config(endpoint: EndpointView) -> Json:
+    found: Json = {"port_value": endpoint.check_port, "hostname": endpoint.check_hostname}
+    return {name: value for name, value in found.items() if value}
 
 
 def _route_configs(listeners: Iterable[Json]) -> list[Json]:

@@ -48,6 +48,9 @@ class EndpointView:
     success_rate: float = -1.0
     """Of the last interval of outlier detection, in percent; -1: unknown. The other one: of reaching it at all."""
     local_success_rate: float = -1.0
+    check_port: int = 0
+    """Where its health checks go, when not to its own address; 0: there."""
+    check_hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,8 @@ def clusters_text(clusters: Iterable[ClusterView], hidden: Mapping[str, int]) ->
                 ("sub_zone", endpoint.sub_zone),
                 ("canary", "false"),
                 ("priority", endpoint.priority),
-                ("success_rate", f"{endpoint.success_rate:.15g}"),
-                ("local_origin_success_rate", f"{endpoint.local_success_rate:.15g}"),
+                ("success_rate", _number(endpoint.success_rate)),
+                ("local_origin_success_rate", _number(endpoint.local_success_rate)),
             ]
             lines += [f"{name}::{endpoint.address}::{key}::{value}" for key, value in shown]
     return "".join(line + "\n" for line in lines)
@@ -91,7 +91,11 @@ def _outlier_lines(name: str, outliers: OutlierView | None) -> list[str]:
         ("local_origin_success_rate_average", outliers.local_mean),
         ("local_origin_success_rate_ejection_threshold", outliers.local_threshold),
     )
-    return [f"{name}::outlier::{key}::{value:.15g}" for key, value in figures]
+    return [f"{name}::outlier::{key}::{_number(value)}" for key, value in figures]
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _outlier_json(outliers: OutlierView | None) -> Json:

@@ -38,6 +38,8 @@ from forkproxy.supervisor.inheritance import Likeness, are_alike, likeness, list
 from forkproxy.supervisor.listening import refusal, socket_address
 from forkproxy.upstream import health
 from forkproxy.upstream.cluster import Cluster
+from forkproxy.upstream.endpoint import Endpoint
+from forkproxy.upstream.health_check.checker import checked_address
 from forkproxy.upstream.outlier_detection import Detector
 
 if TYPE_CHECKING:
@@ -330,9 +332,16 @@ def endpoint_views(cluster: Cluster, detector: Detector | None = None) -> tuple[
             priority=endpoint.config.priority,
             success_rate=rates.get(endpoint.address, (-1.0, -1.0))[0],
             local_success_rate=rates.get(endpoint.address, (-1.0, -1.0))[1],
+            check_port=_check_port(endpoint),
+            check_hostname=endpoint.config.check_hostname,
         )
         for endpoint in cluster.endpoints
     )
+
+
+def _check_port(endpoint: Endpoint) -> int:
+    checked = checked_address(endpoint)
+    return checked[1] if checked != endpoint.socket_address and isinstance(checked, tuple) else 0
 
 
 def _address_config(address: SocketAddress) -> AddressConfig:

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forkproxy.admin.context import DRAINING, LOG_LEVELS
+from forkproxy.admin import config_dump, views
+from forkproxy.admin.context import DRAINING, LOG_LEVELS, ClusterView, EndpointView, OutlierView
 from forkproxy.admin.endpoints import ENDPOINTS
 from forkproxy.admin.handlers import AdminHandlers, parse_target
+from forkproxy.config.build.core import AddressConfig
 from tests.unit.admin.fakes import FakeContext, with_some_stats
 
 
@@ -440,3 +442,46 @@ def test_config_dump_masked(read_json, text):
     )
     assert text("/config_dump?resource=static_listeners&mask=name")[0] == 400
     assert text("/config_dump?mask=static_clusters.cluster")[0] == 400  # no way into a list
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "check"),
+    [
+        ({}, "HEALTHY", {}),
+        ({"health_flags": ("/active_hc_timeout", "/failed_active_hc")}, "UNHEALTHY", {}),
+        ({"health_flags": ("/failed_outlier_check",)}, "UNHEALTHY", {}),
+        ({"health_flags": ("/degraded_active_hc",)}, "DEGRADED", {}),
+        ({"health_flags": ("/excluded_via_immediate_hc_fail",)}, "HEALTHY", {}),
+        ({"check_port": 81, "check_hostname": "h"}, "HEALTHY", {"port_value": 81, "hostname": "h"}),
+    ],
+)
+def test_the_dump_tells_how_endpoints_are_and_where_they_are_checked(fields, status, check):
+    cluster = ClusterView("c", "c", (EndpointView(AddressConfig("127.0.0.1", 80), **fields),))
+    (endpoint,) = config_dump._load_assignment(cluster)["endpoints"][0]["lb_endpoints"]
+    assert endpoint["health_status"] == status
+    assert endpoint["endpoint"]["health_check_config"] == check
+
+
+def test_success_rates_of_outlier_detection():
+    endpoints = (
+        EndpointView(AddressConfig("127.0.0.1", 80), success_rate=0.0, local_success_rate=99.5),
+        EndpointView(AddressConfig("127.0.0.1", 81)),
+    )
+    cluster = ClusterView("c", "c", endpoints, outliers=OutlierView(80.0, 40.0, 200 / 3, -1.0))
+    lines = views.clusters_text([cluster], {}).splitlines()
+    assert [line for line in lines if "::outlier::" in line] == [
+        "c::outlier::success_rate_average::80",
+        "c::outlier::success_rate_ejection_threshold::40",
+        "c::outlier::local_origin_success_rate_average::66.66666666666667",
+        "c::outlier::local_origin_success_rate_ejection_threshold::-1",
+    ]
+    assert [line.rpartition("::")[2] for line in lines if line.endswith(("success_rate::0", "success_rate::99.5"))] == [
+        "0",
+        "99.5",
+    ]
+    (status,) = views.clusters_json([cluster], {})["cluster_statuses"]
+    assert status["success_rate_ejection_threshold"] == {"value": 40}
+    assert "local_origin_success_rate_ejection_threshold" not in status
+    first, second = status["host_statuses"]
+    assert (first["success_rate"], first["local_origin_success_rate"]) == ({}, {"value": 99.5})
+    assert "success_rate" not in second
