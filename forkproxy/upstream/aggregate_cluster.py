@@ -48,13 +48,13 @@ class AggregateLoadBalancer(LoadBalancer):
         self._parts = parts
 
     def _make(self) -> Balancer:
-        return AggregateBalancer(self._parts, self.config.panic_threshold, self.config.overprovisioning_factor)
+        return AggregateBalancer(self._parts, self.config.panic_threshold)
 
 
 class AggregateBalancer:
     """For one state of all the parts' endpoints."""
 
-    def __init__(self, parts: Sequence[Cluster], panic_threshold: int, overprovisioning_factor: int) -> None:
+    def __init__(self, parts: Sequence[Cluster], panic_threshold: int) -> None:
         self._priorities: list[tuple[Cluster, int, int]] = []
         """(part, priority in it, how many it has) of every priority that has endpoints."""
         levels: list[Level] = []
@@ -66,10 +66,7 @@ class AggregateBalancer:
                     self._priorities.append((part, priority, len(own)))
         self._table: Sequence[tuple[int, int]] = ()
         if levels:
-            loads = reckon_loads(
-                levels, panic_threshold=panic_threshold, overprovisioning_factor=overprovisioning_factor
-            )
-            self._table = loads.table()
+            self._table = reckon_loads(levels, panic_threshold=panic_threshold).table()
         self.pick: Picker = self._pick
 
     def _pick(self) -> Endpoint | None:
@@ -94,7 +91,7 @@ class AggregateBalancer:
 def _only(priority: int, count: int, availability: int) -> Callable[..., Loads]:
     """All load to one priority of a part, whatever its own reckoning says; its panic stays."""
 
-    def adjust(_levels: Sequence[Level], loads: Loads, _factor: int, _weighted: bool) -> Loads:
+    def adjust(_levels: Sequence[Level], loads: Loads) -> Loads:
         everything = [100 if each == priority else 0 for each in range(count)]
         nothing = [0] * count
         healthy, degraded = (everything, nothing) if availability == HEALTHY else (nothing, everything)

@@ -32,8 +32,8 @@ from forkproxy.upstream.zone_aware import ZoneRouting
 
 Criteria = tuple[tuple[str, object], ...]
 """Sorted (key, value) pairs that an endpoint's metadata must hold, to choose a subset."""
-AdjustLoads = Callable[[Sequence[Level], Loads, int, bool], Loads]
-"""(levels, loads, overprovisioning factor, weighted health) → the loads that a retry wants."""
+AdjustLoads = Callable[[Sequence[Level], Loads], Loads]
+"""The loads that a retry wants."""
 
 
 class PickContext:
@@ -108,8 +108,6 @@ class EndpointBalancer:
         self._loads = loads = reckon_loads(
             levels,
             panic_threshold=config.panic_threshold,
-            overprovisioning_factor=config.overprovisioning_factor,
-            weighted=config.weighted_priority_health,
         )
         local = cluster.local_levels()
         self._zones: ZoneRouting | None = None
@@ -122,10 +120,7 @@ class EndpointBalancer:
         """As ``pick``, but for the endpoints and priorities that the context wants to avoid."""
         pick = self.pick
         if context.adjust_loads is not None:
-            config = self._cluster.config
-            loads = context.adjust_loads(
-                self._levels, self._loads, config.overprovisioning_factor, config.weighted_priority_health
-            )
+            loads = context.adjust_loads(self._levels, self._loads)
             if loads is not self._loads:
                 pick = self._compile(spread(loads.healthy, loads.degraded))
         endpoint = pick()
@@ -173,7 +168,7 @@ class EndpointBalancer:
         return whole
 
     def _by_locality(self, level: Level, availability: int) -> Picker | None:
-        factor = self._cluster.config.overprovisioning_factor
+        factor = level.overprovisioning_factor
         if not level.available(availability):
             return None
         weighted = [
@@ -212,8 +207,6 @@ class HashBalancer:
         self._loads = loads = reckon_loads(
             levels,
             panic_threshold=config.panic_threshold,
-            overprovisioning_factor=config.overprovisioning_factor,
-            weighted=config.weighted_priority_health,
         )
         self._tables: list[Choose | None] = [None] * len(levels)
         self._parts = [priority for priority, _ in loads.table()]

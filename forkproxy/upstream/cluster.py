@@ -48,6 +48,8 @@ def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[Resolved
             zone=locality.zone,
             sub_zone=locality.sub_zone,
             locality_weight=locality.weight,
+            overprovisioning_factor=locality.overprovisioning_factor,
+            weighted_priority_health=locality.weighted_priority_health,
             metadata=endpoint.metadata,
             match_metadata=endpoint.match_metadata,
             locality_match_metadata=locality.match_metadata,
@@ -199,20 +201,24 @@ class Cluster:
 
     def set_endpoints(self, resolved: Sequence[ResolvedEndpoint]) -> None:
         """These are the endpoints from now on. Known ones keep their connections; those of the others close when idle."""
-        known: dict[tuple[SocketAddress, ResolvedEndpoint], list[Endpoint]] = {}
+        known: dict[ResolvedEndpoint, list[Endpoint]] = {}
         for before in self.endpoints:
             # The same address may be listed twice: each keeps what it had.
-            known.setdefault((before.config.address, before.config), []).append(before)
+            known.setdefault(before.config.identity(), []).append(before)
         listed = len(resolved)
         if self.keeps_healthy:
             resolved = [*resolved, *self._kept(resolved)]
         assigned = self._slots.assign([endpoint.address for endpoint in resolved])
         endpoints: list[Endpoint] = []
         added: list[Endpoint] = []
+        updated = False
         for config, (slot, figures) in zip(resolved, assigned, strict=True):
-            same_before = known.get((config.address, config))
+            same_before = known.get(config.identity()) if known else None
             if same_before:
                 endpoint = same_before.pop(0)
+                if endpoint.config != config:
+                    endpoint.update(config)
+                    updated = True
                 endpoint.count_on(figures)
             else:
                 endpoint = Endpoint(config, figures, self._make_pool)
@@ -242,8 +248,8 @@ class Cluster:
             self.stats.max_host_weight = max((endpoint.weight for endpoint in endpoints), default=0)
         self._count_health()
         self.balancer.set_endpoints(endpoints)
-        if self.config.load_balancing.close_connections_on_change and (added or gone):
-            self._renew_pools()
+        if added or gone or updated:
+            self._on_change()
         if self.on_membership_change is not None and (added or gone):
             self.on_membership_change(self, added, gone)
 
@@ -278,7 +284,7 @@ class Cluster:
         Returns whether anything changed; an address that is not listed is no error. Cheap: the next pick sees to the rest,
         however many changes came before it. In the supervisor it is what workers forked later begin with.
         """
-        changed = False
+        changed = matters = False
         for endpoint in self._by_address.get(address, ()):
             flags = endpoint.health_flags & ~clear | set
             if flags != endpoint.health_flags:
@@ -288,12 +294,14 @@ class Cluster:
                 self._count(flags, 1)
                 if endpoint.health_flags & ~flags & health.FAILED_ACTIVE_HC:
                     endpoint.healthy_since = monotonic()
+                matters |= health.coarse(flags) != health.coarse(endpoint.health_flags)
+                matters |= bool((flags ^ endpoint.health_flags) & health.EXCLUDING_FLAGS)
                 endpoint.health_flags = flags
                 changed = True
-        if changed:
-            self.balancer.recompile()
-            if set & health.FAILED_ACTIVE_HC and endpoint.health_flags & health.PENDING_DYNAMIC_REMOVAL:
-                self._let_go()
+        if matters:
+            self._on_change()
+        if changed and set & health.FAILED_ACTIVE_HC and endpoint.health_flags & health.PENDING_DYNAMIC_REMOVAL:
+            self._let_go()
         return changed
 
     def _let_go(self) -> None:
@@ -339,6 +347,8 @@ class Cluster:
                     zone=locality.zone,
                     sub_zone=locality.sub_zone,
                     locality_weight=locality.weight,
+                    overprovisioning_factor=locality.overprovisioning_factor,
+                    weighted_priority_health=locality.weighted_priority_health,
                     metadata=endpoint.metadata,
                     match_metadata=endpoint.match_metadata,
                     locality_match_metadata=locality.match_metadata,
@@ -401,7 +411,10 @@ class Cluster:
         """The endpoint for a request that brings something with it: what ``pick()`` is to all others."""
         return self.balancer.choose(context)
 
-    def _renew_pools(self) -> None:
+    def _on_change(self) -> None:
+        self.balancer.recompile()
+        if not self.config.load_balancing.close_connections_on_change:
+            return
         # close_connections_on_host_set_change: nobody goes on with a connection that was chosen among other endpoints.
         for endpoint in self.endpoints:
             before, endpoint.pool = endpoint.pool, self._make_pool(endpoint)

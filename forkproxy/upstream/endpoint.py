@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ class ResolvedEndpoint:
     zone: str = ""
     sub_zone: str = ""
     locality_weight: int = 0
+    overprovisioning_factor: int = 140
+    weighted_priority_health: bool = False
+    """These two are the same for all of an assignment."""
     metadata: str = ""
     """What load balancers read of the endpoint's metadata (``envoy.lb``), as JSON; "" when there is none."""
     match_metadata: str = ""
@@ -44,6 +47,19 @@ class ResolvedEndpoint:
     check_hostname: str = ""
     """The Host of HTTP checks of this endpoint; "" when the checks' own counts."""
     check_disabled: bool = False
+
+    def identity(self) -> ResolvedEndpoint:
+        """What stays the same while weight, priority, health and metadata change: the live endpoint goes on then."""
+        return replace(
+            self,
+            weight=1,
+            priority=0,
+            health_status="",
+            locality_weight=0,
+            overprovisioning_factor=0,
+            weighted_priority_health=False,
+            metadata="",
+        )
 
 
 class Endpoint:
@@ -81,6 +97,14 @@ class Endpoint:
         """Who is told the results of requests; None when nobody wants to know them."""
         self.stats = stats
         self.pool = make_pool(self)
+
+    def update(self, config: ResolvedEndpoint) -> None:
+        """Another configuration of the same identity."""
+        self.config = config
+        self.weight = config.weight
+        self.lb_metadata = json.loads(config.metadata) if config.metadata else {}
+        found_out = self.health_flags & ~health.CONFIGURED_FLAGS
+        self.health_flags = health.flags_of_status(config.health_status) | found_out
 
     def move(self, config: ResolvedEndpoint) -> None:
         """New connections go elsewhere; those that there are stay. Of a LOGICAL_DNS cluster's only endpoint."""

@@ -63,10 +63,15 @@ class Locality(Members):
 
 @dataclass(slots=True)
 class Level(Members):
-    """One priority. ``localities``: the node's own first (``has_local``), the others in the order of their names."""
+    """One priority. ``localities``: the node's own first (``has_local``), the others in the order of their names.
+
+    ``overprovisioning_factor`` in percent; ``weighted_health``: health goes by the weight of the endpoints, not their number.
+    """
 
     localities: list[Locality] = field(default_factory=list)
     has_local: bool = False
+    overprovisioning_factor: int = 140
+    weighted_health: bool = False
 
 
 def by_priority(endpoints: Sequence[Endpoint], node_locality: LocalityName | None = None) -> list[Level]:
@@ -76,7 +81,10 @@ def by_priority(endpoints: Sequence[Endpoint], node_locality: LocalityName | Non
     localities: list[dict[LocalityName, Locality]] = [{} for _ in range(count)]
     for endpoint in endpoints:
         config = endpoint.config
-        levels[config.priority].add(endpoint)
+        level = levels[config.priority]
+        level.add(endpoint)
+        level.overprovisioning_factor = config.overprovisioning_factor
+        level.weighted_health = config.weighted_priority_health
         name = (config.region, config.zone, config.sub_zone)
         locality = localities[config.priority].get(name)
         if locality is None:
@@ -114,9 +122,9 @@ def spread(healthy: Sequence[int], degraded: Sequence[int]) -> list[tuple[int, i
     return (parts + [(0, HEALTHY)] * (100 - len(parts)))[:100]
 
 
-def availability(level: Level, overprovisioning_factor: int, *, weighted: bool = False) -> tuple[int, int]:
-    """(health, degraded) of a priority in percent. ``weighted``: by the weight of the endpoints, not their number."""
-    if weighted:
+def availability(level: Level) -> tuple[int, int]:
+    """(health, degraded) of a priority in percent."""
+    if level.weighted_health:
         total = _weight(level.endpoints) - _weight(level.excluded)
         healthy, degraded = _weight(level.healthy), _weight(level.degraded)
     else:
@@ -125,8 +133,8 @@ def availability(level: Level, overprovisioning_factor: int, *, weighted: bool =
     if level.counted <= 0 or total <= 0:
         return 0, 0
     return (
-        min(100, overprovisioning_factor * healthy // total),
-        min(100, overprovisioning_factor * degraded // total),
+        min(100, level.overprovisioning_factor * healthy // total),
+        min(100, level.overprovisioning_factor * degraded // total),
     )
 
 
@@ -142,11 +150,9 @@ def is_in_panic(level: Members, panic_threshold: int) -> bool:
     return 100.0 * len(level.healthy) / count + 100.0 * len(level.degraded) / count < panic_threshold
 
 
-def reckon_loads(
-    levels: Sequence[Level], *, panic_threshold: int, overprovisioning_factor: int = 140, weighted: bool = False
-) -> Loads:
+def reckon_loads(levels: Sequence[Level], *, panic_threshold: int) -> Loads:
     """How the load is divided."""
-    shares = [availability(level, overprovisioning_factor, weighted=weighted) for level in levels]
+    shares = [availability(level) for level in levels]
     healths = [healthy for healthy, _ in shares]
     degradeds = [degraded for _, degraded in shares]
     total = min(sum(healths) + sum(degradeds), 100)

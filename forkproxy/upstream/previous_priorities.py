@@ -28,7 +28,7 @@ class PreviousPriorities:
         """It has been tried."""
         self._attempted.append(endpoint)
 
-    def adjust(self, levels: Sequence[Level], loads: Loads, overprovisioning_factor: int, weighted: bool) -> Loads:
+    def adjust(self, levels: Sequence[Level], loads: Loads) -> Loads:
         """The loads of the next attempt; ``loads`` itself when they are as ever."""
         self._priorities += [each.config.priority for each in self._attempted if each.config.priority < len(levels)]
         self._attempted.clear()
@@ -36,7 +36,7 @@ class PreviousPriorities:
             return loads
         if len(self._priorities) % self._update_frequency == 0:
             self._excluded.update(self._priorities)
-            shares = [availability(level, overprovisioning_factor, weighted=weighted) for level in levels]
+            shares = [availability(level) for level in levels]
             self._loads = self._without_excluded(shares, loads)
         return self._loads or loads
 

@@ -184,7 +184,10 @@ def _restricted(level: Level, chosen: set[int], *, scaled: bool) -> Level:
             weight = math.floor(weight * len(kept.endpoints) / len(locality.endpoints) + 0.5)
         localities.append(Locality(kept.endpoints, kept.healthy, kept.degraded, kept.excluded, locality.name, weight))
     kept = _keep(level, chosen)
-    return Level(kept.endpoints, kept.healthy, kept.degraded, kept.excluded, localities, level.has_local)
+    return Level(
+        *(kept.endpoints, kept.healthy, kept.degraded, kept.excluded, localities),
+        *(level.has_local, level.overprovisioning_factor, level.weighted_health),
+    )
 
 
 def _keep(members: Members, chosen: set[int]) -> Members:

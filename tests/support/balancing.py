@@ -11,17 +11,16 @@ from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint
 from forkproxy.upstream.load_balancer import LoadBalancer
 
 
-def endpoint(name, weight=1, priority=0, flags=0, active=0, metadata=None, locality="", locality_weight=0, hostname=""):
-    """An endpoint at <name>:80; ``locality``: its zone."""
+def endpoint(name, weight=1, priority=0, flags=0, active=0, metadata=None, locality="", **fields):
+    """An endpoint at <name>:80; ``locality``: its zone; ``fields`` are ResolvedEndpoint's."""
     made = Endpoint(
         ResolvedEndpoint(
             (name, 80),
-            hostname=hostname,
             weight=weight,
             priority=priority,
             zone=locality,
-            locality_weight=locality_weight,
             metadata=json.dumps(metadata) if metadata else "",
+            **fields,
         ),
         EndpointStats(),
         lambda _: None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from forkproxy.config import registry
@@ -24,15 +24,15 @@ from forkproxy.config.build.core import (
     build_where,
 )
 from forkproxy.config.build.eds import EdsConfig, build_eds
-from forkproxy.config.build.load_balancing import LoadBalancingConfig, build_load_balancing, metadata_json
-from forkproxy.config.build.outlier_detection import OutlierDetectionConfig, build_outlier_detection
-from forkproxy.config.build.original_dst import OriginalDstConfig, build_original_dst
 from forkproxy.config.build.health_check import (
     EndpointHealthCheck,
     HealthCheckConfig,
     build_endpoint_health_check,
     build_health_check,
 )
+from forkproxy.config.build.load_balancing import LoadBalancingConfig, build_load_balancing, metadata_json
+from forkproxy.config.build.original_dst import OriginalDstConfig, build_original_dst
+from forkproxy.config.build.outlier_detection import OutlierDetectionConfig, build_outlier_detection
 from forkproxy.config.build.tls import UpstreamTlsConfig
 from forkproxy.config.build.transport_sockets import (
     ProxyProtocol,
@@ -91,6 +91,8 @@ class LocalityEndpoints:
     sub_zone: str = ""
     priority: int = 0
     weight: int = 0
+    overprovisioning_factor: int = 140
+    weighted_priority_health: bool = False
     match_metadata: str = ""
 
 
@@ -318,7 +320,14 @@ def build_load_assignment(view: View | None, context: BuildContext) -> tuple[Loc
     if view is None:
         return ()
     view.ignore("cluster_name", why="a static assignment belongs to the cluster that holds it")
-    return context.each(view.repeated("endpoints"), build_locality)
+    localities = context.each(view.repeated("endpoints"), build_locality)
+    policy = view.message("policy")
+    if policy is None:
+        return localities
+    factor, weighted = policy.uint("overprovisioning_factor", 140), policy.bool("weighted_priority_health")
+    return tuple(
+        replace(locality, overprovisioning_factor=factor, weighted_priority_health=weighted) for locality in localities
+    )
 
 
 @dataclass(frozen=True, slots=True)

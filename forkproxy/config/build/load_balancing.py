@@ -13,7 +13,6 @@ from forkproxy.config.view import View
 
 MAX_RING_SIZE: Final = 8 * 1024 * 1024
 default_panic_threshold: Final = 50
-default_overprovisioning_factor: Final = 140
 _LB: Final = "envoy.lb"
 _ENVOYS: Final = ("envoy.load_balancing_policies.", "envoy.extensions.load_balancing_policies.")
 
@@ -73,7 +72,7 @@ class LoadBalancingConfig:
 
     ``policy``: "ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV" (within each subset when there is ``subset``), or
     "CLUSTER_PROVIDED": the cluster's type knows.
-    ``panic_threshold`` in percent, 0: never. ``overprovisioning_factor`` in percent.
+    ``panic_threshold`` in percent, 0: never.
     """
 
     policy: str = "ROUND_ROBIN"
@@ -91,8 +90,6 @@ class LoadBalancingConfig:
     hash_balance_factor: int = 0
     subset: SubsetConfig | None = None
     panic_threshold: int = default_panic_threshold
-    overprovisioning_factor: int = default_overprovisioning_factor
-    weighted_priority_health: bool = False
     close_connections_on_change: bool = False
     ignore_new_hosts: bool = False
     """Endpoints do not count before their first health check (``ignore_new_hosts_until_first_hc``)."""
@@ -397,8 +394,6 @@ def build_load_balancing(view: View, context: BuildContext, cluster_type: str) -
             # Envoy's words.
             kind = f"envoy.cluster.{cluster_type.lower()}"
             common.report(f"Cannot use hostname for consistent hashing loadbalancing for cluster of type: '{kind}'")
-    assignment = view.peek("load_assignment")
-    policy = assignment.message("policy") if assignment is not None else None
     threshold = default_panic_threshold
     close = ignore_new = False
     if common is not None:
@@ -411,8 +406,6 @@ def build_load_balancing(view: View, context: BuildContext, cluster_type: str) -
         panic_threshold=min(100, int(_override(context, "upstream.healthy_panic_threshold", threshold))),
         close_connections_on_change=close,
         ignore_new_hosts=ignore_new,
-        overprovisioning_factor=policy.uint("overprovisioning_factor", 140) if policy is not None else 140,
-        weighted_priority_health=policy.bool("weighted_priority_health") if policy is not None else False,
     )
 
 

@@ -69,14 +69,14 @@ def test_other_loads_than_the_healths():
     made = balancer(endpoints("aa aa"))
     asked = []
 
-    def adjust(levels, loads, factor, weighted):
-        asked.append((len(levels), loads.healthy, factor, weighted))
+    def adjust(levels, loads):
+        asked.append((len(levels), loads.healthy))
         return Loads([0, 100], [0, 0], loads.panic)
 
     context = PickContext(adjust_loads=adjust)
     assert {names([made.choose(context)])[0] for _ in range(10)} == {"p1e0", "p1e1"}
-    assert asked[0] == (2, [100, 0], 140, False)
-    context = PickContext(adjust_loads=lambda _levels, loads, _factor, _weighted: loads)
+    assert asked[0] == (2, [100, 0])
+    context = PickContext(adjust_loads=lambda _levels, loads: loads)
     assert {names([made.choose(context)])[0] for _ in range(10)} == {"p0e0", "p0e1"}
 
 

@@ -6,8 +6,10 @@ import pytest
 
 from forkproxy.config.build.cluster import LocalityEndpoints, TcpKeepalive
 from forkproxy.config.build.core import AddressConfig
+from forkproxy.config.build.load_balancing import LoadBalancingConfig
 from forkproxy.stats.groups import ClusterStats
 from forkproxy.upstream import cluster as module
+from forkproxy.upstream import health
 from forkproxy.upstream.cluster import resolved_endpoints
 from forkproxy.upstream.endpoint import ResolvedEndpoint
 from tests.support.fakes import FakeLoop
@@ -67,13 +69,49 @@ def test_known_endpoints_stay_and_others_drain():
     assert {cluster.pick() for _ in range(4)} == set(cluster.endpoints)
 
 
-def test_an_endpoint_whose_weight_changes_is_a_new_one():
+def test_an_endpoint_goes_on_with_another_weight_priority_health_and_metadata():
+    cluster = make_cluster(cluster_config(endpoints=2), slots=4)
+    told = []
+    cluster.on_membership_change = lambda *change: told.append(change)
+    first, second = cluster.endpoints
+    first.health_flags = health.FAILED_OUTLIER_CHECK | health.DEGRADED_EDS_HEALTH
+    changed = resolved("192.0.2.10", weight=7, priority=1, health_status="UNHEALTHY", metadata='{"a":1}')
+    cluster.set_endpoints([*changed, second.config])
+    assert cluster.endpoints == [first, second]
+    assert (first.weight, first.config.priority, first.lb_metadata) == (7, 1, {"a": 1})
+    assert first.health_flags == health.FAILED_OUTLIER_CHECK | health.FAILED_EDS_HEALTH
+    assert (first.pool.draining, told) == (False, [])
+    assert cluster.stats.membership_healthy == 1
+    assert {cluster.pick() for _ in range(4)} == {second}
+
+
+@pytest.mark.parametrize("fields", [{"zone": "z"}, {"hostname": "h"}, {"check_port": 5}])
+def test_an_endpoint_of_another_identity_is_a_new_one(fields):
     cluster = make_cluster(cluster_config(endpoints=1))
     before = cluster.endpoints[0]
-    cluster.set_endpoints(resolved("192.0.2.10", weight=7))
+    cluster.set_endpoints(resolved("192.0.2.10", **fields))
     assert cluster.endpoints[0] is not before
     assert cluster.endpoints[0].stats is before.stats
     assert before.pool.draining
+
+
+def test_close_connections_on_host_set_change():
+    cluster = make_cluster(
+        cluster_config(endpoints=2, load_balancing=LoadBalancingConfig(close_connections_on_change=True)), slots=4
+    )
+    first, second = cluster.endpoints
+    pools = [first.pool, second.pool]
+    cluster.set_endpoints([first.config, second.config])
+    assert [first.pool, second.pool] == pools
+    cluster.set_endpoints([first.config, *resolved("192.0.2.50")])
+    assert first.pool is not pools[0]
+    assert (pools[0].draining, first.pool.draining) == (True, False)
+    renewed = first.pool
+    cluster.set_health_flags("192.0.2.50:80", set=health.FAILED_ACTIVE_HC)
+    assert (renewed.draining, first.pool.draining) == (True, False)
+    renewed = first.pool
+    cluster.set_health_flags("192.0.2.50:80", set=health.ACTIVE_HC_TIMEOUT)
+    assert first.pool is renewed
 
 
 def test_no_endpoints_left():

@@ -16,8 +16,8 @@ from forkproxy.upstream.levels import (
 from tests.support.balancing import endpoint, endpoints, names
 
 
-def loads(text, panic_threshold=50, **options):
-    found = reckon_loads(by_priority(endpoints(text)), panic_threshold=panic_threshold, **options)
+def loads(text, panic_threshold=50, **fields):
+    found = reckon_loads(by_priority(endpoints(text, **fields)), panic_threshold=panic_threshold)
     return found.healthy, found.degraded, found.panic
 
 
@@ -66,11 +66,16 @@ def test_overprovisioning(factor, expected):
 
 
 def test_health_by_weight():
-    level = [endpoint("a", weight=3), endpoint("b", weight=1, flags=1), endpoint("c", priority=1)]
-    found = reckon_loads(by_priority(level), panic_threshold=50, overprovisioning_factor=100, weighted=True)
-    assert found.healthy == [75, 25]
-    found = reckon_loads(by_priority(level), panic_threshold=50, overprovisioning_factor=100)
-    assert found.healthy == [50, 50]
+    def found(**fields):
+        level = [
+            endpoint("a", weight=3, **fields),
+            endpoint("b", flags=1, **fields),
+            endpoint("c", priority=1, **fields),
+        ]
+        return reckon_loads(by_priority(level), panic_threshold=50).healthy
+
+    assert found(overprovisioning_factor=100, weighted_priority_health=True) == [75, 25]
+    assert found(overprovisioning_factor=100) == [50, 50]
 
 
 LETTERS = st.lists(st.sampled_from(["a", "a!", "a~", "a-", "a!-"]), max_size=6).map("".join)
@@ -78,8 +83,8 @@ LETTERS = st.lists(st.sampled_from(["a", "a!", "a~", "a-", "a!-"]), max_size=6).
 
 @given(st.lists(LETTERS, min_size=1, max_size=4), st.integers(0, 100), st.integers(100, 200))
 def test_every_part_of_the_load_goes_somewhere(words, threshold, factor):
-    levels = by_priority(endpoints(" ".join(words)))
-    found = reckon_loads(levels, panic_threshold=threshold, overprovisioning_factor=factor)
+    levels = by_priority(endpoints(" ".join(words), overprovisioning_factor=factor))
+    found = reckon_loads(levels, panic_threshold=threshold)
     table = found.table()
     assert len(table) == 100
     assert min(found.healthy + found.degraded) >= 0

@@ -17,7 +17,7 @@ class Attempts:
 
     def after(self, priority):
         self.previous.note(endpoint("x", priority=priority))
-        found = self.previous.adjust(self.levels, self.loads, 140, False)
+        found = self.previous.adjust(self.levels, self.loads)
         return "as ever" if found is self.loads else (found.healthy, found.degraded)
 
 

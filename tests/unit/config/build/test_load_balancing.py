@@ -18,7 +18,9 @@ from tests.unit.config.build.building import TYPE, built, value_of
 
 CLUSTER = "envoy.config.cluster.v3.Cluster"
 POLICIES = TYPE + "envoy.extensions.load_balancing_policies."
-INNER = f"{{policies: [{{typed_extension_config: {{name: x, typed_config: {{'@type': {POLICIES}random.v3.Random}}}}}}]}}"
+INNER = (
+    f"{{policies: [{{typed_extension_config: {{name: x, typed_config: {{'@type': {POLICIES}random.v3.Random}}}}}}]}}"
+)
 SLOW = "slow_start_config: {slow_start_window: 10s, aggression: {default_value: 2, runtime_key: a}}"
 
 
@@ -28,7 +30,9 @@ def made(rest, context=None):
 
 def typed(name, config="", policy="x"):
     config = f"{{'@type': {POLICIES}{name}{', ' if config else ''}{config}}}"
-    return f"load_balancing_policy: {{policies: [{{typed_extension_config: {{name: {policy}, typed_config: {config}}}}}]}}"
+    return (
+        f"load_balancing_policy: {{policies: [{{typed_extension_config: {{name: {policy}, typed_config: {config}}}}}]}}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,8 @@ def typed(name, config="", policy="x"):
         ),
         ("round_robin_lb_config: {slow_start_config: {slow_start_window: 0s}}", LoadBalancingConfig()),
         (
-            "lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 3, maximum_ring_size: 9, hash_function: MURMUR_HASH_2}",
+            "lb_policy: RING_HASH, ring_hash_lb_config:"
+            " {minimum_ring_size: 3, maximum_ring_size: 9, hash_function: MURMUR_HASH_2}",
             LoadBalancingConfig("RING_HASH", min_ring_size=3, max_ring_size=9, hash_function="MURMUR_HASH_2"),
         ),
         ("lb_policy: RING_HASH", LoadBalancingConfig("RING_HASH")),
@@ -76,10 +81,6 @@ def typed(name, config="", policy="x"):
         (
             "lb_policy: MAGLEV, common_lb_config: {consistent_hashing_lb_config: {hash_balance_factor: 120}}",
             LoadBalancingConfig("MAGLEV", hash_balance_factor=120),
-        ),
-        (
-            "load_assignment: {cluster_name: c, policy: {overprovisioning_factor: 200, weighted_priority_health: true}}",
-            LoadBalancingConfig(overprovisioning_factor=200, weighted_priority_health=True),
         ),
         ("lb_subset_config: {fallback_policy: ANY_ENDPOINT}", LoadBalancingConfig()),
         (
@@ -123,7 +124,9 @@ def test_old_forms(rest, expected):
             LoadBalancingConfig("RANDOM", zone_aware=ZoneAware(force_local_min_size=3, by_weight=True)),
         ),
         (
-            typed("random.v3.Random", "locality_lb_config: {zone_aware_lb_config: {force_locality_direct_routing: true}}"),
+            typed(
+                "random.v3.Random", "locality_lb_config: {zone_aware_lb_config: {force_locality_direct_routing: true}}"
+            ),
             LoadBalancingConfig("RANDOM", zone_aware=ZoneAware(force_local_min_size=1)),
         ),
         (
@@ -158,7 +161,9 @@ def test_old_forms(rest, expected):
 )
 def test_typed_forms(rest, expected):
     assert made(rest) == expected
-    assert made("lb_policy: LOAD_BALANCING_POLICY_CONFIG, " + rest.partition(", lb_policy")[0]).policy == expected.policy
+    assert (
+        made("lb_policy: LOAD_BALANCING_POLICY_CONFIG, " + rest.partition(", lb_policy")[0]).policy == expected.policy
+    )
 
 
 def policies(*configs):
@@ -267,6 +272,17 @@ def test_metadata_of_endpoints():
     )
     cluster = value_of(build_cluster, CLUSTER, f"{{name: c, {text}}}")
     assert cluster.localities[0].endpoints[0].metadata == '{"a":["x",true],"b":1}'
+
+
+def test_an_assignments_policy_goes_with_its_localities():
+    text = (
+        "load_assignment: {cluster_name: c, endpoints: [{priority: 0}, {priority: 1}],"
+        " policy: {overprovisioning_factor: 200, weighted_priority_health: true}}"
+    )
+    cluster = value_of(build_cluster, CLUSTER, f"{{name: c, {text}}}")
+    assert [(each.overprovisioning_factor, each.weighted_priority_health) for each in cluster.localities] == [
+        (200, True)
+    ] * 2
 
 
 def test_criteria():
