@@ -57,10 +57,11 @@ class _Area:
 class SharedNumber:
     """A number that every process has its own of. ``own`` is this process's."""
 
-    __slots__ = ("_area", "_index")
+    __slots__ = ("_area", "_cells", "_index")
 
     def __init__(self, area: _Area, index: int) -> None:
         self._area = area
+        self._cells = area.cells
         self._index = index
 
     def __repr__(self) -> str:
@@ -73,19 +74,18 @@ class SharedNumber:
         return int(area.cells[area.own + self._index])
 
     def set(self, value: int) -> None:
-        """Write this process's cell: 50 ns."""
-        area = self._area
-        area.cells[area.own + self._index] = value
+        """Write this process's cell: 90 ns."""
+        self._cells[self._area.own + self._index] = value
 
     def add(self, amount: int) -> None:
-        """Add to this process's cell: 100 ns."""
+        """Add to this process's cell: 150 ns."""
         area = self._area
         area.cells[area.own + self._index] += amount
 
     @property
     def is_alone(self) -> bool:
         """No other process has a cell of this number: a count of one's own is all there is."""
-        return int(self._area.cells[_SEATS_IN_USE]) <= 1
+        return self._cells[_SEATS_IN_USE] <= 1
 
     @property
     def processes(self) -> int:
@@ -93,9 +93,8 @@ class SharedNumber:
         return int(self._area.cells[_SEATS_IN_USE])
 
     def total(self) -> int:
-        """The sum of all processes' cells: 200 ns with two of them, 40 ns more for each further one."""
-        area = self._area
-        cells = area.cells
+        """The sum of all processes' cells: 240 ns with two of them, 40 ns more for each further one."""
+        cells = self._cells
         first = AREA_CELLS + self._index
         return sum(cells[first : first + cells[_SEATS_IN_USE] * AREA_CELLS : AREA_CELLS])
 

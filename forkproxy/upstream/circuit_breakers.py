@@ -109,8 +109,12 @@ class Limit:
 
     def is_full(self) -> bool:
         """No more of it."""
-        if self.count < self._free_below:
+        count = self.count
+        if count < self._free_below:
             return False
+        number = self._number
+        if number is None or number.is_alone:
+            return count >= self.maximum
         return self.total() >= self.maximum
 
     def total(self) -> int:
@@ -124,15 +128,17 @@ class Limit:
 
     def add(self) -> None:
         """One more. Whoever calls has asked ``is_full``, or goes ahead all the same."""
-        self.count += 1
+        self.count = count = self.count + 1
         if self.is_exact:
-            self.tell()
+            self._told = count
+            self._number.set(count)  # type: ignore[union-attr]
 
     def remove(self) -> None:
         """One less."""
-        self.count -= 1
+        self.count = count = self.count - 1
         if self.is_exact:
-            self.tell()
+            self._told = count
+            self._number.set(count)  # type: ignore[union-attr]
 
     def tell(self) -> None:
         """Write this process's count for the others."""

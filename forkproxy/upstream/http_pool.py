@@ -664,8 +664,41 @@ class CountingPool(HttpPool):
 
     __slots__ = ()
 
+    def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
+        limit = self.breakers.requests
+        stats = self.cluster.stats
+        if limit.is_full():
+            stats.upstream_rq_active_overflow += 1
+            request.on_refused(client)
+            return False
+        limit.add()
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        endpoint_stats = self.endpoint.stats
+        endpoint_stats.rq_total += 1
+        endpoint_stats.rq_active += 1
+        request.on_ready(client)
+        return True
+
+    def count_request(self) -> None:
+        """An exchange begins, or a TCP session, which no limit of requests refuses."""
+        self.breakers.requests.add()
+        super().count_request()
+
+    def on_request_end(self) -> None:
+        """It is over, well or not."""
+        self.breakers.requests.remove()
+        self.cluster.stats.upstream_rq_active -= 1
+        self.endpoint.stats.rq_active -= 1
+
+
+class PreconnectingPool(CountingPool):
+    """A pool that may make more connections than are needed now (``preconnect_policy``)."""
+
+    __slots__ = ()
+
     def acquire(self, request: PoolRequest) -> None:
-        """As above; more connections than are needed now may be made (``preconnect_policy``)."""
+        """As above, and the connections for what may come."""
         if self.cluster.ahead is not None:
             self.cluster.ahead.preconnect()
         super().acquire(request)
@@ -691,27 +724,8 @@ class CountingPool(HttpPool):
         active = len(self._all) - free
         return (len(self._pending) + active) * ratio > free + active
 
-    def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
-        if self.breakers.requests.is_full():
-            self.cluster.stats.upstream_rq_active_overflow += 1
-            request.on_refused(client)
-            return False
-        self.count_request()
-        request.on_ready(client)
-        return True
 
-    def count_request(self) -> None:
-        """An exchange begins, or a TCP session, which no limit of requests refuses."""
-        self.breakers.requests.add()
-        super().count_request()
-
-    def on_request_end(self) -> None:
-        """It is over, well or not."""
-        self.breakers.requests.remove()
-        super().on_request_end()
-
-
-class TimedPool(CountingPool):
+class TimedPool(PreconnectingPool):
     """A pool whose exchanges may last ``max_stream_duration`` at most, from when they have a connection."""
 
     __slots__ = ()
@@ -766,8 +780,9 @@ def pool_class(cluster: Cluster, breakers: Breakers) -> type[HttpPool]:
     options = cluster.config.pool
     if options.http.max_stream_duration_s is not None:
         return TimedPool
-    preconnects = options.preconnect_ratio != 1.0 or options.predictive_ratio != 1.0
-    return CountingPool if breakers.counts_requests or preconnects else HttpPool
+    if options.preconnect_ratio != 1.0 or options.predictive_ratio != 1.0:
+        return PreconnectingPool
+    return CountingPool if breakers.counts_requests else HttpPool
 
 
 def make_pool(cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> HttpPool:

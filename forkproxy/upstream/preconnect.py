@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from forkproxy.upstream import health
-from forkproxy.upstream.http_pool import CountingPool
+from forkproxy.upstream.http_pool import PreconnectingPool
 from forkproxy.upstream.schedulers import Picker
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Ahead:
                 return
             self._made.append(endpoint)
             pool = endpoint.pool
-            if health.coarse(endpoint.health_flags) != health.HEALTHY or not isinstance(pool, CountingPool):
+            if health.coarse(endpoint.health_flags) != health.HEALTHY or not isinstance(pool, PreconnectingPool):
                 return
             if not pool.preconnect(self._ratio):
                 return
