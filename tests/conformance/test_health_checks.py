@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import ssl
 import subprocess
@@ -52,6 +53,7 @@ def start_clusters():
     def starter(kind, clusters, network_filter=None):
         routes = bootstrap.vhost(bootstrap.route("/", clusters[0]["name"]))
         data = bootstrap.bootstrap([network_filter or bootstrap.hcm({"virtual_hosts": [routes]})], clusters)
+        data["node"] = {"id": "node", "cluster": "cluster"}
         main, admin = free_ports(2)
         proxy = kind(bootstrap.render(data, {"main": main, "admin": admin}), admin_port=admin)
         proxy.main = main
@@ -418,3 +420,60 @@ def test_a_real_redis(kind, start, tmp_path):
         server.terminate()
         server.wait(10)
     wait_for(lambda: flags(proxy), [FAILED])
+
+
+def write_endpoints(path, upstreams):
+    """An EDS file, moved into its place as Envoy wants it."""
+    endpoints = [{"endpoint": {"address": _address(each.port)}} for each in upstreams]
+    resource = {
+        "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": "up",
+        "endpoints": [{"lb_endpoints": endpoints}],
+    }
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps({"resources": [resource]}))
+    new.rename(path)
+
+
+def flags_by_port(proxy):
+    """{port: health_flags} of cluster "up"."""
+    found = {}
+    for line in proxy.admin("/clusters")[1].decode().splitlines():
+        if "::health_flags::" in line:
+            _up, address, _, flag = line.split("::")
+            found[int(address.rpartition(":")[2])] = flag
+    return found
+
+
+@PROXIES
+@pytest.mark.parametrize("keeps", [True, False])
+def test_endpoints_that_come_and_go(kind, start_clusters, upstreams, tmp_path, keeps):
+    first, second = upstreams
+    path = tmp_path / "eds.json"
+    write_endpoints(path, [first])
+    cluster = {
+        "name": "up",
+        "type": "EDS",
+        "connect_timeout": "1s",
+        "eds_cluster_config": {"eds_config": {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}},
+        "health_checks": [{**FAST, **HTTP}],
+        "ignore_health_on_host_removal": not keeps,
+    }
+    proxy = start_clusters(kind, [cluster])
+    assert flags_by_port(proxy) == {first.port: "healthy"}
+    # One that comes is not used before it has passed.
+    second.answer = http_answer(503)
+    write_endpoints(path, [first, second])
+    wait_for(lambda: flags_by_port(proxy), {first.port: "healthy", second.port: FAILED})
+    second.answer = http_answer(200)
+    wait_for(lambda: flags_by_port(proxy), {first.port: "healthy", second.port: "healthy"})
+    # One that goes stays while it passes.
+    write_endpoints(path, [second])
+    if keeps:
+        kept = {first.port: "/pending_dynamic_removal", second.port: "healthy"}
+        wait_for(lambda: flags_by_port(proxy), kept)
+        first.answer = http_answer(503)
+    wait_for(lambda: flags_by_port(proxy), {second.port: "healthy"})
+    received = len(first.received)
+    wait_for(lambda: len(second.received) > 3, True)
+    assert len(first.received) == received

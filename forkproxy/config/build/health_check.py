@@ -90,6 +90,11 @@ class HealthCheckConfig:
     always_log_failures: bool
     always_log_success: bool
     where: Where
+    min_interval_s: float = 0.0
+    max_interval_s: float = float("inf")
+    """What a static runtime layer says: health_check.min_interval and max_interval, in milliseconds there."""
+    verify_percent: int = 100
+    """health_check.verify_cluster: of how many checks the service name is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,9 @@ def build_health_check(view: View, context: BuildContext) -> HealthCheckConfig |
         always_log_failures=view.bool("always_log_health_check_failures"),
         always_log_success=view.bool("always_log_health_check_success"),
         where=build_where(view),
+        min_interval_s=_runtime(context, "min_interval", 0.0) / 1000,
+        max_interval_s=_runtime(context, "max_interval", float("inf")) / 1000,
+        verify_percent=int(_runtime(context, "verify_cluster", 100)),
     )
     return config if check is not None else None
 
@@ -224,6 +232,11 @@ def build_redis(view: View, context: BuildContext) -> RedisCheck:
 def build_file_sink(view: View, context: BuildContext) -> str:
     """``extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink`` → its path."""
     return view.str("event_log_path")
+
+
+def _runtime(context: BuildContext, key: str, default: float) -> float:
+    value = context.runtime_value(f"health_check.{key}")
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
 def _payload(view: View | None) -> bytes:

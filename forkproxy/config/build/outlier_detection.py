@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
 
 default_max_ejection_time_s = 300.0
+
+
+_RUNTIME_NAMES = {
+    "interval_ms": "interval_s",
+    "base_ejection_time_ms": "base_ejection_time_s",
+    "max_ejection_time_ms": "max_ejection_time_s",
+    "max_ejection_time_jitter_ms": "max_ejection_time_jitter_s",
+    "success_rate_minimum_hosts": "success_rate_minimum_endpoints",
+    "failure_percentage_minimum_hosts": "failure_percentage_minimum_endpoints",
+    **{
+        name: name
+        for name in (
+            *("consecutive_5xx", "consecutive_gateway_failure", "consecutive_local_origin_failure"),
+            *("enforcing_consecutive_5xx", "enforcing_consecutive_gateway_failure", "enforcing_success_rate"),
+            *("enforcing_consecutive_local_origin_failure", "enforcing_local_origin_success_rate"),
+            *("enforcing_failure_percentage", "enforcing_failure_percentage_local_origin", "max_ejection_percent"),
+            *("success_rate_request_volume", "success_rate_stdev_factor", "failure_percentage_request_volume"),
+            "failure_percentage_threshold",
+        )
+    },
+}
+"""Behind "outlier_detection.": what a static runtime layer may set → the field whose place it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +73,7 @@ def build_outlier_detection(view: View | None, context: BuildContext) -> Outlier
         view.report(
             "outlier detector's max_ejection_time cannot be smaller than base_ejection_time", field="max_ejection_time"
         )
-    return OutlierDetectionConfig(
+    config = OutlierDetectionConfig(
         interval_s=view.duration_s("interval", 10.0),
         base_ejection_time_s=base_s,
         max_ejection_time_s=max_s,
@@ -77,3 +99,15 @@ def build_outlier_detection(view: View | None, context: BuildContext) -> Outlier
         enforcing_failure_percentage=view.uint("enforcing_failure_percentage", 0),
         enforcing_failure_percentage_local_origin=view.uint("enforcing_failure_percentage_local_origin", 0),
     )
+    return _with_runtime(config, context)
+
+
+def _with_runtime(config: OutlierDetectionConfig, context: BuildContext) -> OutlierDetectionConfig:
+    values: dict[str, float] = {}
+    for name, field in _RUNTIME_NAMES.items():
+        value = context.runtime_value(f"outlier_detection.{name}")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            values[field] = value / 1000 if name.endswith("_ms") else int(value)
+    if "max_ejection_percent" in values:
+        values["max_ejection_percent"] = min(values["max_ejection_percent"], 100)
+    return replace(config, **values)  # type: ignore[arg-type]  # whole numbers where whole numbers are wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -180,7 +181,7 @@ class HttpProbe:
             session.on_failure(ACTIVE, retriable=retriable, status=status, excluded=excluded)
             return
         matches_service = self._checker.matches_service
-        if matches_service is not None:
+        if matches_service is not None and random.random() * 100 < self._checker.config.verify_percent:
             self._checker.stats.verify_cluster += 1
             if not matches_service(http_headers.get(headers, b"x-envoy-upstream-healthchecked-cluster") or b""):
                 session.on_failure(ACTIVE, status=status)

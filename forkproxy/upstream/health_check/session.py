@@ -228,5 +228,7 @@ class Session:
         return self._with_jitter(base_s, config.interval_jitter_s)
 
     def _with_jitter(self, base_s: float, jitter_s: float) -> float:
-        share_s = self._checker.config.interval_jitter_percent * base_s / 100
-        return max(base_s + random.random() * share_s + random.random() * jitter_s, MIN_INTERVAL_S)
+        config = self._checker.config
+        share_s = config.interval_jitter_percent * base_s / 100
+        wanted_s = base_s + random.random() * share_s + random.random() * jitter_s
+        return max(min(wanted_s, config.max_interval_s), config.min_interval_s, MIN_INTERVAL_S)

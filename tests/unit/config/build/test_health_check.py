@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from forkproxy.config.build.cluster import build_cluster
+from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, StringMatcher
 from forkproxy.config.build.health_check import (
     EndpointHealthCheck,
@@ -189,3 +190,10 @@ def test_endpoints(text, expected):
     )
     assert found.value.localities[0].endpoints[0].health_check == expected
     assert found.unread == []
+
+
+def test_runtime_layers():
+    runtime = {"health_check.min_interval": 500, "health_check.max_interval": 2000, "health_check.verify_cluster": 0}
+    config = value_of(build_health_check, CHECK, f"{{{TIMES}, tcp_health_check: {{}}}}", BuildContext(runtime=runtime))
+    assert (config.min_interval_s, config.max_interval_s, config.verify_percent) == (0.5, 2.0, 0)
+    assert made().max_interval_s == float("inf")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.outlier_detection import OutlierDetectionConfig, build_outlier_detection
 from tests.unit.config.build.building import built, value_of
 
@@ -56,3 +57,18 @@ def test_a_maximum_below_the_base_is_refused():
 
 def test_without_a_message_there_is_none():
     assert build_outlier_detection(None, None) is None
+
+
+def test_runtime_layers_take_the_place_of_fields():
+    runtime = {
+        "outlier_detection.interval_ms": 500,
+        "outlier_detection.consecutive_5xx": 2,
+        "outlier_detection.max_ejection_percent": 200,
+        "outlier_detection.success_rate_minimum_hosts": 1,
+        "outlier_detection.enforcing_success_rate": True,
+    }
+    context = BuildContext(runtime=runtime)
+    config = value_of(build_outlier_detection, OUTLIERS, "{consecutive_5xx: 9, interval: 1s}", context)
+    assert (config.interval_s, config.consecutive_5xx, config.max_ejection_percent) == (0.5, 2, 100)
+    assert (config.success_rate_minimum_endpoints, config.enforcing_success_rate) == (1, 100)
+    assert runtime.keys() <= context.runtime_used

@@ -241,3 +241,12 @@ def test_a_status_stands_in_the_event_log():
 def test_an_excluded_endpoint_that_was_failed_stays_so():
     checked = verdict(response(503, "x-envoy-immediate-health-check-fail: 1"), flags=health.FAILED_ACTIVE_HC)
     assert checked.flags() == (FAILED, EXCLUDED)
+
+
+def test_the_service_name_of_a_share_of_checks_is_verified():
+    checked = Rig(HttpCheck(path="/health"), flags=0, matches_service=lambda name: False, verify_percent=0)
+    checked.start(is_known=True)
+    checked.last.connect()
+    checked.last.receive(response(200))
+    assert checked.flags() == ()
+    assert "verify_cluster" not in checked.stats

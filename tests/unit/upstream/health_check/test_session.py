@@ -213,3 +213,10 @@ def test_a_repr_tells_the_state():
     (session,) = rig.checker.sessions.values()
     assert repr(session) == "<Session 192.0.2.10:80 /failed_active_hc>"
     assert repr(rig.checker) == "<HealthChecker up 1 endpoints>"
+
+
+@pytest.mark.parametrize(("fields", "due_s"), [({"min_interval_s": 30.0}, 30.0), ({"max_interval_s": 3.0}, 3.0)])
+def test_bounds_of_all_intervals(fields, due_s):
+    rig = Rig(flags=0, **fields).start(is_known=True)
+    rig.succeed()
+    assert rig.due_s() == due_s
