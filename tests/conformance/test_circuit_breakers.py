@@ -85,6 +85,13 @@ class Limited:
             if name.startswith(prefix) and value and not LEFT_OUT.search(name)
         }
 
+    def endpoint(self, cluster):
+        """What /clusters counts of the endpoint."""
+        text = self.proxy.admin("/clusters")[1].decode()
+        names = "rq_error|rq_success|rq_timeout|rq_total"
+        found = re.findall(rf"^{cluster}::127\.0\.0\.1:\d+::({names})::(\d+)$", text, re.MULTILINE)
+        return {name: int(value) for name, value in found}
+
     def pending(self, cluster):
         """How many requests wait for a connection."""
         return self.stats(cluster).get("upstream_rq_pending_active", 0)
@@ -112,6 +119,28 @@ class Limited:
         self.proxy.close()
         for upstream in self.upstreams.values():
             upstream.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_and_threads_keep_one_limit(workers):
+    seen = []
+    for kind in (Envoy, Forkproxy):
+        limited = Limited(type("Several", (kind,), {"workers": workers}))
+        try:
+            upstream, downstreams = limited.upstreams["requests"], limited.downstreams
+            for number in range(1, 13):
+                downstreams.send(1, "/requests/")
+                until(lambda number=number, u=upstream, d=downstreams: u.held + d.answered() == number)
+            stats = limited.stats("requests")
+            shown = {name: stats[name] for name in stats if "upstream_rq_pending" not in name}
+            seen.append((upstream.held, downstreams.statuses(10), shown))
+            upstream.release_all()
+            seen[-1] += (downstreams.statuses(2), "circuit_breakers.default.rq_open" in limited.settled("requests"))
+        finally:
+            limited.downstreams.leave()
+            limited.close()
+    assert seen[1] == seen[0]
+    assert seen[1][0] == 2
 
 
 def configuration():
@@ -171,7 +200,7 @@ def play(limited, cluster, sent, held, refused):
     seen.append(downstreams.statuses(downstreams.waiting))
     seen.append(limited.settled(cluster))
     upstream.hold()
-    return [*seen, limited.logged(cluster, len(sent))]
+    return [*seen, limited.logged(cluster, len(sent)), limited.endpoint(cluster)]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +246,7 @@ def test_the_same_is_tried_again(both, cluster, again):
         upstream.answer = ANSWER
         upstream.release_all()
         statuses += downstreams.statuses(again)
-        seen.append((statuses, under_way, each.settled(cluster), each.logged(cluster, 4)))
+        seen.append((statuses, under_way, each.settled(cluster), each.logged(cluster, 4), each.endpoint(cluster)))
     assert seen[1] == seen[0]
 
 

@@ -230,7 +230,8 @@ class Router(HttpFilter):
             return
         if self.dynamic_stats:
             cluster.stats.external__upstream_rq[status] += 1
-        endpoint.stats.rq_error += 1
+        if stream.endpoint is not None:
+            endpoint.stats.rq_error += 1
         headers = _attempts(stream)
         if reason is RESET_OVERFLOW:
             if self.envoy_headers:
