@@ -17,11 +17,12 @@ import signal
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, monotonic_ns
 
 from forkproxy import log
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
+from forkproxy.stats import slab as cells
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.slab import Slab
 from forkproxy.supervisor.child import Child, fork_child
@@ -35,6 +36,9 @@ from forkproxy.worker.control import Channel, Message
 RESTART_AFTER_S = 1.0
 FLUSH_AFTER_S = 0.1
 """Figures reach the slab at most this late."""
+HEARTBEAT_S = 1.0
+HANGS_AFTER_S = 10.0
+"""A process whose heart has not beaten for so long is killed, and replaced: nothing is lost but what it was doing."""
 
 _log = log.get_logger("health")
 
@@ -46,6 +50,11 @@ class CheckerHandle:
     child: Child
     run: GenerationRun
     slab: Slab
+
+    def hangs(self) -> bool:
+        """Whether its loop stands still."""
+        beat = int(self.slab.cells[cells.HEARTBEAT_NS])
+        return beat != 0 and (monotonic_ns() - beat) / 1e9 > HANGS_AFTER_S
 
 
 class HealthCheckers:
@@ -89,7 +98,10 @@ class HealthCheckers:
         self.check(monotonic())
 
     def check(self, now: float) -> None:
-        """Start what is missing."""
+        """Start what is missing, kill what hangs."""
+        for handle in self._processes.values():
+            if handle.hangs():
+                handle.child.signal(signal.SIGKILL)
         served = [handle.run for handle in self._processes.values()]
         for run in self._wanted:
             if run not in served and now >= self._not_before:
@@ -115,7 +127,9 @@ class HealthCheckers:
     def end_all(self) -> None:
         """The end of the program: none is left when this returns."""
         self.want([])
-        for pid in self._processes:
+        for pid, handle in self._processes.items():
+            if handle.hangs():
+                handle.child.signal(signal.SIGKILL)
             os.waitpid(pid, 0)
 
     def tell(self, run: GenerationRun, message: Message) -> None:
@@ -181,15 +195,21 @@ class CheckerProcess(Report):
             self._loop, control, on_message=self._on_message, on_close=lambda _reason: self._loop.stop()
         )
         self._flush_timer = self._loop.timer(self._flush)
+        self._heart = self._loop.timer(self._beat)
         self._changed: list[HealthChecker] = []
 
     def run(self) -> int:
         """Check until the end; the exit code."""
         self._catch_sigterm()
+        self._beat()
         self._generation.start_health_checks(self._loop, self, unchecked=self._run.unchecked)
         self._loop.run()
         self._generation.flush_health_logs()
         return 0
+
+    def _beat(self) -> None:
+        self._slab.cells[cells.HEARTBEAT_NS] = monotonic_ns()
+        self._heart.arm(self._loop.now + HEARTBEAT_S)
 
     def _catch_sigterm(self) -> None:
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

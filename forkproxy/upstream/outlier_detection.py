@@ -329,7 +329,8 @@ class Detector:
 
     def look_for_members(self) -> None:
         """The cluster's endpoints may be others than before."""
-        listed = {endpoint.address: slot for endpoint, slot in self._cluster.endpoint_slots()}
+        slots = self._cluster.endpoint_slots()
+        listed = {endpoint.address: slot for endpoint, slot in slots}
         for address in self.records.keys() - listed.keys():
             del self.records[address]
         for address, slot in listed.items():
@@ -337,6 +338,13 @@ class Detector:
                 cells = self._cells[slot]
                 cells.end_rows()
                 self.records[address] = Record(cells)
+        for endpoint, _slot in slots:
+            record = self.records[endpoint.address]
+            if endpoint.health_flags & health.FAILED_OUTLIER_CHECK and not record.is_ejected:
+                # A LOGICAL_DNS endpoint that has moved, say: whoever is ejected must be taken back one day.
+                record.is_ejected = True
+                record.num_ejections = record.back_off = 1
+                record.ejected_at = self._now()
         self._count_active()
 
     def _count_active(self) -> None:

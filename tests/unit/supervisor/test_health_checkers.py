@@ -1,11 +1,15 @@
 """What the supervisor makes of what health checkers report."""
 
+import signal
+from time import monotonic_ns
 from types import SimpleNamespace
 
 import pytest
 
+from forkproxy.stats import slab as cells
 from forkproxy.stats.counters import Registry
-from forkproxy.supervisor.health_checkers import HealthCheckers
+from forkproxy.stats.slab import Slab
+from forkproxy.supervisor.health_checkers import CheckerHandle, HealthCheckers
 from forkproxy.upstream import health
 from tests.support.fakes import FakeLoop
 from tests.support.playbook import cluster_config, make_cluster
@@ -87,3 +91,17 @@ def test_only_generations_with_health_checks_have_a_process():
     other = Run(SimpleNamespace(health_checkers={}))
     rig.checkers.want([other, rig.run])
     assert rig.checkers._wanted == [rig.run]
+
+
+@pytest.mark.parametrize(("silent_s", "killed"), [(None, []), (5.0, []), (11.0, [signal.SIGKILL])])
+def test_a_process_that_stands_still_is_killed(silent_s, killed):
+    rig = Rig()
+    del rig.checkers.check
+    slab = Slab.create(1)
+    if silent_s is not None:
+        slab.cells[cells.HEARTBEAT_NS] = monotonic_ns() - int(silent_s * 1e9)
+    signals = []
+    rig.checkers._processes[1] = CheckerHandle(SimpleNamespace(signal=signals.append), rig.run, slab)
+    rig.checkers.check(0.0)
+    assert signals == killed
+    slab.close()

@@ -431,6 +431,20 @@ def test_endpoints_come_and_go():
     assert repr(rig.detector) == "<Detector up 2 endpoints, 1 ejected>"
 
 
+def test_who_is_ejected_and_moves_is_taken_back_one_day():
+    rig = Rig(endpoints=1, consecutive_5xx=1, base_ejection_time_s=15.0)
+    rig.respond(500)
+    (endpoint,) = rig.cluster.endpoints
+    endpoint.move(ResolvedEndpoint(("192.0.2.77", 80)))
+    rig.cluster._by_address = {endpoint.address: [endpoint]}
+    rig.interval()
+    assert rig.stats["active"] == 1
+    rig.interval()
+    rig.interval()
+    assert rig.told[-1] == ("192.0.2.77:80", False)
+    assert rig.ejected == []
+
+
 def test_a_detector_goes_on_where_another_left_off():
     rig = Rig(consecutive_5xx=1, base_ejection_time_s=15.0)
     rig.respond(500)
