@@ -2,17 +2,23 @@
 
 import json
 import socket
+import ssl
+import threading
 from types import SimpleNamespace
 
 import pytest
 
+from forkproxy.config.build.core import Where
 from forkproxy.config.build.load_balancing import criteria
+from forkproxy.config.build.tls import CommonTls, UpstreamTlsConfig
 from forkproxy.config.build.transport_sockets import ProxyProtocol, SocketMatch, UpstreamSocket
 from forkproxy.net.connection import Connection
+from forkproxy.net.tls_context import upstream_transport
 from forkproxy.stats.group import CounterValue
 from forkproxy.stats.groups import ClusterStats
 from forkproxy.upstream.endpoint import ResolvedEndpoint
 from forkproxy.upstream.transports import SocketMatcher, announce, announcing
+from tests.support import certificates
 from tests.support.live_loop import LiveLoop
 from tests.support.playbook import cluster_config, make_cluster
 
@@ -118,6 +124,39 @@ def test_the_header_goes_first(config, origin, expected):
             loop.run_until(lambda: connection.closed)
             loop.passes()
             assert b"".join(iter(lambda: peer.recv(1000), b"")) == expected + b"then this"
+    loop.close()
+
+
+def test_the_header_goes_before_the_handshake():
+    loop = LiveLoop()
+    config = UpstreamTlsConfig(CommonTls(), "", False, False, Where())
+    expected = b"PROXY TCP4 192.0.2.7 192.0.2.8 5 6\r\n"
+    got = []
+
+    def serve(server):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates.directory() / "good.pem", certificates.directory() / "good-key.pem")
+        peer, _ = server.accept()
+        got.append(peer.recv(len(expected), socket.MSG_WAITALL))
+        with context.wrap_socket(peer, server_side=True) as sock:
+            got.append(sock.recv(100))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(server.getsockname())
+        transport = announcing(upstream_transport(config), ProxyProtocol(1))
+        connection = transport(loop, sock, server.getsockname(), 1000)
+        announce(connection, (("192.0.2.7", 5), ("192.0.2.8", 6)))
+        connection.on_connected = lambda: connection.write(b"hello")
+        connection.start_connecting()
+        loop.run_until(lambda: len(got) == 2)
+        thread.join()
+        connection.abort()
+        loop.passes()
+    assert got == [expected, b"hello"]
     loop.close()
 
 
