@@ -88,7 +88,8 @@ def by_priority(endpoints: Sequence[Endpoint], node_locality: LocalityName | Non
         name = (config.region, config.zone, config.sub_zone)
         locality = localities[config.priority].get(name)
         if locality is None:
-            locality = localities[config.priority][name] = Locality(name=name, weight=config.locality_weight)
+            locality = localities[config.priority][name] = Locality(name=name)
+        locality.weight = config.locality_weight  # of a locality that is listed twice, the last counts
         locality.add(endpoint)
     for level, found in zip(levels, localities, strict=True):
         local = found.pop(node_locality, None) if node_locality is not None and any(node_locality) else None
