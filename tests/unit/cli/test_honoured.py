@@ -12,7 +12,7 @@ def fields(path):
 def test_a_path_of_the_file_leads_to_a_message():
     found = fields("static_resources.clusters")
     assert found["connect_timeout"] == {"field": "connect_timeout", "type": "duration", "honoured": "yes"}
-    assert found["transport_socket_matches"]["honoured"] == honoured.NOT_IMPLEMENTED
+    assert found["lrs_server"]["honoured"] == honoured.NOT_IMPLEMENTED
     assert (
         fields("static_resources.clusters[0]")
         == found
