@@ -311,7 +311,7 @@ class TcpSession:
         stats.upstream_cx_total += 1
         endpoint.stats.cx_total += 1
         try:
-            upstream = self._open(cluster, endpoint)
+            upstream = self._open(endpoint)
         except OSError as error:
             self._no_longer_pending()
             endpoint.pool.on_session_gone(self)
@@ -334,7 +334,8 @@ class TcpSession:
         hash_ = ip_hash(self.downstream_remote_address) if self._proxy.config.hash_source_ip else None
         return cluster.choose(PickContext(hash_, self._criteria, source=self))
 
-    def _open(self, cluster: Cluster, endpoint: Endpoint) -> Connection:
+    def _open(self, endpoint: Endpoint) -> Connection:
+        cluster = endpoint.pool.cluster  # of an aggregate, the one of its parts that was chosen
         if not cluster.announces(endpoint):
             return cluster.connect(endpoint)
         downstream = self.connection

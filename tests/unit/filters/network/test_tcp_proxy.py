@@ -151,6 +151,16 @@ def test_a_session_may_end_with_the_health_of_its_endpoint():
     assert play.cluster.endpoint.pool.sessions == set()
 
 
+def test_the_cluster_that_an_endpoint_belongs_to_connects():
+    loop = FakeLoop()
+    whole, part = FakeCluster(loop), FakeCluster(loop)
+    whole.endpoint = part.endpoint  # as an aggregate cluster picks
+    play = Play(cluster=whole)
+    play.loop = loop
+    play.begin()
+    assert (len(whole.made), len(part.made)) == (0, 1)
+
+
 def test_sessions_wait_for_a_host_that_may_have_no_more_connections():
     loop = FakeLoop()
     cluster = FakeCluster(loop, max_per_host=1)
