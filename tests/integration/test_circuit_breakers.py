@@ -152,3 +152,25 @@ def test_a_reload_counts_old_and_new_workers_together():
         assert downstreams.statuses(1) == [503]
         upstream.release_all()
         assert downstreams.statuses(LIMIT) == [200] * LIMIT
+
+
+def test_a_worker_that_is_added_keeps_the_same_limit():
+    with Running(1, max_requests=LIMIT) as running:
+        upstream, downstreams = running.upstream, running.downstreams
+        downstreams.send(LIMIT - 1)
+        until(lambda: upstream.held == LIMIT - 1)
+        running.proxy.process.send_signal(signal.SIGTTIN)
+        until(lambda: running.stats()["server.concurrency"] == 2)
+        downstreams.send(20)
+        until(lambda: upstream.held + downstreams.answered() == LIMIT - 1 + 20)
+        assert LIMIT <= upstream.held <= LIMIT + 1
+        running.proxy.process.send_signal(signal.SIGTTOU)
+        upstream.release_all()
+        downstreams.answers(LIMIT - 1 + 20)
+        until(lambda: running.stats()["upstream_rq_active"] == 0)
+        upstream.hold()
+        for _ in range(LIMIT):
+            downstreams.send(1)
+        until(lambda: upstream.held == LIMIT)
+        downstreams.send(1)
+        assert downstreams.statuses(1) == [503]
