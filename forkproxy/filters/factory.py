@@ -37,6 +37,7 @@ HTTP_FILTERS: dict[str, str] = {
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig": (
         "forkproxy.filters.http.dynamic_forward_proxy:DynamicForwardProxy"
     ),
+    "envoy.extensions.filters.http.fault.v3.HTTPFault": "forkproxy.filters.http.fault:Fault",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": (
         "forkproxy.filters.http.header_mutation:HeaderMutation"
     ),

@@ -9,17 +9,29 @@ configuration, encoding in reverse. A chain is compiled from the hooks that a cl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from forkproxy.http.headers import Headers
-from forkproxy.net.filter import STOP_ITERATION, DataResult, HookResult
+from forkproxy.net.filter import STOP_ITERATION, HookResult, StopIterationStatus
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
 
     Route = Any  # router.table.Route: the floor above, so its type cannot be named here
 
-__all__ = ["STOP_ITERATION", "DataResult", "HookResult", "HttpFilter"]
+__all__ = ["STOP_ITERATION", "TAKEN", "DataResult", "HookResult", "HttpFilter"]
+
+
+class TakenStatus:
+    """The type of TAKEN."""
+
+    def __repr__(self) -> str:
+        return "TAKEN"
+
+
+TAKEN: Final = TakenStatus()
+"""From ``encode_data``: the filter has kept the piece and will bring it back with ``stream.inject_encoded``."""
+DataResult = StopIterationStatus | TakenStatus | bytes | None
 
 
 class HttpFilter:

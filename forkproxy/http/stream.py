@@ -23,6 +23,7 @@ from forkproxy.net.timers import NEVER
 
 if TYPE_CHECKING:
     from forkproxy.http.connection_manager import HttpConnection
+    from forkproxy.http.filter import HttpFilter
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "decode_buffer_limit": None,
@@ -303,6 +304,11 @@ class Stream:
         self.encode_held = None
         self._continue(ENCODING, held)
 
+    def inject_encoded(self, owner: HttpFilter, data: bytes, end_stream: bool) -> None:
+        """For a filter whose ``encode_data`` has TAKEN a piece: it goes on to the filters after ``owner``, the filter itself."""
+        if not self.ended and (data or end_stream):
+            self._run_data(ENCODING, -self.http.chain.filters.index(owner), data, end_stream)
+
     # -- both directions, while filters take part
 
     def _run_headers(self, direction: int, after: int, end_stream: bool) -> bool:
@@ -360,6 +366,8 @@ class Stream:
                     return
                 elif isinstance(result, bytes):
                     data = result
+                else:
+                    return  # taken: inject_encoded brings it back
         except Exception as error:
             self.fail(hook, error)
             return
@@ -448,12 +456,13 @@ class Stream:
         details: str = "",
         flags: int = 0,
         headers_first: bool = False,
+        grpc_status: int | None = None,
     ) -> None:
         """Answer this request from here, with a plain text ``body`` and more ``headers``.
 
         Before the response's head has left this is a whole response through the encode filters; after it, all that can be
         done is to break the message off, so that the client sees it is incomplete. ``details``: RESPONSE_CODE_DETAILS;
-        ``flags``: bits of response_flags.
+        ``flags``: bits of response_flags. ``grpc_status``: what a gRPC client is told instead of what belongs to ``status``.
         """
         if self.ended:
             return
@@ -471,8 +480,10 @@ class Stream:
             self.encode_held = None
             self.failed = True
         self.decode_held = None
+        if status == 400:
+            self.http.close_after = True  # as Envoy
         if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
-            self._send_grpc_reply(status, body)
+            self._send_grpc_reply(_GRPC_STATUS.get(status, 2) if grpc_status is None else grpc_status, body)
             return
         reply: Headers = list(headers) if headers else []
         if headers_first:
@@ -494,9 +505,9 @@ class Stream:
         if route is not None and route.finalize_response is not None:
             route.finalize_response(self, reply)
 
-    def _send_grpc_reply(self, status: int, body: bytes) -> None:
+    def _send_grpc_reply(self, grpc_status: int, body: bytes) -> None:
         # A gRPC client reads its status from grpc-status, in an answer that is all head (gRPC over HTTP/2, "Trailers-Only").
-        reply: Headers = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % _GRPC_STATUS.get(status, 2))]
+        reply: Headers = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % grpc_status)]
         if body:
             reply.append((b"grpc-message", quote(body, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}").encode()))
         self.status = 200

@@ -253,13 +253,18 @@ def build_runtime_fraction(view: View, context: BuildContext) -> FractionalPerce
     """``RuntimeFractionalPercent``: an integer of a static runtime layer replaces the default and counts in percent."""
     default = build_fractional_percent(view.require("default_value"), context)
     key = view.str("runtime_key")
+    return runtime_fraction(key, context) or FractionalPercent(default.numerator, default.denominator, key)
+
+
+def runtime_fraction(key: str, context: BuildContext) -> FractionalPercent | None:
+    """What the static runtime layers say under ``key``: a fraction, or a number in percent; None when nothing."""
     value = context.runtime_value(key)
     if isinstance(value, dict):
         denominator = _DENOMINATORS.get(str(value.get("denominator", "HUNDRED")), 100)
         return FractionalPercent(int(value.get("numerator", 0)), denominator, key)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return FractionalPercent(min(int(value), 100), 100, key)
-    return FractionalPercent(default.numerator, default.denominator, key)
+    return None
 
 
 def build_runtime_uint(view: View, context: BuildContext) -> int:

@@ -17,6 +17,7 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig": (
         "forkproxy.config.build.dynamic_forward_proxy:build_filter"
     ),
+    "envoy.extensions.filters.http.fault.v3.HTTPFault": "forkproxy.config.build.fault:build",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": "forkproxy.config.build.header_mutation:build",
     "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.config.build.rbac:build",
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSession": "forkproxy.config.build.stateful_session:build",
@@ -89,6 +90,7 @@ PER_ROUTE: dict[str, str] = {
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig": (
         "forkproxy.config.build.dynamic_forward_proxy:build_per_route"
     ),
+    "envoy.extensions.filters.http.fault.v3.HTTPFault": "forkproxy.config.build.fault:build",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": (
         "forkproxy.config.build.header_mutation:build_per_route"
     ),
