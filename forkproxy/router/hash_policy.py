@@ -7,6 +7,7 @@ Hashes are joined by rotating what there is and xoring the next one in. (Envoy: 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import xxhash
@@ -24,8 +25,10 @@ _hash = xxhash.xxh64_intdigest
 _WORD: Final = (1 << 64) - 1
 
 
-def compile_hash_policies(policies: Sequence[HashPolicy]) -> HashMethod | None:
-    """None without any policy."""
+def compile_hash_policies(policies: Sequence[HashPolicy], *, cookies: bool = True) -> HashMethod | None:
+    """None without any policy. ``cookies`` False: none are made."""
+    if not cookies:
+        policies = [replace(policy, ttl_s=None) for policy in policies]
     methods = [(_compile(policy), policy.terminal) for policy in policies]
     if not methods:
         return None

@@ -120,6 +120,7 @@ class Cluster:
         "config",
         "draining",
         "endpoints",
+        "hash_method",
         "header_key_format",
         "initial_health_flags",
         "keeps_healthy",
@@ -162,6 +163,8 @@ class Cluster:
         """What looks ahead at the picks to come, for ``predictive_preconnect_ratio``."""
         self.balancer = LoadBalancer(config.load_balancing, stats, self._use, hash_stats)
         self.needs_hash = self.balancer.needs_hash
+        self.hash_method: Callable[[Any], int | None] | None = None
+        """The hash of a stream or a TCP session, instead of what its route says (router/hash_policy.py)."""
         self.needs_context = self.balancer.needs_context
         """Whether ``pick()`` alone does not do: then it is ``choose(context)``."""
         self.pick: Picker

@@ -69,9 +69,13 @@ class SubsetBalancer:
             locality_weighted=cluster.config.locality_weighted and config.locality_weight_aware,
         )
         self._within = cluster.within(inner)
-        self._selectors = {selector.keys: selector for selector in reversed(config.selectors)}
+        selectors = list(config.selectors)
+        if config.redundant_keys:
+            selectors.sort(key=lambda selector: -len(selector.keys))
+        self._longest_first = [frozenset(selector.keys) for selector in selectors]
+        self._own_fallbacks = _own_fallbacks(selectors)
         self._subsets: dict[SubsetKey, Subset | SingleEndpoint] = {}
-        for keys, selector in self._selectors.items():
+        for keys, selector in {each.keys: each for each in reversed(config.selectors)}.items():
             self._group(keys, selector, endpoints)
         self._count(known)
         self._any = Subset(self, endpoints)
@@ -146,14 +150,16 @@ class SubsetBalancer:
         return None
 
     def _choose(self, context: PickContext) -> Endpoint | None:
+        if self._config.redundant_keys and context.criteria:
+            context = context.narrowed(self._covered(context.criteria))
         if context.criteria:
             keys, values = zip(*context.criteria, strict=True)
             subset = self._subsets.get((keys, values))
             if subset is not None:
                 self._stats.lb_subsets_selected += 1
                 return subset.choose(context)
-            selector = self._selectors.get(keys)
-            if selector is not None and selector.fallback != "NOT_DEFINED":
+            selector = self._own_fallbacks.get(keys)
+            if selector is not None:
                 return self._fall_back(selector, context)
         if self._fallback is None:
             return None
@@ -166,12 +172,35 @@ class SubsetBalancer:
                 self._stats.lb_subsets_fallback_panic += 1
         return endpoint
 
+    def _covered(self, wanted: Criteria) -> Criteria:
+        """As much of the criteria as the selector wants that counts; all of them when none does."""
+        given = {key for key, _ in wanted}
+        for keys in self._longest_first:
+            if keys <= given:
+                return tuple(entry for entry in wanted if entry[0] in keys)
+        return wanted
+
     def _fall_back(self, selector: SubsetSelector, context: PickContext) -> Endpoint | None:
         if selector.fallback == "KEYS_SUBSET":
             kept = tuple(entry for entry in context.criteria if entry[0] in selector.fallback_keys)
             return self._choose(context.narrowed(kept))
         subset = self._policy(selector.fallback)
         return None if subset is None else subset.choose(context)
+
+
+def _own_fallbacks(selectors: Sequence[SubsetSelector]) -> dict[tuple[str, ...], SubsetSelector]:
+    """The selectors whose own fallback counts.
+
+    In Envoy it does not when their keys are the beginning (by name) of those of a selector that stands before.
+    """
+    found: dict[tuple[str, ...], SubsetSelector] = {}
+    taken: set[tuple[str, ...]] = set()
+    for selector in selectors:
+        keys = selector.keys
+        if keys not in taken and selector.fallback != "NOT_DEFINED":
+            found[keys] = selector
+        taken.update(keys[: length + 1] for length in range(len(keys)))
+    return found
 
 
 def _restricted(level: Level, chosen: set[int], *, scaled: bool) -> Level:

@@ -35,6 +35,7 @@ from forkproxy.filters.network.http_connection_manager import HttpConnectionMana
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter, NetworkFilterChain, WriteFilteredConnection
 from forkproxy.net.loop import Loop
+from forkproxy.router.hash_policy import compile_hash_policies
 from forkproxy.router.matcher import compile_header_matcher
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.group import CounterValue
@@ -446,7 +447,9 @@ class _Building:
                     forward.transports = _host_transports(config, self.registry)
                 return forward
         figures = hash_stats(self.registry, config.load_balancing.policy, f"cluster.{config.stat_name}")
-        return Cluster(config, stats, groups, transport, cells, figures)
+        made = Cluster(config, stats, groups, transport, cells, figures)
+        made.hash_method = compile_hash_policies(config.load_balancing.hash_policies, cookies=False)
+        return made
 
     def route_by_zone(self) -> None:
         """Tell clusters where this node is, and which cluster its likes are in."""

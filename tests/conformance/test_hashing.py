@@ -77,6 +77,13 @@ def clusters(servers):
             three,
             typed("ring_hash.v3.RingHash", hash_function="MURMUR_HASH_2", locality_weighted_lb_config={}),
         ),
+        "ring_own_policy": (
+            plain,
+            typed(
+                "ring_hash.v3.RingHash",
+                consistent_hashing_lb_config={"hash_policy": [{"query_parameter": {"name": "k"}}, header("x-other")]},
+            ),
+        ),
         "maglev_typed": (hostnames, typed(
             "maglev.v3.Maglev", table_size=251, consistent_hashing_lb_config={"use_hostname_for_hashing": True}
         )),
@@ -149,7 +156,7 @@ NAMES = list(clusters(type("Names", (), {"endpoint": staticmethod(lambda *_, **_
 @pytest.mark.parametrize("name", NAMES)
 def test_every_key_goes_where_envoy_sends_it(both, name):
     keys = [f"{number}-{'x' * (number % 40)}" for number in range(1000 if name in ("ring", "maglev") else 200)]
-    expected, got = both.ask([get(f"/{name}/", x_key=key) for key in keys], batch=50)
+    expected, got = both.ask([get(f"/{name}/?k={key}", x_key=key, x_other=key[:2]) for key in keys], batch=50)
     assert len(set(expected)) > 1
     assert [pair for pair in zip(keys, expected, got, strict=True) if pair[1] != pair[2]] == []
 

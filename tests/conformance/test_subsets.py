@@ -28,6 +28,9 @@ CRITERIA = {
     "nobody": {"stage": "prod", "type": "none"},
     "version": {"stage": "prod", "version": "1.1"},
     "dev": {"stage": "dev"},
+    "gone": {"stage": "gone"},
+    "no_version": {"version": "9"},
+    "gone_and_more": {"stage": "gone", "zone": "z"},
     "unknown_key": {"colour": "red"},
     "more_keys": {"stage": "prod", "type": "std", "version": "1.0"},
     "some_keys": {"version": "1.1"},
@@ -80,11 +83,30 @@ CONFIGS = {
             {"keys": ["version"], "fallback_policy": "ANY_ENDPOINT"},
         ],
     },
+    "own_lost": {
+        "fallback_policy": "DEFAULT_SUBSET",
+        "default_subset": {"stage": "dev"},
+        "subset_selectors": [
+            {"keys": ["stage", "type"]},
+            {"keys": ["stage"], "fallback_policy": "ANY_ENDPOINT"},
+            {"keys": ["version"], "fallback_policy": "NO_FALLBACK"},
+            {"keys": ["version"], "fallback_policy": "ANY_ENDPOINT"},
+        ],
+    },
     "list_as_any": {"fallback_policy": "NO_FALLBACK", "subset_selectors": SELECTORS, "list_as_any": True},
     "lists": {
         "fallback_policy": "NO_FALLBACK",
         "subset_selectors": SELECTORS,
         "metadata_fallback_policy": "FALLBACK_LIST",
+    },
+    "redundant": {
+        "fallback_policy": "NO_FALLBACK",
+        "allow_redundant_keys": True,
+        "subset_selectors": [
+            {"keys": ["stage"], "fallback_policy": "ANY_ENDPOINT"},
+            {"keys": ["version"]},
+            {"keys": ["type", "stage"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["stage"]},
+        ],
     },
     "single": {
         "fallback_policy": "NO_FALLBACK",
@@ -95,6 +117,18 @@ CONFIGS = {
 
 def metadata_match(criteria):
     return {} if criteria is None else {"metadata_match": {"filter_metadata": {"envoy.lb": criteria}}}
+
+
+def typed(config):
+    """The field that only the typed form has."""
+    policies = "type.googleapis.com/envoy.extensions.load_balancing_policies."
+    inner = {"name": "inner", "typed_config": {"@type": policies + "round_robin.v3.RoundRobin"}}
+    subset = {
+        "@type": policies + "subset.v3.Subset",
+        "subset_lb_policy": {"policies": [{"typed_extension_config": inner}]},
+        **config,
+    }
+    return {"load_balancing_policy": {"policies": [{"typed_extension_config": {"name": "s", "typed_config": subset}}]}}
 
 
 def configure(servers):
@@ -108,7 +142,7 @@ def configure(servers):
                 "cluster_name": name,
                 "endpoints": [{"lb_endpoints": single if name == "single" else endpoints}],
             },
-            lb_subset_config=config,
+            **(typed(config) if name == "redundant" else {"lb_subset_config": config}),
         )
         for name, config in CONFIGS.items()
     ]

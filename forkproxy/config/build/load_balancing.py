@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
 from forkproxy.config.view import View
 
 MAX_RING_SIZE: Final = 8 * 1024 * 1024
@@ -64,6 +65,8 @@ class SubsetConfig:
     panic_mode_any: bool = False
     list_as_any: bool = False
     fallback_list: bool = False
+    redundant_keys: bool = False
+    """Criteria may have more keys than a selector: the longest selector that they cover counts, of equals the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class LoadBalancingConfig:
     table_size: int = 65537
     use_hostname: bool = False
     hash_balance_factor: int = 0
+    hash_policies: tuple[HashPolicy, ...] = ()
+    """Of the cluster's own; routes' do not count then."""
     subset: SubsetConfig | None = None
     panic_threshold: int = default_panic_threshold
     close_connections_on_change: bool = False
@@ -215,13 +220,21 @@ def _locality(view: View | None, context: BuildContext, *, typed: bool) -> dict[
 
 
 def _consistent_hashing(view: View | None) -> dict[str, Any]:
-    """``ConsistentHashingLbConfig``; a policy's own ``hash_policy`` stays unread."""
+    """``ConsistentHashingLbConfig``."""
     if view is None:
         return {}
     return {
         "use_hostname": view.bool("use_hostname_for_hashing"),
         "hash_balance_factor": view.uint("hash_balance_factor"),
     }
+
+
+def _typed_hashing(view: View, context: BuildContext) -> dict[str, Any]:
+    config = view.message("consistent_hashing_lb_config")
+    found = _consistent_hashing(config)
+    if config is not None and config.has("hash_policy"):
+        found["hash_policies"] = build_hash_policies(config.repeated("hash_policy"), context)
+    return found
 
 
 def _selectors(view: View, context: BuildContext) -> SubsetSelector:
@@ -295,7 +308,7 @@ def _least_request(view: View, context: BuildContext) -> dict[str, Any]:
 
 def build_ring_hash(view: View, context: BuildContext) -> LoadBalancingConfig:
     """``RingHash``."""
-    hashing = _consistent_hashing(view.message("consistent_hashing_lb_config")) or {
+    hashing = _typed_hashing(view, context) or {
         "use_hostname": view.bool("use_hostname_for_hashing"),
         "hash_balance_factor": view.uint("hash_balance_factor"),
     }
@@ -324,7 +337,7 @@ def build_maglev(view: View, context: BuildContext) -> LoadBalancingConfig:
         policy="MAGLEV",
         table_size=_table_size(view),
         locality_weighted=view.message("locality_weighted_lb_config") is not None,
-        **_consistent_hashing(view.message("consistent_hashing_lb_config")),
+        **_typed_hashing(view, context),
     )
 
 
@@ -342,11 +355,11 @@ def build_cluster_provided(view: View, context: BuildContext) -> LoadBalancingCo
 
 
 def build_subset(view: View, context: BuildContext) -> LoadBalancingConfig:
-    """``Subset``; ``allow_redundant_keys`` stays unread."""
+    """``Subset``."""
     inner = _policies(view.require("subset_lb_policy"), context)
     if inner.subset is not None:
         view.unsupported("subsets of subsets are not implemented", field="subset_lb_policy")
-    return replace(inner, subset=_subset(view, context))
+    return replace(inner, subset=replace(_subset(view, context), redundant_keys=view.bool("allow_redundant_keys")))
 
 
 def _policies(view: View, context: BuildContext) -> LoadBalancingConfig:

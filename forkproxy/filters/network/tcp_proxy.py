@@ -331,7 +331,11 @@ class TcpSession:
         self._connect_timer = self.loop.call_later(cluster.config.connect_timeout_s, self._on_connect_timeout)
 
     def _choose(self, cluster: Cluster) -> Endpoint | None:
-        hash_ = ip_hash(self.downstream_remote_address) if self._proxy.config.hash_source_ip else None
+        hash_ = None
+        if cluster.hash_method is not None:
+            hash_ = cluster.hash_method(self)
+        elif self._proxy.config.hash_source_ip:
+            hash_ = ip_hash(self.downstream_remote_address)
         return cluster.choose(PickContext(hash_, self._criteria, source=self))
 
     def _open(self, endpoint: Endpoint) -> Connection:

@@ -139,6 +139,14 @@ def test_a_cookie_is_made(fields, tail):
     assert len(request.set_cookies) == 1
 
 
+def test_without_leave_no_cookie_is_made():
+    policy = HashPolicy("cookie", "s", ttl_s=5)
+    request = stream()
+    assert compile_hash_policies([policy], cookies=False)(request) is None
+    assert request.set_cookies == ()
+    assert compile_hash_policies([policy], cookies=False)(stream(cookie=b"s=v")) == _hash(b"v")
+
+
 def test_several_are_joined():
     both = stream(x_a=b"1", x_b=b"2")
     first, second = _hash(b"1"), _hash(b"2")

@@ -109,6 +109,43 @@ def test_a_selectors_own_fallback(selector, expected):
     assert chosen(made, stage="prod", version=9) == expected
 
 
+@pytest.mark.parametrize(
+    ("selectors", "expected"),
+    [
+        ((SubsetSelector(("a",), "ANY_ENDPOINT"), SubsetSelector(("a", "b"))), "xy"),
+        ((SubsetSelector(("a", "b")), SubsetSelector(("a",), "ANY_ENDPOINT")), None),
+        ((SubsetSelector(("b", "c")), SubsetSelector(("a",), "ANY_ENDPOINT")), "xy"),
+        ((SubsetSelector(("a",), "ANY_ENDPOINT"), SubsetSelector(("a",), "NO_FALLBACK")), "xy"),
+        ((SubsetSelector(("a",)), SubsetSelector(("a",), "ANY_ENDPOINT")), None),
+    ],
+)
+def test_whose_own_fallback_counts(selectors, expected):
+    made = make(endpoint("x", metadata={"a": 1}), endpoint("y"), subset={"selectors": selectors})
+    assert chosen(made, a=9) == expected
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted", "expected"),
+    [
+        (["a", "ab"], {"a": 1, "b": 1, "c": 1}, "y"),  # the longest
+        (["ab", "a"], {"a": 1, "b": 1}, "y"),
+        (["a", "b"], {"a": 1, "b": 1}, "xy"),  # of equals the first, and only that
+        (["b", "a"], {"a": 1, "b": 1}, "yz"),
+        (["a", "b"], {"a": 9, "b": 1}, None),
+        (["a", "b"], {"b": 1, "c": 1}, "yz"),
+        (["a", "b"], {"c": 1}, None),
+    ],
+)
+def test_redundant_keys(keys, wanted, expected):
+    members = [
+        endpoint("x", metadata={"a": 1}),
+        endpoint("y", metadata={"a": 1, "b": 1}),
+        endpoint("z", metadata={"b": 1}),
+    ]
+    selectors = tuple(SubsetSelector(tuple(each)) for each in keys)
+    assert chosen(make(*members, subset={"selectors": selectors, "redundant_keys": True}), **wanted) == expected
+
+
 def test_fallback_list():
     made = make(*some(), subset={"fallback_list": True})
     assert chosen(made, stage="gone", fallback_list=[{"stage": "nowhere"}, {"stage": "dev"}]) == "c"

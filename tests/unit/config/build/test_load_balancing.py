@@ -6,6 +6,7 @@ import pytest
 
 from forkproxy.config.build.cluster import build_cluster
 from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.hash_policy import HashPolicy
 from forkproxy.config.build.load_balancing import (
     LoadBalancingConfig,
     SlowStart,
@@ -151,6 +152,22 @@ def test_old_forms(rest, expected):
         (
             typed("subset.v3.Subset", f"subset_selectors: [{{keys: [a]}}], subset_lb_policy: {INNER}"),
             LoadBalancingConfig("RANDOM", subset=SubsetConfig(selectors=(SubsetSelector(("a",)),))),
+        ),
+        (
+            typed(
+                "subset.v3.Subset",
+                f"allow_redundant_keys: true, subset_selectors: [{{keys: [a]}}], subset_lb_policy: {INNER}",
+            ),
+            LoadBalancingConfig(
+                "RANDOM", subset=SubsetConfig(selectors=(SubsetSelector(("a",)),), redundant_keys=True)
+            ),
+        ),
+        (
+            typed(
+                "maglev.v3.Maglev",
+                "consistent_hashing_lb_config: {hash_policy: [{query_parameter: {name: k}, terminal: true}]}",
+            ),
+            LoadBalancingConfig("MAGLEV", hash_policies=(HashPolicy("query_parameter", "k", terminal=True),)),
         ),
         (typed("random.v3.Random") + ", lb_policy: MAGLEV, maglev_lb_config: {}", LoadBalancingConfig("RANDOM")),
         (
