@@ -480,8 +480,8 @@ class Stream:
             self.encode_held = None
             self.failed = True
         self.decode_held = None
-        if status == 400:
-            self.http.close_after = True  # as Envoy
+        if status == 400 and not self.http.manager.settings.stream_error_on_invalid_http_message:
+            self.http.close_after = True  # as Envoy, whoever answers so
         if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
             self._send_grpc_reply(_GRPC_STATUS.get(status, 2) if grpc_status is None else grpc_status, body)
             return
