@@ -42,6 +42,9 @@ HTTP_FILTERS: dict[str, str] = {
         "forkproxy.filters.http.header_mutation:HeaderMutation"
     ),
     "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.filters.http.rbac:Rbac",
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": (
+        "forkproxy.filters.http.local_ratelimit:LocalRateLimit"
+    ),
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSession": (
         "forkproxy.filters.http.stateful_session:StatefulSession"
     ),

@@ -22,6 +22,8 @@ from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.timers import NEVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from forkproxy.http.connection_manager import HttpConnection
     from forkproxy.http.filter import HttpFilter
 
@@ -456,13 +458,15 @@ class Stream:
         details: str = "",
         flags: int = 0,
         headers_first: bool = False,
+        finalize: Callable[[Stream, Headers], None] | None = None,
         grpc_status: int | None = None,
     ) -> None:
         """Answer this request from here, with a plain text ``body`` and more ``headers``.
 
         Before the response's head has left this is a whole response through the encode filters; after it, all that can be
         done is to break the message off, so that the client sees it is incomplete. ``details``: RESPONSE_CODE_DETAILS;
-        ``flags``: bits of response_flags. ``grpc_status``: what a gRPC client is told instead of what belongs to ``status``.
+        ``flags``: bits of response_flags. ``headers_first``: the route's additions come before what describes the body, and then
+        those of ``finalize``. ``grpc_status``: what a gRPC client is told instead of what belongs to ``status``.
         """
         if self.ended:
             return
@@ -483,11 +487,16 @@ class Stream:
         if status == 400 and not self.http.manager.settings.stream_error_on_invalid_http_message:
             self.http.close_after = True  # as Envoy, whoever answers so
         if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
-            self._send_grpc_reply(_GRPC_STATUS.get(status, 2) if grpc_status is None else grpc_status, body)
+            first: Headers = []
+            if headers_first:
+                self._finalize_response(first, finalize)
+            self._send_grpc_reply(
+                _GRPC_STATUS.get(status, 2) if grpc_status is None else grpc_status, body, first, headers_first
+            )
             return
         reply: Headers = list(headers) if headers else []
         if headers_first:
-            self._finalize_response(reply)
+            self._finalize_response(reply, finalize)
         self.status = status
         if body:
             reply.append((b"content-length", b"%d" % len(body)))
@@ -500,18 +509,21 @@ class Stream:
         if not bodiless:
             self.encode_data(body, True)
 
-    def _finalize_response(self, reply: Headers) -> None:
+    def _finalize_response(self, reply: Headers, finalize: Callable[[Stream, Headers], None] | None = None) -> None:
         route = self.route
         if route is not None and route.finalize_response is not None:
             route.finalize_response(self, reply)
+        if finalize is not None:
+            finalize(self, reply)
 
-    def _send_grpc_reply(self, grpc_status: int, body: bytes) -> None:
+    def _send_grpc_reply(self, grpc_status: int, body: bytes, reply: Headers, is_finalized: bool) -> None:
         # A gRPC client reads its status from grpc-status, in an answer that is all head (gRPC over HTTP/2, "Trailers-Only").
-        reply: Headers = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % grpc_status)]
+        reply += [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % grpc_status)]
         if body:
             reply.append((b"grpc-message", quote(body, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}").encode()))
         self.status = 200
-        self._finalize_response(reply)
+        if not is_finalized:
+            self._finalize_response(reply)
         self.encode_headers(200, reply, True)
 
     def fail(self, hook: object, error: Exception) -> None:

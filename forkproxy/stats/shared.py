@@ -8,6 +8,8 @@ once. Python has no atomic addition, so there are two kinds of cells:
   other process.
 - A ``CommonCell`` is one cell with many writers, for what may lose an update when two write in the same moment.
 
+A ``SharedLedger`` is made of numbers of the first kind that outlive their processes.
+
 How it lives: the supervisor's Registry has one SharedCells. A generation under construction asks for its cells by name (kind,
 prefix, slot); the same name gives the same cells over reloads. Every process that is forked has a seat, which the supervisor
 takes before the fork and frees, zeroing its cells, when it has reaped it: two workers of one slot, of the old and the new
@@ -130,6 +132,56 @@ class CommonCell:
         return value
 
 
+class SharedLedger:
+    """What processes have spent, and a mark that only rises; both hold on when the process that wrote them is gone.
+
+    Each process adds to its own account and raises its own mark, so that nothing is ever lost: ``spent`` is the sum of all,
+    ``mark`` the highest. When the supervisor has reaped a process it books them on the accounts of nobody (the common cells).
+    """
+
+    __slots__ = ("_area", "_index")
+
+    def __init__(self, area: _Area, index: int) -> None:
+        self._area = area
+        self._index = index
+
+    def __repr__(self) -> str:
+        return f"<SharedLedger {self.spent()} mark {self.mark()}>"
+
+    def spend(self, amount: int) -> None:
+        """Add to this process's account."""
+        area = self._area
+        area.cells[area.own + self._index] += amount
+
+    def spent(self) -> int:
+        """The sum of all accounts. What is written meanwhile is in it or not."""
+        area = self._area
+        cells = area.cells
+        return sum(cells[self._index : self._index + (cells[_SEATS_IN_USE] + 1) * AREA_CELLS : AREA_CELLS])
+
+    def raise_mark(self, mark: int) -> None:
+        """This process knows of a higher mark."""
+        area = self._area
+        area.cells[area.own + self._index + 1] = mark
+
+    def mark(self) -> int:
+        """The highest mark."""
+        area = self._area
+        cells = area.cells
+        first = self._index + 1
+        return max(cells[first : first + (cells[_SEATS_IN_USE] + 1) * AREA_CELLS : AREA_CELLS])
+
+    def close_account(self, start: int) -> None:
+        """In the supervisor: the process whose cells begin at ``start`` is gone.
+
+        For a moment what it spent counts twice, and never not at all.
+        """
+        cells = self._area.cells
+        index = self._index
+        cells[index] += cells[start + index]
+        cells[index + 1] = max(cells[index + 1], cells[start + index + 1])
+
+
 class SharedBlock:
     """Numbers that belong together, under one name."""
 
@@ -158,6 +210,7 @@ class SharedCells:
     def __init__(self) -> None:
         self._areas: list[_Area] = []
         self._places: dict[Name, tuple[_Area, int]] = {}
+        self._ledgers: dict[_Area, list[SharedLedger]] = {}
         self._free: list[int] = list(range(SEATS))
         self._taken: dict[int, int] = {}
         self._seat = 0
@@ -175,6 +228,15 @@ class SharedCells:
     def common(self, kind: str, prefix: str, slot: int = 0) -> CommonCell:
         """The common cell of this name. A name is of one sort for ever: a number or a common cell."""
         return CommonCell(*self._place((kind, prefix, slot)))
+
+    def ledger(self, kind: str, prefix: str, slot: int = 0) -> SharedLedger:
+        """The ledger of this name."""
+        name = (kind, prefix, slot)
+        is_new = name not in self._places
+        ledger = SharedLedger(*self._place(name, 2))
+        if is_new:
+            self._ledgers.setdefault(self._places[name][0], []).append(ledger)
+        return ledger
 
     def _place(self, name: Name, count: int = 1) -> tuple[_Area, int]:
         place = self._places.get(name)
@@ -202,6 +264,8 @@ class SharedCells:
         known = self._taken.pop(seat)
         start = (seat + 1) * AREA_CELLS
         for area in self._areas[:known]:
+            for ledger in self._ledgers.get(area, ()):
+                ledger.close_account(start)
             area.cells[start : start + area.used] = memoryview(bytes(area.used * 8)).cast("q")
         heappush(self._free, seat)
         self._tell_seats()
@@ -228,3 +292,4 @@ class SharedCells:
             area.close()
         self._areas.clear()
         self._places.clear()
+        self._ledgers.clear()

@@ -23,6 +23,7 @@ from forkproxy.config.build.core import (
 from forkproxy.config.build.cors import CorsPolicy, build_policy
 from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
 from forkproxy.config.build.load_balancing import build_lb_metadata
+from forkproxy.config.build.rate_limit import RateLimit, build_rate_limits
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.view import View
@@ -99,6 +100,8 @@ class ForwardAction:
     hash_policies: tuple[HashPolicy, ...] = ()
     metadata_match: dict[str, Any] = field(default_factory=dict)
     """What ``envoy.lb`` metadata the endpoint must have; a weighted cluster's is put over it."""
+    rate_limits: tuple[RateLimit, ...] = ()
+    include_vh_rate_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,7 @@ class VirtualHost:
     cors: CorsPolicy | None = None
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
     retry_policy: RetryPolicy | None = None
+    rate_limits: tuple[RateLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,7 @@ def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
 
 
 def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
-    """``RouteAction``. Mirroring, upgrades, rate limits and whatever else is not named here stay unread."""
+    """``RouteAction``. Mirroring, upgrades and whatever else is not named here stay unread."""
     cluster = cluster_header = ""
     weighted: tuple[WeightedCluster, ...] = ()
     match view.which("cluster_specifier"):
@@ -236,7 +240,6 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
     idle_timeout_s = view.duration_s("idle_timeout")
     timeout_s = view.duration_s("timeout", default_timeout_s)
     is_high = view.enum("priority") == "HIGH"
-    view.only_default("include_vh_rate_limits")
     return ForwardAction(
         cluster=cluster,
         cluster_header=cluster_header,
@@ -256,6 +259,8 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         is_high=is_high,
         hash_policies=build_hash_policies(view.repeated("hash_policy"), context),
         metadata_match=build_lb_metadata(view.message("metadata_match")),
+        rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
+        include_vh_rate_limits=view.bool("include_vh_rate_limits"),
     )
 
 
@@ -314,7 +319,7 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
 
 
 def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -> VirtualHost:
-    """``VirtualHost``; its defaults for retries, mirroring and rate limits stay unread."""
+    """``VirtualHost``; its default for mirroring stays unread."""
     view.ignore("metadata", why="opaque to the proxy itself")
     routes = context.each(view.repeated("routes"), partial(build_route, max_body_bytes=max_body_bytes))
     return VirtualHost(
@@ -329,6 +334,7 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         where=build_where(view),
         cors=build_cors(view, context),
         per_filter_config=context.per_filter_config(view),
+        rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
     )
 
 

@@ -159,3 +159,21 @@ def test_a_block_is_never_cut_in_two(cells):
     for index in range(4):
         block.number(index).set(1)
     assert sum(block.number(index).total() for index in range(4)) == 4
+
+
+def test_a_ledger_keeps_what_processes_wrote_that_are_gone(cells):
+    ledger, number = cells.ledger("limit", "a"), cells.number("requests", "a")
+    seats = [cells.take_seat() for _ in range(3)]
+    for seat in seats:
+        in_process(cells, seat, lambda seat=seat: (ledger.spend(10**seat), ledger.raise_mark(7 - seat), number.add(1)))
+    assert (ledger.spent(), ledger.mark(), number.total()) == (111, 7, 3)
+    for left, seat in enumerate(seats):
+        cells.free_seat(seat)
+        assert (ledger.spent(), ledger.mark(), number.total()) == (111, 7, 2 - left)
+    again = cells.take_seat()
+    in_process(cells, again, lambda: (ledger.spend(1000), ledger.raise_mark(9)))
+    assert (ledger.spent(), ledger.mark()) == (1111, 9)
+    same = cells.ledger("limit", "a")
+    cells.free_seat(again)
+    assert (same.spent(), same.mark()) == (1111, 9)
+    assert cells.ledger("limit", "b").spent() == 0

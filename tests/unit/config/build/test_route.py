@@ -178,7 +178,6 @@ def test_direct_response_is_bounded():
     [
         "hedge_policy: {hedge_on_per_try_timeout: true}",
         "request_mirror_policies: [{cluster: c}]",
-        "rate_limits: [{actions: [{source_cluster: {}}]}]",
         "upgrade_configs: [{upgrade_type: websocket}]",
         "host_rewrite_path_regex: {pattern: {regex: a}, substitution: b}",
         "max_stream_duration: {max_stream_duration: 1s}",

@@ -1,0 +1,113 @@
+"""``config.route.v3.RateLimit``: the descriptors that a request has, for the filters that limit rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.core import (
+    HeaderMatcher,
+    QueryParameterMatcher,
+    Where,
+    build_header_matcher,
+    build_query_parameter_matcher,
+    build_where,
+)
+from forkproxy.config.view import View
+
+_KEYS = {
+    "generic_key": "generic_key",
+    "header_value_match": "header_match",
+    "query_parameter_value_match": "query_match",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitAction:
+    """One ``RateLimit.Action``. ``kind`` is the field's name: "remote_address", "request_headers" …
+
+    ``key``: the descriptor's key. ``name``: of the header or query parameter that is read. ``value``: the descriptor's value.
+    ``expected`` and the matchers are for the kinds that match; the prefix lengths for "masked_remote_address".
+    """
+
+    kind: str
+    key: str = ""
+    name: str = ""
+    value: str = ""
+    skip_if_absent: bool = False
+    expected: bool = True
+    headers: tuple[HeaderMatcher, ...] = ()
+    query_parameters: tuple[QueryParameterMatcher, ...] = ()
+    v4_prefix: int = 32
+    v6_prefix: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """``RateLimit``: its actions make one descriptor, or none. ``hits``: how many tokens a request takes."""
+
+    actions: tuple[RateLimitAction, ...]
+    stage: int = 0
+    disable_key: str = ""
+    hits: int = 1
+    where: Where = Where()  # noqa: RUF009 (an immutable value)
+
+
+def build_rate_limits(views: Sequence[View], context: BuildContext) -> tuple[RateLimit, ...]:
+    """The ``rate_limits`` of a route or virtual host. A request takes one token by these, whatever ``hits_addend`` says."""
+    return tuple(replace(each, hits=1) for each in context.each(list(views), build_rate_limit))
+
+
+def build_rate_limit(view: View, context: BuildContext) -> RateLimit:
+    """``RateLimit``; limits of its own (``limit``) and ``apply_on_stream_done`` stay unread."""
+    hits = view.message("hits_addend")
+    return RateLimit(
+        actions=context.each(view.repeated("actions"), _build_action),
+        stage=view.uint("stage"),
+        disable_key=view.str("disable_key"),
+        hits=hits.uint("number", 1) if hits is not None else 1,
+        where=build_where(view),
+    )
+
+
+def _build_action(view: View, context: BuildContext) -> RateLimitAction:
+    """``RateLimit.Action``; those that read metadata, and extensions, stay unread."""
+    kind = view.which("action_specifier") or ""
+    match kind:
+        case "source_cluster" | "destination_cluster" | "remote_address":
+            view.require(kind)
+            return RateLimitAction(kind, kind)
+        case "request_headers":
+            inner = view.require(kind)
+            name = inner.str("header_name").lower()
+            return RateLimitAction(kind, inner.str("descriptor_key"), name, skip_if_absent=inner.bool("skip_if_absent"))
+        case "query_parameters":
+            inner = view.require(kind)
+            name = inner.str("query_parameter_name")
+            return RateLimitAction(kind, inner.str("descriptor_key"), name, skip_if_absent=inner.bool("skip_if_absent"))
+        case "generic_key" | "header_value_match" | "query_parameter_value_match":
+            inner = view.require(kind)
+            return _build_fixed(kind, inner, context)
+        case "masked_remote_address":
+            inner = view.require(kind)
+            v4, v6 = inner.uint("v4_prefix_mask_len", 32), inner.uint("v6_prefix_mask_len", 128)
+            return RateLimitAction(kind, kind, v4_prefix=v4, v6_prefix=v6)
+    return RateLimitAction("")
+
+
+def _build_fixed(kind: str, view: View, context: BuildContext) -> RateLimitAction:
+    headers: tuple[HeaderMatcher, ...] = ()
+    parameters: tuple[QueryParameterMatcher, ...] = ()
+    if kind == "header_value_match":
+        headers = context.each(view.repeated("headers"), build_header_matcher)
+    elif kind == "query_parameter_value_match":
+        parameters = context.each(view.repeated("query_parameters"), build_query_parameter_matcher)
+    return RateLimitAction(
+        kind,
+        view.str("descriptor_key") or _KEYS[kind],
+        value=view.str("descriptor_value"),
+        expected=kind == "generic_key" or view.bool("expect_match", True),
+        headers=headers,
+        query_parameters=parameters,
+    )

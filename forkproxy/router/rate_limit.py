@@ -1,0 +1,113 @@
+"""What a request is to those who limit rates: ``rate_limits`` compiled to one callable that makes a request's descriptors.
+
+A descriptor is a tuple of (key, value) pairs, in bytes; the actions of one ``RateLimit`` make one, or none as soon as one of them
+finds nothing (Envoy: "Rate limit", "Actions").
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from forkproxy.config.build.core import Where
+from forkproxy.config.build.rate_limit import RateLimit, RateLimitAction
+from forkproxy.router.matcher import StreamTest, all_of, compile_header_matcher, compile_query_matcher, query_of
+from forkproxy.router.rewrite import request_header
+
+if TYPE_CHECKING:
+    from forkproxy.http.stream import Stream
+
+Entry = tuple[bytes, bytes]
+Descriptor = tuple[Entry, ...]
+Describe = Callable[["Stream"], list[tuple[Descriptor, int]]]
+"""A request's descriptors, each with how many tokens the request takes."""
+Produce = Callable[["Stream"], Entry | bool | None]
+"""An action: an entry, None for no descriptor at all, or True for a descriptor without this entry."""
+
+
+def compile_rate_limits(rate_limits: Sequence[RateLimit], service_cluster: bytes) -> Describe | None:
+    """None when there are none. ``service_cluster``: what "source_cluster" says. ConfigError for a bad expression."""
+    compiled = [
+        (tuple(_compile(action, service_cluster, each.where) for action in each.actions), each.hits)
+        for each in rate_limits
+    ]
+    if not compiled:
+        return None
+
+    def describe(stream: Stream) -> list[tuple[Descriptor, int]]:
+        found = []
+        for actions, hits in compiled:
+            entries = []
+            for produce in actions:
+                entry = produce(stream)
+                if entry is None:
+                    break
+                if not isinstance(entry, bool):
+                    entries.append(entry)
+            else:
+                found.append((tuple(entries), hits))
+        return found
+
+    return describe
+
+
+def _compile(action: RateLimitAction, service_cluster: bytes, where: Where) -> Produce:
+    key, name, value = action.key.encode(), action.name.encode(), action.value.encode()
+    missing: bool | None = action.skip_if_absent or None
+    match action.kind:
+        case "source_cluster":
+            return lambda _stream: (key, service_cluster)
+        case "destination_cluster":
+            return lambda stream: (key, _cluster_name(stream))
+        case "remote_address":
+            return lambda stream: _remote_address(stream, key)
+        case "masked_remote_address":
+            return lambda stream: _masked_address(stream, action)
+        case "request_headers":
+            return lambda stream: (key, found) if (found := request_header(stream, name)) else missing
+        case "query_parameters":
+            return lambda stream: (key, found) if (found := _query_parameter(stream, name)) is not None else missing
+        case "generic_key":
+            return lambda _stream: (key, value)
+    tests: list[StreamTest] = [compile_header_matcher(each, where) for each in action.headers]
+    tests += [compile_query_matcher(each, where) for each in action.query_parameters]
+    test = all_of(tests)
+    expected = action.expected
+    return lambda stream: (key, value) if (test is None or test(stream)) == expected else None
+
+
+def _cluster_name(stream: Stream) -> bytes:
+    route = stream.route
+    if route is None:
+        return b""
+    return route.cluster_name.encode() or request_header(stream, route.cluster_header)
+
+
+def _ip(stream: Stream) -> str:
+    """The client's address without its port; "" on a unix socket."""
+    host, _, port = stream.downstream_remote_address.rpartition(":")
+    return host.strip("[]") if port.isdigit() else ""
+
+
+def _remote_address(stream: Stream, key: bytes) -> Entry | None:
+    ip = _ip(stream)
+    return (key, ip.encode()) if ip else None
+
+
+def _masked_address(stream: Stream, action: RateLimitAction) -> Entry | None:
+    ip = _ip(stream)
+    if not ip:
+        return None
+    prefix = action.v6_prefix if ":" in ip else action.v4_prefix
+    network = ipaddress.ip_network((ip, prefix), strict=False)
+    return action.key.encode(), str(network).encode()
+
+
+def _query_parameter(stream: Stream, name: bytes) -> bytes | None:
+    for pair in query_of(stream.path).split(b"&"):
+        key, _, value = pair.partition(b"=")
+        if unquote_to_bytes(key) == name:
+            return unquote_to_bytes(value)
+    return None
