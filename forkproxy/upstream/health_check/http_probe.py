@@ -124,8 +124,6 @@ class HttpProbe:
             return
         if codec.complete and self._begun:
             self._on_complete(codec)
-        elif codec.unsolicited:
-            self._drop()
 
     def _on_close(self, reason: str) -> None:
         codec = self._codec

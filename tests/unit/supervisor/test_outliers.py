@@ -88,6 +88,14 @@ def test_a_generation_with_another_cluster_of_that_name_is_let_be():
     assert flags_of(run) == [health.FAILED_OUTLIER_CHECK, 0]
 
 
+def test_there_may_be_no_newer_generation():
+    rig = Rig()
+    run = rig.put_in_force(rig.make())
+    rig.generations.newest = None
+    rig.report(run)
+    assert flags_of(run) == [health.FAILED_OUTLIER_CHECK, 0]
+
+
 def test_a_reload_of_an_unchanged_cluster_forgets_nothing():
     rig = Rig()
     rig.report(rig.put_in_force(rig.make()))
@@ -107,6 +115,10 @@ def test_a_changed_cluster_begins_anew():
     rig.report(rig.put_in_force(rig.make()))
     rig.put_in_force(rig.make(connect_timeout_s=9.0))
     assert rig.stats()["ejections_active"] == 0
+    # The detector of before does nothing any more.
+    decided = len(rig.flags)
+    rig.loop.advance(60.0)
+    assert len(rig.flags) == decided
 
 
 def test_a_cluster_without_it_any_more_has_no_figures():

@@ -491,3 +491,33 @@ def test_health_checks_alone_look_at_nothing_else():
     assert messages == []
     monitor.on_response(200, [(b"x-a", b"b"), FAIL])
     assert len(messages) == 1
+
+
+def test_one_good_interval_forgives_one_ejection():
+    rig = Rig(consecutive_5xx=1, base_ejection_time_s=20.0)
+    assert eject_again(rig) == 20
+    rig.interval()
+    assert eject_again(rig) == 20
+    assert eject_again(rig) == 40
+
+
+@pytest.mark.parametrize(("minimum", "ejected"), [(5, [0]), (6, [])])
+def test_just_enough_endpoints(minimum, ejected):
+    by_rate = {"success_rate_minimum_endpoints": minimum, "failure_percentage_minimum_endpoints": 100}
+    assert rates([20, 0, 0, 0, 0], **by_rate).ejected == ejected
+    by_percentage = {
+        "failure_percentage_minimum_endpoints": minimum,
+        "success_rate_minimum_endpoints": 100,
+        "enforcing_failure_percentage": 100,
+    }
+    assert rates([20, 0, 0, 0, 0], **by_percentage).ejected == ejected
+
+
+def test_local_results_from_before_the_detector_are_not_judged():
+    rig = Rig(**RATES, split_local_origin=True, consecutive_local_origin_failure=10_000)
+    for index in range(5):
+        for _ in range(20):
+            rig.monitor(index).on_reset(connected=False) if index < 1 else rig.respond(200, index=index)
+    rig.detector = rig.make_detector()
+    rig.interval()
+    assert rig.ejected == []

@@ -250,3 +250,11 @@ def test_the_service_name_of_a_share_of_checks_is_verified():
     checked.last.receive(response(200))
     assert checked.flags() == ()
     assert "verify_cluster" not in checked.stats
+
+
+def test_each_check_looks_at_its_own_body():
+    checked = verdict(response(200, body=b"o"), receive=(b"ok",), flags=0, expected=((200, 201),))
+    assert checked.flags() == (FAILED,)
+    checked.loop.advance(20.0)
+    checked.last.receive(response(200, body=b"k"))
+    assert "success" not in checked.stats

@@ -100,3 +100,10 @@ def test_a_refusal_on_the_spot():
     checked.refuse = OSError(101, "unreachable")
     checked.start(is_known=True)
     assert checked.stats["network_failure"] == 1
+
+
+def test_what_is_no_answer_costs_the_connection():
+    for answer in (b"$4\r\n", b"HTTP/1.1 400 Bad Request\r\n", b"-" + b"x" * 5000):
+        checked = rig()
+        checked.last.receive(answer)
+        assert checked.last.closed

@@ -220,3 +220,18 @@ def test_bounds_of_all_intervals(fields, due_s):
     rig = Rig(flags=0, **fields).start(is_known=True)
     rig.succeed()
     assert rig.due_s() == due_s
+
+
+def test_an_endpoint_that_is_gone_is_not_checked_again():
+    rig = Rig(endpoints=2, flags=0).start(is_known=True)
+    rig.succeed()
+    rig.connections[0].connect()
+    rig.cluster.keeps_healthy = False
+    rig.cluster.set_endpoints([rig.cluster.endpoints[0].config])
+    made = len(rig.connections)
+    rig.loop.advance(9.0)
+    assert len(rig.connections) == made
+    rig.loop.advance(1.0)
+    assert len(rig.connections) == made + 1
+    rig.loop.advance(0.5)
+    assert rig.stats["attempt"] == 3
