@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from forkproxy.config.build.load_balancing import LoadBalancingConfig
 from forkproxy.net.loop import Loop
 from forkproxy.stats.groups import ClusterStats
-from forkproxy.upstream import consistent_hashing
-from forkproxy.upstream.consistent_hashing import Choose
+from forkproxy.upstream.consistent_hashing import (
+    Choose,
+    Shares,
+    TableCache,
+    bounded,
+    maglev,
+    normalised_shares,
+    ring,
+)
 from forkproxy.upstream.endpoint import Endpoint
 from forkproxy.upstream.hashing import FUNCTIONS
 from forkproxy.upstream.levels import (
@@ -89,6 +97,10 @@ class Surroundings(Protocol):
     @property
     def local_levels(self) -> Callable[[], list[Level] | None]:
         """The endpoints of ``cluster_manager.local_cluster_name``, None when there is none."""
+
+    @property
+    def tables(self) -> TableCache:
+        """The rings or tables that it had."""
 
     @property
     def set_hash_figure(self) -> Callable[[str, int], None]:
@@ -242,25 +254,25 @@ class HashBalancer:
 
     def _table(self, priority: int) -> Choose:
         config = self._cluster.config
-        shares = consistent_hashing.normalised_shares(
+        shares = normalised_shares(
             self._levels[priority], in_panic=self._loads.panic[priority], locality_weighted=config.locality_weighted
         )
+        make: Callable[[Shares], tuple[Choose, dict[str, int]]]
         if config.policy == "MAGLEV":
-            choose, figures = consistent_hashing.maglev(
-                shares, table_size=config.table_size, use_hostname=config.use_hostname
-            )
+            make = partial(maglev, table_size=config.table_size, use_hostname=config.use_hostname)
         else:
-            choose, figures = consistent_hashing.ring(
-                shares,
+            make = partial(
+                ring,
                 min_size=config.min_ring_size,
                 max_size=config.max_ring_size,
                 function=FUNCTIONS[config.hash_function],
                 use_hostname=config.use_hostname,
             )
+        choose, figures = self._cluster.tables.get(shares, use_hostname=config.use_hostname, make=make)
         for name, value in figures.items():
             self._cluster.set_hash_figure(name, value)
         if config.hash_balance_factor and shares:
-            return consistent_hashing.bounded(choose, shares, config.hash_balance_factor, self._stats)
+            return bounded(choose, shares, config.hash_balance_factor, self._stats)
         return choose
 
 

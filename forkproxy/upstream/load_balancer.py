@@ -13,7 +13,7 @@ from forkproxy.net.loop import Loop
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import ClusterStats
 from forkproxy.upstream.balancers import Balancer, PickContext, make_balancer
-from forkproxy.upstream.consistent_hashing import MaglevStats, RingHashStats
+from forkproxy.upstream.consistent_hashing import MaglevStats, RingHashStats, TableCache
 from forkproxy.upstream.endpoint import Endpoint
 from forkproxy.upstream.levels import Level, LocalityName, by_priority
 from forkproxy.upstream.schedulers import Picker, pick_none
@@ -41,6 +41,7 @@ class LoadBalancer:
         self.hash_stats = hash_stats
         self.loop: Loop | None = None
         self.node_locality: LocalityName | None = None
+        self.tables = TableCache()
         self.needs_hash = config.hashes
         self.needs_context = config.hashes or config.subset is not None
         self.on_change = on_change
@@ -138,6 +139,7 @@ class _Within:
         self.stats = cluster.stats
         self.loop = cluster.loop
         self.node_locality = cluster.node_locality
+        self.tables = TableCache(1)
         self.recompile = cluster.recompile
         self.local_levels = cluster.local_levels
         self.set_hash_figure = cluster.set_hash_figure

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forkproxy.stats.groups import ClusterStats
 from forkproxy.upstream import consistent_hashing
-from forkproxy.upstream.consistent_hashing import bounded, hash_key, maglev, normalised_shares, ring
+from forkproxy.upstream.consistent_hashing import TableCache, bounded, hash_key, maglev, normalised_shares, ring
 from forkproxy.upstream.hashing import murmurhash2, xxhash64
 from forkproxy.upstream.levels import by_priority
 from tests.support.balancing import endpoint
@@ -156,6 +156,29 @@ def test_shares():
     assert found(in_panic=True, locality_weighted=True) == pytest.approx(
         {"a": 3 / 16, "b": 9 / 16, "c": 1 / 8, "d": 1 / 8}
     )
+
+
+def test_tables_are_kept_for_a_while():
+    made = []
+
+    def make(parts):
+        made.append(len(parts))
+        return make_maglev(parts)
+
+    parts = shares(1, 1, 1)
+    cache = TableCache(2)
+    whole = cache.get(parts, use_hostname=False, make=make)
+    less = cache.get(parts[:2], use_hostname=False, make=make)
+    assert cache.get(list(parts), use_hostname=False, make=make) == whole
+    assert cache.get(parts[:2], use_hostname=False, make=make) == less
+    assert made == [3, 2]
+    cache.get(parts[:1], use_hostname=False, make=make)  # now the whole is the one not asked for the longest
+    assert cache.get(parts[:2], use_hostname=False, make=make) == less
+    cache.get(parts, use_hostname=False, make=make)
+    assert made == [3, 2, 1, 3]
+    parts[0][0].lb_metadata = {"hash_key": "other"}
+    cache.get(parts, use_hostname=False, make=make)
+    assert made == [3, 2, 1, 3, 3]
 
 
 class TestBoundedLoad:
