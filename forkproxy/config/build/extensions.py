@@ -14,6 +14,7 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.config.build.buffer:build",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.config.build.cors:build",
+    "envoy.extensions.filters.http.csrf.v3.CsrfPolicy": "forkproxy.config.build.csrf:build",
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig": (
         "forkproxy.config.build.dynamic_forward_proxy:build_filter"
     ),
@@ -88,6 +89,7 @@ BUILDERS: dict[str, str] = {
 PER_ROUTE: dict[str, str] = {
     "envoy.extensions.filters.http.buffer.v3.BufferPerRoute": "forkproxy.config.build.buffer:build_per_route",
     "envoy.extensions.filters.http.cors.v3.CorsPolicy": "forkproxy.config.build.cors:build_policy",
+    "envoy.extensions.filters.http.csrf.v3.CsrfPolicy": "forkproxy.config.build.csrf:build",
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig": (
         "forkproxy.config.build.dynamic_forward_proxy:build_per_route"
     ),
