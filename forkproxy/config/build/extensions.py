@@ -12,6 +12,7 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": "forkproxy.config.build.tcp_proxy:build",
     # HTTP filters
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
+    "envoy.extensions.filters.http.basic_auth.v3.BasicAuth": "forkproxy.config.build.basic_auth:build",
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.config.build.buffer:build",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.config.build.cors:build",
     "envoy.extensions.filters.http.csrf.v3.CsrfPolicy": "forkproxy.config.build.csrf:build",
@@ -87,6 +88,7 @@ BUILDERS: dict[str, str] = {
 }
 
 PER_ROUTE: dict[str, str] = {
+    "envoy.extensions.filters.http.basic_auth.v3.BasicAuthPerRoute": "forkproxy.config.build.basic_auth:build_per_route",
     "envoy.extensions.filters.http.buffer.v3.BufferPerRoute": "forkproxy.config.build.buffer:build_per_route",
     "envoy.extensions.filters.http.cors.v3.CorsPolicy": "forkproxy.config.build.cors:build_policy",
     "envoy.extensions.filters.http.csrf.v3.CsrfPolicy": "forkproxy.config.build.csrf:build",
