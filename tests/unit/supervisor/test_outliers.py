@@ -157,3 +157,15 @@ def test_the_event_log_is_opened_again_and_closed():
     rig.outliers.reopen_log()
     rig.outliers.close()
     assert rig.log == ["start", "reopen", "stop"]
+
+
+def test_endpoints_of_the_running_generation_are_followed():
+    rig = Rig()
+    run = rig.put_in_force(rig.make())
+    cluster = run.generation.clusters["up"]
+    cluster.set_endpoints([cluster.endpoints[0].config])
+    rig.outliers.on_membership(rig.make(), "up")
+    assert len(rig.outliers.detectors["up"].records) == 2
+    rig.outliers.on_membership(run, "other")
+    rig.outliers.on_membership(run, "up")
+    assert len(rig.outliers.detectors["up"].records) == 1

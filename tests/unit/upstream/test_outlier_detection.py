@@ -521,3 +521,34 @@ def test_local_results_from_before_the_detector_are_not_judged():
     rig.detector = rig.make_detector()
     rig.interval()
     assert rig.ejected == []
+
+
+def test_each_row_begins_anew_when_it_was_judged():
+    rig = Rig(consecutive_5xx=100, consecutive_gateway_failure=2, enforcing_consecutive_gateway_failure=0)
+    rig.respond(503, 503, 503, 503)
+    assert rig.kinds == [CONSECUTIVE_GATEWAY_FAILURE] * 2
+    rig = Rig(split_local_origin=True, consecutive_local_origin_failure=2, enforcing_consecutive_local_origin_failure=0)
+    for _ in range(4):
+        rig.monitor().on_reset(connected=False)
+    assert rig.kinds == [CONSECUTIVE_LOCAL_ORIGIN_FAILURE] * 2
+
+
+def test_no_row_goes_on_after_an_ejection():
+    rig = Rig(
+        split_local_origin=True,
+        consecutive_5xx=1,
+        consecutive_local_origin_failure=2,
+        base_ejection_time_s=5.0,
+    )
+    rig.monitor().on_reset(connected=False)
+    rig.detector.on_consecutive("192.0.2.10:80", CONSECUTIVE_5XX)
+    assert rig.ejected == [0]
+    rig.interval()
+    rig.monitor().on_reset(connected=False)
+    assert rig.ejected == []
+
+
+def test_a_rate_is_known_from_the_lower_of_the_two_volumes_on():
+    for requests, known in ((9, -1.0), (10, 100.0)):
+        rig = rates([0] * 5, requests=requests, success_rate_request_volume=1000)
+        assert rig.detector.records["192.0.2.10:80"].external.rate == known

@@ -235,3 +235,23 @@ def test_an_endpoint_that_is_gone_is_not_checked_again():
     assert len(rig.connections) == made + 1
     rig.loop.advance(0.5)
     assert rig.stats["attempt"] == 3
+
+
+def test_who_recovers_has_nothing_against_it():
+    everything = health.FAILED_ACTIVE_HC | health.ACTIVE_HC_TIMEOUT | health.EXCLUDED_VIA_IMMEDIATE_HC_FAIL
+    rig = Rig(flags=everything, healthy_threshold=1).start(is_known=True)
+    rig.succeed()
+    assert rig.flags() == ()
+
+
+def test_a_check_of_an_endpoint_that_goes_has_no_result():
+    rig = Rig(endpoints=2, flags=0).start(is_known=True)
+    rig.succeed()
+    rig.cluster.keeps_healthy = False
+    first, second = rig.connections
+    assert not first.closed
+    rig.cluster.set_endpoints([rig.cluster.endpoints[1].config])
+    assert first.closed
+    rig.loop.advance(5.0)
+    assert rig.stats == {"attempt": 2, "success": 1, "healthy": 1}
+    assert second.closed

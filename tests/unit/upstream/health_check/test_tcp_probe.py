@@ -95,3 +95,14 @@ def test_ipv6_is_named():
     checked.last.local_address = ("2001:db8::2", 9)
     checked.last.connect()
     assert checked.last.written == b"PROXY TCP6 2001:db8::2 2001:db8::1 9 80\r\n"
+
+
+def test_what_came_before_a_check_does_not_count_for_it():
+    checked = rig(receive=(b"ab",))
+    checked.last.connect()
+    checked.last.receive(b"ab")
+    checked.loop.advance(10.0)
+    checked.last.receive(b"a")
+    assert checked.stats["success"] == 1
+    checked.last.receive(b"b")
+    assert checked.stats["success"] == 2
