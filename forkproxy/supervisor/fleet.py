@@ -27,6 +27,7 @@ from forkproxy.supervisor.pinning import Pinning
 from forkproxy.supervisor.refresh import Refreshes
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.supervisor.slot_sockets import SlotSockets
+from forkproxy.worker.adoption import Adoption, Giver
 from forkproxy.worker.control import Message
 from forkproxy.worker.worker import WorkerStart, run_worker
 
@@ -123,6 +124,7 @@ class Fleet:
         self.slots = [Slot(number, cpu, run) for number, cpu in enumerate(placement.cpus)]
         self.sockets.passed.take()
         self.bind(run)
+        self.sockets.park_inherited(run.bindings.values(), self.slots)
 
     def bind(self, run: GenerationRun) -> None:
         """Bind what ``run`` needs and is not bound yet. CannotBind: nothing has changed."""
@@ -142,8 +144,7 @@ class Fleet:
             self._pinning.place(slots)
             return ""
         if count < len(slots):
-            for slot in slots[count:]:
-                self._retire(slot)
+            self._retire(slots[count:])
         else:
             running = self._generations.running
             free = [number for number in range(MOST_WORKERS * 2) if all(slot.number != number for slot in self.slots)]
@@ -158,13 +159,17 @@ class Fleet:
         _log.info("number of workers changed", workers=count)
         return ""
 
-    def _retire(self, slot: Slot) -> None:
-        slot.retiring = True
-        now = monotonic()
-        for worker in slot.workers():
-            worker.drain(now, self._generations.drain_time_s, worker.run.bindings)
-        # The kernel must not hand new connections to a socket nobody will look at.
-        self.close_slots([slot])
+    def _retire(self, slots: Iterable[Slot]) -> None:
+        # Others accept from their sockets before their workers do not.
+        for slot in slots:
+            slot.retiring = True
+        lasting, now = self.lasting_slots(), monotonic()
+        for slot in slots:
+            left = self.sockets.park(slot, lasting)
+            for worker in [worker for other in lasting for worker in other.workers()]:
+                worker.adopt(left)
+            for worker in slot.workers():
+                worker.drain(now, self._generations.drain_time_s)
 
     # -- birth
 
@@ -195,6 +200,7 @@ class Fleet:
     def spawn(self, slot: Slot, run: GenerationRun) -> WorkerHandle:
         """Fork a worker. OSError when that is not possible."""
         run.generation.prepare_slot(slot.number)
+        giver = Giver()
         slab = Slab.create(self._registry.cells)
         seat = self._registry.shared.take_seat()
         is_older = run is not self._generations.newest
@@ -218,13 +224,16 @@ class Fleet:
                     generation_number=run.number,
                     generation=run.generation,
                     sockets={
-                        key: [slot.sockets[binding]] for key, binding in run.bindings.items() if binding in slot.sockets
+                        key: found
+                        for key, binding in run.bindings.items()
+                        if (found := self.sockets.all_of(slot, binding))
                     },
                     control=control,
                     slab=slab,
                     stats=self._registry,
                     parent_pid=parent_pid,
                     handover=handover,
+                    adoption=Adoption(giver.receiver),
                     identity=run.identity,
                     drain_time_s=self._generations.drain_time_s,
                 )
@@ -234,10 +243,13 @@ class Fleet:
             child = fork_child(self._loop, in_worker, lambda message: self._on_message(worker, message))
         except OSError:
             self._registry.shared.free_seat(seat)
+            giver.close()
             raise
+        finally:
+            giver.receiver.close()
         now = monotonic()
         deadline = now + self._options.ready_timeout_s
-        worker = WorkerHandle(child.pid, slot, run, slab, child.channel, now, seat, deadline=deadline)
+        worker = WorkerHandle(child.pid, slot, run, slab, child.channel, now, seat, giver, deadline=deadline)
         self._by_pid[child.pid] = worker
         return worker
 
@@ -267,6 +279,8 @@ class Fleet:
             for worker in slot.workers():
                 self._check_worker(worker, now)
                 worker.note_rate()
+                if worker.giver is not None:
+                    worker.giver.send_owed()
             if slot.retiring and not slot.workers():
                 self.slots.remove(slot)
         self._pinning.check(now, self.slots, self.lasting_slots())
@@ -320,18 +334,22 @@ class Fleet:
                 worker.stop(now)
             else:
                 worker.drain(now, self._generations.drain_time_s, worker.run.bindings)
-        self.close_slots(self.slots)
+        # What waits in a queue is served by the worker that has the last copy: the kernel would reset it.
+        self.sockets.close_parked()
+        for slot in self.slots:
+            slot.close_sockets()
+        for worker in self.workers():
+            worker.close_listeners()
 
     def leave(self, kept: Collection[int], paths: Collection[str]) -> None:
         """A successor serves: have all workers drain. ``kept``: the sockets, by descriptor, that it has; the queues of others
         are served here. ``paths``: what it listens on by path."""
         now = monotonic()
         for worker in self.workers():
-            ours = worker.slot.sockets
             going = [
                 key
                 for key, binding in worker.run.bindings.items()
-                if binding in ours and ours[binding].fileno() not in kept
+                if any(sock.fileno() not in kept for sock in self.sockets.all_of(worker.slot, binding))
             ]
             worker.drain(now, self._generations.drain_time_s, going)
         self.sockets.leave(kept, paths, self.slots)
@@ -347,14 +365,6 @@ class Fleet:
     def _close_drained(self) -> None:
         bindings = self._generations.running.bindings.items()
         self.sockets.close((binding for (name, _index), binding in bindings if name in self.drained), self.slots)
-
-    def close_slots(self, slots: Iterable[Slot]) -> None:
-        """Stop listening in these slots."""
-        # What waits in a queue is served by the worker that has the last copy: the kernel would reset it.
-        for slot in slots:
-            slot.close_sockets()
-            for worker in slot.workers():
-                worker.close_listeners()
 
     def close_what_is_gone(self) -> None:
         """Close the sockets that the running generation does not need."""
@@ -375,6 +385,8 @@ class Fleet:
         if worker is None:
             return None
         worker.channel.close()
+        if worker.giver is not None:
+            worker.giver.close()
         self._registry.absorb(worker.slab)
         self._registry.shared.free_seat(worker.seat)
         worker.slab.close()

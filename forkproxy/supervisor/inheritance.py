@@ -23,6 +23,9 @@ from forkproxy.supervisor.listening import Binding
 VARIABLE = "FORKPROXY_UPGRADE"
 """``PID:CHANNEL:LIST``: whom it is for, and two descriptor numbers."""
 
+PARKED = -1
+"""The slot number of sockets that a retired slot has left."""
+
 Likeness = dict[str, Any]
 """A binding or an address as JSON has it."""
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from forkproxy.stats import slab as cells
 from forkproxy.stats.slab import Slab
 from forkproxy.supervisor.listening import Binding
+from forkproxy.worker.adoption import Giver
 from forkproxy.worker.control import Channel
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class WorkerHandle:
     started_at: float
     seat: int = 0
     """Which of the shared cells are its own (stats/shared.py)."""
+    giver: Giver | None = None
+    """How it gets the sockets of slots that retire."""
     ready: bool = False
     draining: bool = False
     accepts: bool = True
@@ -89,6 +92,14 @@ class WorkerHandle:
         beat = int(self.slab.cells[cells.HEARTBEAT_NS])
         return (monotonic_ns() - beat) / 1e9 if beat else 0.0
 
+    def adopt(self, sockets: Iterable[tuple[Binding, socket.socket]]) -> None:
+        """Have it accept from these as well, as far as its generation listens there."""
+        if self.giver is not None:
+            for binding, sock in sockets:
+                for key, wanted in self.run.bindings.items():
+                    if wanted == binding:
+                        self.giver.give(key, sock)
+
     def drain(self, now: float, time_s: float, going: Iterable[tuple[str, int]] = ()) -> None:
         """Ask it to finish within ``time_s`` seconds; it has two more to end itself.
 
@@ -124,7 +135,7 @@ class WorkerHandle:
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """``run`` is the generation that its current worker should run; ``sockets`` are shared with nobody but by unix paths."""
+    """``run`` is the generation that its current worker should run; ``sockets`` by unix paths are shared by all slots."""
 
     number: int
     cpu: int | None

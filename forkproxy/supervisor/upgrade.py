@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from forkproxy import log
 from forkproxy.supervisor.control_socket import Reply
 from forkproxy.supervisor.exits import EXIT_FAILURE, first_line
-from forkproxy.supervisor.inheritance import VARIABLE, Inheritance, likeness
+from forkproxy.supervisor.inheritance import PARKED, VARIABLE, Inheritance, likeness
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Channel, Message, encode
 
@@ -165,9 +165,16 @@ class Upgrade:
             generation=generations.made,
             fails_health_check=generations.fails_health_check,
             slots=[
-                (slot.number, likeness(binding), sock.fileno())
-                for slot in fleet.lasting_slots()
-                for binding, sock in slot.sockets.items()
+                *(
+                    (slot.number, likeness(binding), sock.fileno())
+                    for slot in fleet.lasting_slots()
+                    for binding, sock in slot.sockets.items()
+                ),
+                *(
+                    (PARKED, likeness(binding), sock.fileno())
+                    for binding, parked in fleet.sockets.parked.items()
+                    for sock in parked
+                ),
             ],
             passed=fleet.sockets.passed.descriptors(),
             admin=supervisor.admin.inheritance(),

@@ -177,6 +177,13 @@ class Generation:
             own = [sock for index in range(len(listener.config.addresses)) for sock in sockets.get((name, index), ())]
             listener.start(loop, own, slot)
 
+    def adopt(self, key: tuple[str, int], sock: socket.socket) -> None:
+        """Serve one socket more of a listener, by its name and address index; it is closed where that cannot be."""
+        if any(listener.config.name == key[0] and listener.adopt(sock) for listener in self.listeners):
+            self._sockets.setdefault(key, []).append(sock)
+        else:
+            sock.close()
+
     def keep_in_touch(self, send: Callable[[dict[str, Any]], None]) -> None:
         """``send`` reaches the supervisor: for what workers find out and others must know."""
         for cache in self.dns_caches.values():

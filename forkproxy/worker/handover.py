@@ -190,18 +190,13 @@ class Handover:
     def _receive(self) -> bool:
         if self._receiver is None:
             return False
-        try:
-            data, ancillary, _flags, _sender = self._receiver.recvmsg(
-                MESSAGE_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
-            )
-        except OSError:
+        received = receive_socket(self._receiver)
+        if received is None:
             return False
-        if not data:
+        message, sock = received
+        if not message:
             self._stop_receiving()  # nobody is left who could send
             return False
-        message = json.loads(data)
-        # Without one when this process has no descriptor free: the kernel has closed it then, and its peer sees a reset.
-        sock = _socket_in(ancillary)
         if "slot" in message:
             self._meet(message["slot"], sock)
         else:
@@ -315,6 +310,18 @@ def pass_socket(sender: socket.socket, message: dict[str, object], sock: socket.
     except OSError:
         return False
     return True
+
+
+def receive_socket(receiver: socket.socket) -> tuple[dict[str, Any], socket.socket | None] | None:
+    """What ``pass_socket`` sent. None: nothing waits; an empty message: nobody is left who could send."""
+    try:
+        data, ancillary, _flags, _sender = receiver.recvmsg(
+            MESSAGE_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC
+        )
+    except OSError:
+        return None
+    # Without a socket when this process has no descriptor free: the kernel has closed it then, and its peer sees a reset.
+    return (json.loads(data) if data else {}), _socket_in(ancillary)
 
 
 def _socket_in(ancillary: Iterable[tuple[int, int, bytes]]) -> socket.socket | None:

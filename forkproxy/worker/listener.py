@@ -140,6 +140,16 @@ class Listener:
             self._sockets.append(sock)
             loop.register(sock.fileno(), READ, _Acceptor(self, sock))
 
+    def adopt(self, sock: socket.socket) -> bool:
+        """Accept from one socket more. False: nothing is accepted any more, or this one is here already."""
+        inode = os.fstat(sock.fileno()).st_ino
+        if not self._sockets or inode in [os.fstat(own.fileno()).st_ino for own in self._sockets]:
+            return False
+        self._sockets.append(sock)
+        if not self._paused:
+            self._loop.register(sock.fileno(), READ, _Acceptor(self, sock))
+        return True
+
     @property
     def all_chains(self) -> tuple[LiveFilterChain, ...]:
         """The default one too."""

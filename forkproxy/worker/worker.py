@@ -24,6 +24,7 @@ from forkproxy.net.poller import READ
 from forkproxy.stats import slab as cells
 from forkproxy.stats.slab import Slab
 from forkproxy.worker import after_fork
+from forkproxy.worker.adoption import Adoption, Key
 from forkproxy.worker.control import Channel, Message
 from forkproxy.worker.exception_log import ExceptionLog
 from forkproxy.worker.handover import Handover
@@ -64,6 +65,9 @@ class RunnableGeneration(Protocol):
 
     def start(self, loop: Loop, sockets: dict[tuple[str, int], list[socket.socket]], slot: int) -> None:
         """Serve ``sockets``, by listener name and address index. ConfigError or OSError when it cannot."""
+
+    def adopt(self, key: Key, sock: socket.socket) -> None:
+        """After ``start``: serve one socket more of a listener; it is closed where that cannot be."""
 
     def keep_in_touch(self, send: Callable[[Message], None]) -> None:
         """After ``start``: ``send`` reaches the supervisor."""
@@ -134,6 +138,8 @@ class WorkerStart:
     parent_pid: int
     handover: Handover | None = None
     """How connections are shared with the other workers; None: they are not."""
+    adoption: Adoption | None = None
+    """How the sockets of slots that retire come to it; None: they do not."""
     identity: after_fork.Identity | None = None
     """Who to run as; None: who the supervisor is."""
     drain_time_s: float = 30.0
@@ -146,6 +152,8 @@ def run_worker(start: WorkerStart) -> int:
     keep.append(start.control.fileno())
     if start.handover is not None:
         keep += start.handover.descriptors()
+    if start.adoption is not None:
+        keep.append(start.adoption.receiver.fileno())
     after_fork.undo_parent(keep=keep, parent_pid=start.parent_pid, name=f"forkproxy:w{start.slot}")
     return Worker(start).run()
 
@@ -183,6 +191,8 @@ class Worker:
             if start.handover is not None:
                 self._generation.balance(start.handover)
                 start.handover.start(self._loop)
+            if start.adoption is not None:
+                start.adoption.start(self._loop, self._adopt)
         except ConfigError as error:
             return self._fail(EXIT_CANNOT_BUILD, str(error))
         except OSError as error:
@@ -257,6 +267,12 @@ class Worker:
                 log.set_level(message["level"], message["component"])
             case op:
                 _log.error("a control message that no worker knows", op=op)
+
+    def _adopt(self, key: Key, sock: socket.socket) -> None:
+        if self._accepting:
+            self._generation.adopt(key, sock)
+        else:
+            sock.close()
 
     def _reopen_logs(self) -> None:
         try:

@@ -36,8 +36,9 @@ def test_a_worker_inherits_nothing_of_its_siblings(supervised):
     mine, theirs = descriptors(first), descriptors(second)
     shared = {name for name in mine.values() if name.startswith("socket:")} & set(theirs.values())
     assert shared == set()
-    # standard streams, epoll, signal pipe, control socket, one listening socket; the board, our queue, the other's
-    assert len(mine) == 3 + 1 + 2 + 1 + 1 + 3
+    # standard streams, epoll, signal pipe, control socket, one listening socket; the board, our queue, the other's; what brings
+    # the sockets of slots that retire
+    assert len(mine) == 3 + 1 + 2 + 1 + 1 + 3 + 1
     supervisor = descriptors(supervised.process.pid)
     assert not any(".pid" in name for name in mine.values())
     assert any(".pid" in name for name in supervisor.values())

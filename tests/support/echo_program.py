@@ -89,8 +89,11 @@ class EchoGeneration:
         self.loop = loop
         for key, socks in sockets.items():
             for sock in socks:
-                self.listening[key] = sock
-                loop.register(sock.fileno(), READ, lambda _mask, sock=sock: self.accept(sock))
+                self.adopt(key, sock)
+
+    def adopt(self, key, sock):
+        self.listening.setdefault(key, []).append(sock)
+        self.loop.register(sock.fileno(), READ, lambda _mask: self.accept(sock))
 
     def balance(self, handover):
         pass
@@ -147,22 +150,22 @@ class EchoGeneration:
 
     def drain(self, going=()):
         for key in self.listening.keys() - set(going):
-            self.loop.close_later(self.listening.pop(key))
+            for sock in self.listening.pop(key):
+                self.loop.close_later(sock)
 
     def stop_listening(self, listeners):
         for key in [key for key in self.listening if key[0] in listeners]:
-            sock = self.listening.pop(key)
-            while self.accept(sock):
-                pass
-            self.loop.unregister(sock.fileno())
-            sock.close()
+            self.close_listening(key)
 
     def drain_connections(self, listeners, since, time_s):
         pass
 
     def close_listeners(self):
-        while self.listening:
-            _, sock = self.listening.popitem()
+        for key in list(self.listening):
+            self.close_listening(key)
+
+    def close_listening(self, key):
+        for sock in self.listening.pop(key):
             while self.accept(sock):
                 pass
             self.loop.unregister(sock.fileno())

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from forkproxy.config.build.core import AddressConfig
-from forkproxy.supervisor.inheritance import VARIABLE, Inheritance, are_alike, is_successor, likeness, take
+from forkproxy.supervisor.inheritance import PARKED, VARIABLE, Inheritance, are_alike, is_successor, likeness, take
 from forkproxy.supervisor.listening import Binding
 from forkproxy.supervisor.slot import Slot
 from forkproxy.supervisor.slot_sockets import SlotSockets
@@ -85,3 +85,54 @@ def test_paths_of_what_a_successor_has_not_kept_go(tmp_path, slots):
     sockets.leave({slot.sockets[kept].fileno() for slot in slots}, [rebound.address.pipe_path], slots)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "rebound"]
     assert not any(slot.sockets for slot in slots)
+
+
+def inherited(slots, numbers):
+    """Likeness and sockets of ``slots``, which a predecessor had in slots with these numbers."""
+    binding = Binding(AddressConfig(host="127.0.0.1"), any_port_of="a/0")
+    before = SlotSockets()
+    before.bind([binding], slots, slots)
+    left = [
+        (n, likeness(binding), os.dup(slot.sockets[binding].fileno())) for n, slot in zip(numbers, slots, strict=True)
+    ]
+    sockets = SlotSockets()
+    sockets.inherit(left)
+    return binding, sockets, [fd for _slot, _binding, fd in left]
+
+
+def test_what_was_parked_is_for_a_slot_that_has_nothing(slots):
+    binding, sockets, (own, parked) = inherited(slots, [0, PARKED])
+    fresh = [Slot(0, None, "run"), Slot(1, None, "run")]
+    sockets.bind([binding], fresh[:1], fresh[:1])
+    assert fresh[0].sockets[binding].fileno() == own
+    sockets.bind([binding], fresh, fresh)
+    assert fresh[1].sockets[binding].fileno() == parked
+    for slot in fresh:
+        slot.close_sockets()
+
+
+def test_with_fewer_slots_the_rest_is_parked_and_kept(slots):
+    binding, sockets, fds = inherited(slots, [0, 7])
+    fresh = [Slot(0, None, "run")]
+    sockets.bind([binding], fresh, fresh)
+    sockets.park_inherited([binding], fresh)
+    sockets.close_unused()
+    assert [sock.fileno() for sock in sockets.all_of(fresh[0], binding)] == fds
+    assert sockets.adopted.keys() == set(fds)
+    fresh[0].close_sockets()
+    sockets.close_parked()
+
+
+def test_a_path_s_queue_is_not_parked(tmp_path, slots):
+    binding = Binding(AddressConfig(pipe_path=str(tmp_path / "x")))
+    before = SlotSockets()
+    before.bind([binding], slots, slots)
+    sockets = SlotSockets()
+    sockets.inherit([(n, likeness(binding), os.dup(slot.sockets[binding].fileno())) for n, slot in enumerate(slots)])
+    fresh = [Slot(0, None, "run")]
+    sockets.bind([binding], fresh, fresh)
+    sockets.park_inherited([binding], fresh)
+    sockets.close_unused()
+    assert sockets.parked == {}
+    assert len(sockets.adopted) == 1
+    fresh[0].close_sockets()

@@ -66,3 +66,70 @@ def test_our_own_port_under_other_options_is_not_foreign(slots):
     again = Binding(AddressConfig(host="127.0.0.1", port=port), backlog=5)
     sockets.bind([again], slots, slots)
     assert slots[0].sockets[again].getsockname()[1] == port
+
+
+# -- slots that retire
+
+
+@pytest.fixture
+def sockets(slots):
+    sockets = SlotSockets()
+    sockets.bind([ANY], slots, slots)
+    yield sockets
+    sockets.close_parked()
+
+
+def test_what_a_slot_leaves_is_parked_and_served_by_all_others(slots, sockets):
+    left = slots[1].sockets[ANY]
+    assert sockets.park(slots[1], slots[:1]) == [(ANY, left)]
+    assert slots[1].sockets == {}
+    assert sockets.all_of(slots[0], ANY) == [slots[0].sockets[ANY], left]
+    # Who is in its queue, or comes to it, is not reset.
+    with socket.create_connection(left.getsockname()):
+        pass
+
+
+def test_a_slot_to_come_gets_what_is_parked(slots, sockets):
+    left = slots[1].sockets[ANY]
+    sockets.park(slots[1], slots[:1])
+    more = [Slot(2, None, "run"), Slot(3, None, "run")]
+    sockets.bind([ANY], more, slots[:1])
+    assert more[0].sockets[ANY] is left
+    assert more[1].sockets[ANY].getsockname() == left.getsockname()
+    assert sockets.all_of(slots[0], ANY) == [slots[0].sockets[ANY]]
+    for slot in more:
+        slot.close_sockets()
+
+
+def test_a_failure_parks_what_was_parked(slots, sockets):
+    left = slots[1].sockets[ANY]
+    sockets.park(slots[1], slots[:1])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = Binding(AddressConfig(host="127.0.0.1", port=other.getsockname()[1]))
+        with pytest.raises(CannotBind):
+            sockets.bind([ANY, taken], [Slot(2, None, "run")], slots[:1])
+    assert sockets.parked[ANY] == [left]
+    assert left.fileno() >= 0
+
+
+def test_a_shared_queue_is_not_parked(slots, tmp_path):
+    sockets = SlotSockets()
+    path = Binding(AddressConfig(pipe_path=str(tmp_path / "x")))
+    sockets.bind([path], slots, slots)
+    own = slots[1].sockets[path]
+    assert sockets.park(slots[1], slots[:1]) == []
+    assert own.fileno() == -1
+    assert sockets.all_of(slots[0], path) == [slots[0].sockets[path]]
+
+
+@pytest.mark.parametrize("end", ["close", "keep_only", "leave"])
+def test_what_is_parked_goes_with_its_listener(slots, sockets, end):
+    left = slots[1].sockets[ANY]
+    sockets.park(slots[1], slots[:1])
+    {
+        "close": lambda: sockets.close([ANY], slots),
+        "keep_only": lambda: sockets.keep_only([], slots),
+        "leave": lambda: sockets.leave([], [], slots),
+    }[end]()
+    assert left.fileno() == -1
+    assert sockets.all_of(slots[0], ANY) == []

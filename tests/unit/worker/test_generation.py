@@ -172,6 +172,50 @@ def test_draining(running):
     assert running.generation.connections == 0
 
 
+@pytest.fixture
+def real(parsed):
+    """A generation with one real listening socket, and another one that is to come."""
+    generation, loop = build_generation(parsed, Registry(), number=7), FakeLoop()
+    own, more = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+    for sock in (own, more):
+        sock.setblocking(False)
+    generation.start(loop, {("web", 0): [own]}, 0)
+    yield generation, loop, own, more
+    generation.stop()
+    loop.settle()
+    more.close()
+
+
+def connects(loop, sock):
+    with socket.create_connection(sock.getsockname()):
+        loop.handlers[sock.fileno()](READ)
+
+
+def test_a_socket_that_comes_later_is_served_and_drained_like_the_first(real):
+    generation, loop, own, more = real
+    generation.adopt(("web", 0), more)
+    connects(loop, more)
+    connects(loop, own)
+    assert generation.accepted == 2
+    generation.drain([("web", 0)])
+    connects(loop, more)
+    assert generation.accepted == 3
+    generation.close_listeners()
+    assert (own.fileno(), more.fileno()) == (-1, -1)
+
+
+def test_a_socket_is_adopted_once_and_only_by_a_listener_that_accepts(real):
+    generation, loop, own, more = real
+    again, late, foreign = own.dup(), more.dup(), more.dup()
+    generation.adopt(("web", 0), again)
+    generation.adopt(("other", 0), foreign)
+    assert set(loop.handlers) == {own.fileno()}
+    generation.stop_listening(["web"])
+    generation.adopt(("web", 0), late)
+    assert [sock.fileno() for sock in (again, foreign, late)] == [-1, -1, -1]
+    assert not generation.is_listening
+
+
 def test_draining_serves_the_sockets_that_go_until_they_are_closed(running):
     running.generation.drain([("web", 1)])
     assert running.generation.is_listening
