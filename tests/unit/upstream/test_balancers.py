@@ -3,10 +3,13 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forkproxy.config.build.load_balancing import ZoneAware
+from forkproxy.upstream import health
 from forkproxy.upstream.balancers import PickContext
-from forkproxy.upstream.levels import Loads
+from forkproxy.upstream.levels import Loads, by_priority, reckon_loads
 from forkproxy.upstream.load_balancer import LoadBalancer
 from tests.support.balancing import BAD, DEGRADED, balancer, endpoint, endpoints, names, picks
 
@@ -192,6 +195,41 @@ def test_fail_traffic_on_panic(fails, expected):
     made = balancer(endpoints("aa!a!"), zone_aware=ZoneAware(fail_traffic_on_panic=fails))
     assert set(picks(made.pick, 30)) == expected
     assert made.stats.lb_healthy_panic == 30
+
+
+FLAGS = st.sampled_from([0, 0, 0, BAD, DEGRADED, health.EDS_STATUS_DRAINING, health.PENDING_ACTIVE_HC | BAD])
+ENDPOINTS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from("xyz"), st.integers(1, 5), FLAGS), max_size=12)
+
+
+@given(
+    ENDPOINTS,
+    st.sampled_from(["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV"]),
+    st.booleans(),
+    st.sampled_from([0, 50, 100]),
+    st.booleans(),
+)
+def test_whoever_is_chosen_may_be(spec, policy, locality_weighted, threshold, zones):
+    made = [
+        endpoint(f"e{number}", weight, priority, flags, locality=zone, locality_weight="xyz".index(zone))
+        for number, (priority, zone, weight, flags) in enumerate(spec)
+    ]
+    fields = {"locality_weighted": locality_weighted, "panic_threshold": threshold, "zone_aware": ZoneAware(100, 1)}
+    found = balancer(made, policy=policy, min_ring_size=16, table_size=31, **fields)
+    if zones:
+        found.balancer.set_locality(("", "x", ""), balancer(localities("x:a y:aa")).balancer)
+    levels = by_priority(made)
+    panic = reckon_loads(levels, panic_threshold=threshold).panic
+    for number in range(12):
+        chosen = found.choose(PickContext(number * 7919)) if number % 2 else found.pick()
+        if chosen is None:
+            continue
+        assert chosen in made
+        if not panic[chosen.config.priority]:
+            assert health.coarse(chosen.health_flags) != health.UNHEALTHY
+        if locality_weighted and policy in ("RING_HASH", "MAGLEV"):
+            assert chosen.config.locality_weight > 0
+    if made and all(not each.health_flags for each in made) and not locality_weighted:
+        assert found.pick() is not None
 
 
 def test_a_balancer_is_made_when_it_is_needed():
