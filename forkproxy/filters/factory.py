@@ -44,6 +44,7 @@ HTTP_FILTERS: dict[str, str] = {
         "forkproxy.filters.http.header_mutation:HeaderMutation"
     ),
     "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.filters.http.rbac:Rbac",
+    "envoy.extensions.filters.http.set_metadata.v3.Config": "forkproxy.filters.http.set_metadata:SetMetadata",
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": (
         "forkproxy.filters.http.local_ratelimit:LocalRateLimit"
     ),

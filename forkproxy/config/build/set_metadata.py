@@ -1,0 +1,37 @@
+"""``extensions.filters.http.set_metadata.v3``: values for dynamic metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataEntry:
+    """Values of one namespace. Without ``allow_overwrite`` they only count where the namespace is not there yet."""
+
+    namespace: str
+    allow_overwrite: bool
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SetMetadataConfig:
+    """``Config``: the entries in the order in which they are set."""
+
+    entries: tuple[MetadataEntry, ...]
+
+
+def build(view: View, context: BuildContext) -> SetMetadataConfig:
+    """``Config``, of the filter and of routes, with its deprecated form first; typed values stay unread."""
+    namespace = view.str("metadata_namespace")
+    old = (MetadataEntry(namespace, True, view.struct("value")),) if namespace and view.has("value") else ()
+    return SetMetadataConfig((*old, *context.each(view.repeated("metadata"), build_entry)))
+
+
+def build_entry(view: View, context: BuildContext) -> MetadataEntry:
+    """``Metadata``."""
+    return MetadataEntry(view.str("metadata_namespace"), view.bool("allow_overwrite"), view.struct("value"))
