@@ -2,6 +2,9 @@
 
 (Envoy: "Original destination"; a host without connections that got none since the last look is removed at every
 ``cleanup_interval``.)
+
+Everybody is told all hosts at a time, so that slots agree. The more there are, the longer who was told last is left in peace:
+meanwhile a worker that met a host uses it all the same.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from forkproxy.supervisor.generations import Generations
 from forkproxy.supervisor.slot import WorkerHandle
 from forkproxy.upstream.dynamic_cluster import OriginalDstCluster
 from forkproxy.worker.control import Message
+
+PEACE_S_PER_HOST = 0.001
+"""To tell of a host, or to be told, takes some 30 µs."""
 
 
 class MetHosts:
@@ -40,6 +46,8 @@ class MetHosts:
         self._timers: dict[str, Timer] = {}
         self._connections: dict[str, dict[SocketAddress, int]] = {}
         """How many connections each host had ever had at the last look."""
+        self._met: dict[str, dict[SocketAddress, None]] = {}
+        """Whom the workers have met since everybody was told. With a key, a cluster is left in peace."""
         fleet.serve("host_met", self._on_met)
 
     def _on_met(self, worker: WorkerHandle, message: Message) -> None:
@@ -50,13 +58,27 @@ class MetHosts:
         ):
             return  # a worker that drains keeps its figures to itself
         host, port = message["address"]
-        known: list[SocketAddress] = [endpoint.socket_address for endpoint in cluster.endpoints]
-        if (host, port) not in known:
-            known.append((host, port))
-        # Also when another worker was faster: this one has to be told.
-        self._set_endpoints(run, name, cluster.told(known))
+        if name in self._met:
+            self._met[name][host, port] = None
+            return
+        self._tell(name, run, {(host, port): None})
         if name not in self._timers:
             self._timers[name] = self._loop.call_later(cluster.config.cleanup_interval_s, lambda: self._clean_up(name))
+
+    def _tell(self, name: str, run: GenerationRun, met: dict[SocketAddress, None]) -> None:
+        cluster = run.generation.clusters.get(name)
+        if not isinstance(cluster, OriginalDstCluster):
+            return
+        # Also when another worker was faster: this one has to be told.
+        known = list(dict.fromkeys([*(endpoint.socket_address for endpoint in cluster.endpoints), *met]))
+        self._set_endpoints(run, name, cluster.told(known))
+        self._met[name] = {}
+        self._loop.call_later(len(known) * PEACE_S_PER_HOST, lambda: self._on_peace_over(name))
+
+    def _on_peace_over(self, name: str) -> None:
+        met = self._met.pop(name)
+        if met:
+            self._tell(name, self._generations.running, met)
 
     def _clean_up(self, name: str) -> None:
         del self._timers[name]

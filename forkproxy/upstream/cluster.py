@@ -128,6 +128,7 @@ class Cluster:
         "matcher",
         "name",
         "needs_context",
+        "needs_criteria",
         "needs_hash",
         "on_membership_change",
         "on_upstream_failure",
@@ -165,6 +166,7 @@ class Cluster:
         self.needs_hash = self.balancer.needs_hash
         self.hash_method: Callable[[Any], int | None] | None = None
         """The hash of a stream or a TCP session, instead of what its route says (router/hash_policy.py)."""
+        self.needs_criteria = self.balancer.needs_criteria
         self.needs_context = self.balancer.needs_context
         """Whether ``pick()`` alone does not do: then it is ``choose(context)``."""
         self.pick: Picker
@@ -224,14 +226,8 @@ class Cluster:
                     updated = True
                 endpoint.count_on(figures)
             else:
-                endpoint = Endpoint(config, figures, self._make_pool)
-                same = self._by_address.get(endpoint.address)
-                if same:
-                    endpoint.health_flags |= same[0].health_flags & ~health.CONFIGURED_FLAGS
-                elif not config.check_disabled:
-                    endpoint.health_flags |= self.initial_health_flags
+                endpoint = self._found(config, figures)
                 added.append(endpoint)
-                self._count_match(endpoint)
             if self.watch is not None:
                 endpoint.monitor = self.watch.monitor(endpoint, slot)
             endpoints.append(endpoint)
@@ -255,6 +251,17 @@ class Cluster:
             self._on_change()
         if self.on_membership_change is not None and (added or gone):
             self.on_membership_change(self, added, gone)
+
+    def _found(self, config: ResolvedEndpoint, figures: EndpointStats) -> Endpoint:
+        """A new one, in whatever health its address is."""
+        endpoint = Endpoint(config, figures, self._make_pool)
+        same = self._by_address.get(endpoint.address)
+        if same:
+            endpoint.health_flags |= same[0].health_flags & ~health.CONFIGURED_FLAGS
+        elif not config.check_disabled:
+            endpoint.health_flags |= self.initial_health_flags
+        self._count_match(endpoint)
+        return endpoint
 
     def _kept(self, resolved: Sequence[ResolvedEndpoint]) -> list[ResolvedEndpoint]:
         """Endpoints that are no longer listed but pass their health checks: Envoy lets them go when those fail, too."""

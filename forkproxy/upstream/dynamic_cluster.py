@@ -42,6 +42,52 @@ class DynamicCluster(Cluster):
     def _use(self, pick: Picker) -> None:
         self.pick = pick_none
 
+    def _add(self, config: ResolvedEndpoint) -> Endpoint:
+        """One more, of perhaps thousands: what ``set_endpoints`` does, without a look at the others."""
+        slot, figures = self._slots.take(config.address)
+        endpoint = self._found(config, figures)
+        if self.watch is not None:
+            endpoint.monitor = self.watch.monitor(endpoint, slot)
+        self.endpoints.append(endpoint)
+        self._list(endpoint)
+        self._changed([endpoint], [])
+        return endpoint
+
+    def _remove(self, endpoint: Endpoint) -> None:
+        endpoint.pool.drain()
+        self.endpoints.remove(endpoint)
+        self._unlist(endpoint)
+        self._changed([], [endpoint])
+
+    def _move(self, endpoint: Endpoint, config: ResolvedEndpoint) -> None:
+        """It is the same endpoint, and its connections stay, wherever new ones go."""
+        self._unlist(endpoint)
+        endpoint.move(config)
+        slot, figures = self._slots.take(config.address)
+        endpoint.count_on(figures)
+        if self.watch is not None:
+            endpoint.monitor = self.watch.monitor(endpoint, slot)
+        self._list(endpoint)
+
+    def _list(self, endpoint: Endpoint) -> None:
+        self._by_address.setdefault(endpoint.address, []).append(endpoint)
+        self._count(endpoint.health_flags, 1)
+
+    def _unlist(self, endpoint: Endpoint) -> None:
+        same = self._by_address[endpoint.address]
+        same.remove(endpoint)
+        if not same:
+            del self._by_address[endpoint.address]
+            self._slots.release(endpoint.socket_address)
+        self._count(endpoint.health_flags, -1)
+
+    def _changed(self, added: list[Endpoint], gone: list[Endpoint]) -> None:
+        self.stats.membership_total = len(self.endpoints)
+        self.balancer.set_endpoints(self.endpoints)
+        self._on_change()
+        if self.on_membership_change is not None:
+            self.on_membership_change(self, added, gone)
+
 
 class ForwardProxyCluster(DynamicCluster):
     """``envoy.clusters.dynamic_forward_proxy``: an endpoint for each host of the DNS cache that has an address."""
@@ -62,13 +108,22 @@ class ForwardProxyCluster(DynamicCluster):
         super().__init__(config, stats, endpoint_stats, *more)
         self.dns_cache = cache
         cache.on_change.append(self._on_host)
-        cache.on_gone.append(self._on_host)
+        cache.on_gone.append(self._on_gone)
 
-    def _on_host(self, _host: CachedHost) -> None:
-        assert self.dns_cache is not None
-        found = [_resolved_host(host) for host in self.dns_cache.hosts.values() if host.addresses]
-        self.set_endpoints(found)
-        self._by_host = {endpoint.hostname: endpoint for endpoint in self.endpoints}
+    def _on_host(self, host: CachedHost) -> None:
+        if not host.addresses:
+            self._on_gone(host)
+            return
+        endpoint = self._by_host.get(host.key)
+        if endpoint is None:
+            self._by_host[host.key] = self._add(_resolved_host(host))
+        else:
+            self._move(endpoint, _resolved_host(host))
+
+    def _on_gone(self, host: CachedHost) -> None:
+        endpoint = self._by_host.pop(host.key, None)
+        if endpoint is not None:
+            self._remove(endpoint)
 
     def transport_to(self, endpoint: Endpoint) -> Transport:
         """With the host's name in the handshake."""
@@ -105,6 +160,12 @@ class ToldSlots(StatSlots):
         """Where the supervisor said that it counts."""
         slot = self._told.get(address)
         return None if slot is None else self._groups[slot]
+
+    def take(self, address: SocketAddress) -> tuple[int, EndpointStats]:
+        """(slot or -1, figures) of one that was not listed."""
+        if address in self._told:
+            return self._told[address], self._groups[self._told[address]]
+        return -1, self._private.setdefault(address, EndpointStats())
 
     def choose(self, addresses: Sequence[SocketAddress]) -> dict[SocketAddress, int]:
         """In the supervisor: a slot for each."""
@@ -209,8 +270,7 @@ class OriginalDstCluster(DynamicCluster):
         endpoint = self._by_destination.get(address)
         if endpoint is None:
             self._met[address] = self._resolved(address)
-            self._set([*(each.config for each in self.endpoints), self._met[address]])
-            endpoint = self._by_destination[address]
+            endpoint = self._by_destination[address] = self._add(self._met[address])
             if self._send is not None:
                 self._send({"op": "host_met", "cluster": self.name, "address": list(address)})
         return endpoint

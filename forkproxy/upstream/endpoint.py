@@ -159,6 +159,19 @@ class StatSlots:
                 slot_of[address] = free.pop(0) if free else len(self._groups) - 1
         return [(slot_of[address], self._groups[slot_of[address]]) for address in listed]
 
+    def take(self, address: SocketAddress) -> tuple[int, EndpointStats]:
+        """(slot, figures) of one more address: what ``assign`` of all would give it, without a look at the others."""
+        slot = self._slot_of.get(address)
+        if slot is None:
+            slot = self._slot_of[address] = self._free.pop(0) if self._free else len(self._groups) - 1
+        return slot, self._groups[slot]
+
+    def release(self, address: SocketAddress) -> None:
+        """The address is listed no more."""
+        slot = self._slot_of.pop(address)
+        if slot not in self._slot_of.values():
+            self._free.append(slot)
+
 
 def stat_prefix(cluster_stat_name: str, slot: int) -> str:
     """Under which name the figures of a slot stand in the registry."""

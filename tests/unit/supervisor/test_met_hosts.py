@@ -9,7 +9,7 @@ from forkproxy.net.timers import NEVER
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import ClusterStats, EndpointStats
 from forkproxy.stats.slab import Slab
-from forkproxy.supervisor.met_hosts import MetHosts
+from forkproxy.supervisor.met_hosts import PEACE_S_PER_HOST, MetHosts
 from forkproxy.upstream.dynamic_cluster import OriginalDstCluster
 from tests.support.fakes import FakeLoop
 from tests.support.playbook import cluster_config
@@ -62,9 +62,32 @@ def world():
 
 def test_every_worker_is_told_of_every_host(world):
     world.met(A)
+    world.loop.advance(PEACE_S_PER_HOST)
     world.met(B)
+    world.loop.advance(2 * PEACE_S_PER_HOST)
     world.met(A)  # another worker, which had not heard of it yet
     assert world.told == [[(A, 0)], [(A, 0), (B, 1)], [(A, 0), (B, 1)]]
+
+
+def test_the_more_hosts_there_are_the_less_often_everybody_is_told(world):
+    for number in range(100):
+        world.met(("192.0.2.9", number))
+    assert len(world.told) == 1
+    world.loop.advance(PEACE_S_PER_HOST)
+    assert [len(told) for told in world.told] == [1, 100]
+    world.met(A)
+    world.loop.advance(98 * PEACE_S_PER_HOST)
+    assert len(world.told) == 2
+    world.loop.advance(3 * PEACE_S_PER_HOST)
+    assert [len(told) for told in world.told] == [1, 100, 101]
+
+
+def test_hosts_that_were_met_while_their_cluster_went(world):
+    world.met(A)
+    world.met(B)
+    world.run.generation.clusters.clear()
+    world.loop.advance(PEACE_S_PER_HOST)
+    assert len(world.told) == 1
 
 
 def test_a_worker_that_drains_keeps_its_hosts_to_itself(world):
@@ -75,11 +98,12 @@ def test_a_worker_that_drains_keeps_its_hosts_to_itself(world):
 def test_a_host_that_nobody_uses_goes(world):
     world.met(A)
     world.met(B)
+    world.loop.advance(PEACE_S_PER_HOST)
     world.figures[0].cx_total += 1
     world.figures[0].cx_active += 1
     world.figures[1].cx_total += 1
     world.flush()
-    world.loop.advance(5.0)
+    world.loop.advance(5.0 - PEACE_S_PER_HOST)
     assert len(world.told) == 2  # both have had a connection since they were met
     world.loop.advance(5.0)
     assert world.told[2:] == [[(A, 0)]]

@@ -61,6 +61,52 @@ def test_a_host_that_moves_or_goes(cache, forward):
     assert forward.stats.membership_total == 1
 
 
+def test_a_host_that_moves_keeps_its_connections(cache, forward):
+    """Answers of name servers come in turns."""
+    cache.set_host("a.test:80", ["192.0.2.1", "192.0.2.2"], "")
+    before = forward.pick_for(request(b"a.test"))
+    pool, before.stats.cx_active = before.pool, 1
+    cache.set_host("a.test:80", ["192.0.2.2", "192.0.2.1"], "")
+    after = forward.pick_for(request(b"a.test"))
+    assert after is before
+    assert after.pool is pool
+    assert not pool.draining
+    assert after.config.additional_addresses == (A,)
+    assert forward.find("192.0.2.2:80") is after
+    assert forward.find("192.0.2.1:80") is None
+    assert after.stats.cx_active == 1
+    assert forward.stats.membership_healthy == 1
+
+
+def test_hosts_come_and_go_as_if_all_were_set_anew(cache, forward):
+    for key, *found in (
+        ("a.test:80", "192.0.2.1"), ("b.test:80", "192.0.2.1"), ("c.test:80", "192.0.2.3"), ("a.test:80", "192.0.2.4"),
+        ("c.test:80",), ("d.test:80", "192.0.2.5"), ("e.test:80", "192.0.2.6"), ("b.test:80", "192.0.2.7"),
+    ):  # fmt: skip
+        if found:
+            cache.set_host(key, found, "")
+        else:
+            cache.remove_host(key)
+        assert forward.stats.membership_total == forward.stats.membership_healthy == len(forward.endpoints)
+        assert [each.stats for each in forward.endpoints] == [
+            forward._slots._groups[slot] for _, slot in forward.endpoint_slots()
+        ]
+        slots = {each.address: slot for each, slot in forward.endpoint_slots()}
+        assert len(set(slots.values())) == len(slots)
+        by_address = forward._by_address
+        forward.set_endpoints([each.config for each in forward.endpoints])
+        assert forward._by_address == by_address
+
+
+def test_a_new_host_costs_the_others_nothing(cache, forward, monkeypatch):
+    monkeypatch.setattr(ForwardProxyCluster, "set_endpoints", None)
+    changes = []
+    forward.on_membership_change = lambda cluster, added, gone: changes.append((len(added), len(gone)))
+    cache.set_host("a.test:80", ["192.0.2.1"], "")
+    cache.remove_host("a.test:80")
+    assert changes == [(1, 0), (0, 1)]
+
+
 # -- ORIGINAL_DST
 
 
@@ -122,6 +168,15 @@ def test_figures_of_a_host_that_was_met_count_where_the_supervisor_says():
     assert slots == {each.socket_address: slot for each, slot in met.two.endpoint_slots()} == {A: 0, B: 1}
     assert endpoint.stats is met.one._slots._groups[1]
     assert (endpoint.stats.rq_total, endpoint.stats.cx_active) == (3, 1)
+
+
+def test_meeting_a_host_costs_the_others_nothing(monkeypatch):
+    met = Met()
+    monkeypatch.setattr(OriginalDstCluster, "set_endpoints", None)
+    endpoint = met.one.pick_for_connection(wanted(A))
+    assert met.one.endpoints == [endpoint]
+    assert met.one.endpoint_slots() == [(endpoint, -1)]
+    assert met.one.stats.membership_total == 1
 
 
 def test_a_host_stays_until_the_supervisor_has_heard_of_it():
