@@ -36,6 +36,7 @@ class AggregateCluster(Cluster):
         for part in parts:
             part.balancer.followers.append(balancer)
         self.needs_hash = any(part.needs_hash for part in parts)
+        self.needs_criteria = any(part.needs_criteria for part in parts)
         self.needs_context = any(part.needs_context for part in parts)
         balancer.recompile()
 

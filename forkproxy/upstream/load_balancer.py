@@ -26,7 +26,7 @@ class LoadBalancer:
     """What stays while balancers come and go.
 
     ``on_change(pick)`` is told of every ``pick`` that replaces the one before. ``local``: the load balancer of the local cluster,
-    for zone aware routing. ``needs_hash`` and ``needs_context``: what a pick of this cluster needs beyond ``pick()``.
+    for zone aware routing. ``needs_hash``, ``needs_criteria``, ``needs_context``: what a pick needs beyond ``pick()``.
     """
 
     def __init__(
@@ -43,7 +43,8 @@ class LoadBalancer:
         self.node_locality: LocalityName | None = None
         self.tables = TableCache()
         self.needs_hash = config.hashes
-        self.needs_context = config.hashes or config.subset is not None
+        self.needs_criteria = config.subset is not None
+        self.needs_context = self.needs_hash or self.needs_criteria
         self.on_change = on_change
         self._endpoints: Sequence[Endpoint] = ()
         self._balancer: Balancer | None = None

@@ -252,10 +252,12 @@ def pick_context(stream: Stream, route: Route, cluster: Cluster) -> PickContext:
     """What the choice of an endpoint takes into account of a request."""
     hash_policy = cluster.hash_method or route.hash_policy
     hash_ = hash_policy(stream) if hash_policy is not None and cluster.needs_hash else None
-    wanted = route.criteria
-    own = stream.dynamic_metadata.get("envoy.lb")
-    if own:
-        wanted = tuple(sorted((dict(wanted) | dict(criteria(own))).items()))
+    wanted: tuple[tuple[str, object], ...] = ()
+    if cluster.needs_criteria:
+        wanted = route.criteria
+        own = stream.dynamic_metadata.get("envoy.lb")
+        if own:
+            wanted = tuple(sorted((dict(wanted) | dict(criteria(own))).items()))
     return PickContext(hash_, wanted, source=stream)
 
 
