@@ -161,6 +161,7 @@ class HttpProbe:
         """ClientSink: what follows is decided when the whole feed has been parsed."""
 
     def _on_complete(self, codec: ClientCodec) -> None:
+        self._begun = False  # that the connection closes now is no failure of this check
         if not codec.reusable or codec.unsolicited or not self._checker.config.reuse_connection:
             self._drop()
         self._decide()

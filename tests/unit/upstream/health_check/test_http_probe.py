@@ -166,7 +166,9 @@ def test_the_connection_is_kept_for_the_next_check():
     "answer", [response(200, "connection: close"), response(200) + b"more", response(503, "connection: close")]
 )
 def test_a_connection_that_may_not_be_kept_is_closed(answer):
-    assert verdict(answer).last.closed
+    checked = verdict(answer)
+    assert checked.last.closed
+    assert checked.stats.get("network_failure") is None
 
 
 def test_no_connection_is_kept_where_the_configuration_says_so():
@@ -174,6 +176,7 @@ def test_no_connection_is_kept_where_the_configuration_says_so():
     checked.last.connect()
     checked.last.receive(response(200))
     assert checked.last.closed
+    assert checked.stats == {"attempt": 1, "success": 1, "healthy": 1}
     checked.loop.advance(10.0)
     assert len(checked.connections) == 2
 
