@@ -149,8 +149,9 @@ class Fleet:
             running = self._generations.running
             free = [number for number in range(MOST_WORKERS * 2) if all(slot.number != number for slot in self.slots)]
             more = [Slot(number, None, running) for number in free[: count - len(slots)]]
+            wanted = [binding for (name, _index), binding in running.bindings.items() if name not in self.drained]
             try:
-                self.sockets.bind(running.bindings.values(), more, self.slots)
+                self.sockets.bind(wanted, more, self.slots)
             except CannotBind as error:
                 _log.error("no further worker", reason=str(error))
                 return str(error)
@@ -200,17 +201,17 @@ class Fleet:
     def spawn(self, slot: Slot, run: GenerationRun) -> WorkerHandle:
         """Fork a worker. OSError when that is not possible."""
         run.generation.prepare_slot(slot.number)
-        giver = Giver()
-        slab = Slab.create(self._registry.cells)
-        seat = self._registry.shared.take_seat()
-        is_older = run is not self._generations.newest
-        parent_pid = os.getpid()
         handover = self._handovers.part_of(
             slot.number,
             generation=run.number,
             listeners=len(run.bootstrap.listeners),
             slots=[lasting.number for lasting in self.lasting_slots()],
         )
+        giver = Giver()
+        slab = Slab.create(self._registry.cells)
+        seat = self._registry.shared.take_seat()
+        is_older = run is not self._generations.newest
+        parent_pid = os.getpid()
 
         def in_worker(control: socket.socket) -> int:
             self._registry.shared.sit(seat)

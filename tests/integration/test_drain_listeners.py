@@ -39,6 +39,15 @@ def test_a_worker_born_later_does_not_listen_either(proxy):
     assert not proxy.accepts(proxy.inside)
 
 
+def test_a_worker_more_does_not_listen_either(proxy):
+    proxy.post("/drain_listeners?inboundonly")
+    until(lambda: not proxy.accepts(proxy.inside))
+    proxy.process.send_signal(signal.SIGTTIN)
+    until(lambda: [worker["state"] for worker in workers(proxy)] == ["ready"] * 2)
+    assert proxy.accepts(proxy.outside)
+    assert not proxy.accepts(proxy.inside)
+
+
 def workers(proxy):
     return json.loads(proxy.admin("/workers")[1])["workers"]
 
