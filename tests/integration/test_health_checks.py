@@ -17,7 +17,7 @@ from tests.support.wire import Downstream
 
 FAILED = "/failed_active_hc"
 CHECK = {
-    "timeout": "0.4s",
+    "timeout": "2s",
     "interval": "0.1s",
     "no_traffic_interval": "0.1s",
     "unhealthy_threshold": 1,
