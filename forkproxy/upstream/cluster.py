@@ -18,7 +18,7 @@ from forkproxy.stats.groups import ClusterStats, EndpointStats
 from forkproxy.upstream import health
 from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers, Limit, host_limits
 from forkproxy.upstream.consistent_hashing import MaglevStats, RingHashStats
-from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
+from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots, identity
 from forkproxy.upstream.http_pool import HttpPool, make_pool
 from forkproxy.upstream.load_balancer import LoadBalancer, PickContext, Picker
 from forkproxy.upstream.preconnect import make_ahead
@@ -96,6 +96,15 @@ def _initial_health_flags(config: ClusterConfig) -> int:
     if config.health_check is None:
         return 0
     return health.FAILED_ACTIVE_HC | (health.PENDING_ACTIVE_HC if config.load_balancing.ignore_new_hosts else 0)
+
+
+def _place_of(config: ResolvedEndpoint, known: Sequence[Endpoint]) -> int | None:
+    """Which of the endpoints at its address this one is: the same in everything, or else in its identity."""
+    configs = [endpoint.config for endpoint in known]
+    if config in configs:
+        return configs.index(config)
+    same = identity(config)
+    return next((at for at, each in enumerate(configs) if identity(each) == same), None)
 
 
 class Cluster:
@@ -206,10 +215,10 @@ class Cluster:
 
     def set_endpoints(self, resolved: Sequence[ResolvedEndpoint]) -> None:
         """These are the endpoints from now on. Known ones keep their connections; those of the others close when idle."""
-        known: dict[ResolvedEndpoint, list[Endpoint]] = {}
+        known: dict[SocketAddress, list[Endpoint]] = {}
         for before in self.endpoints:
             # The same address may be listed twice: each keeps what it had.
-            known.setdefault(before.config.identity(), []).append(before)
+            known.setdefault(before.config.address, []).append(before)
         listed = len(resolved)
         if self.keeps_healthy:
             resolved = [*resolved, *self._kept(resolved)]
@@ -218,9 +227,10 @@ class Cluster:
         added: list[Endpoint] = []
         updated = False
         for config, (slot, figures) in zip(resolved, assigned, strict=True):
-            same_before = known.get(config.identity()) if known else None
-            if same_before:
-                endpoint = same_before.pop(0)
+            before_it = known.get(config.address)
+            at = _place_of(config, before_it) if before_it else None
+            if before_it and at is not None:
+                endpoint = before_it.pop(at)
                 if endpoint.config != config:
                     endpoint.update(config)
                     updated = True

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress
@@ -48,18 +49,17 @@ class ResolvedEndpoint:
     """The Host of HTTP checks of this endpoint; "" when the checks' own counts."""
     check_disabled: bool = False
 
-    def identity(self) -> ResolvedEndpoint:
-        """What stays the same while weight, priority, health and metadata change: the live endpoint goes on then."""
-        return replace(
-            self,
-            weight=1,
-            priority=0,
-            health_status="",
-            locality_weight=0,
-            overprovisioning_factor=0,
-            weighted_priority_health=False,
-            metadata="",
-        )
+
+_GOES_ON: Final = frozenset(
+    (
+        *("weight", "priority", "health_status", "locality_weight", "overprovisioning_factor"),
+        *("weighted_priority_health", "metadata"),
+    )
+)
+identity: Callable[[ResolvedEndpoint], tuple[object, ...]] = attrgetter(
+    *[field.name for field in fields(ResolvedEndpoint) if field.name not in _GOES_ON]
+)
+"""What makes an endpoint the one it is: while only weight, priority, health and metadata change, the live one goes on."""
 
 
 class Endpoint:
