@@ -43,6 +43,9 @@ HTTP_FILTERS: dict[str, str] = {
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": (
         "forkproxy.filters.http.header_mutation:HeaderMutation"
     ),
+    "envoy.extensions.filters.http.header_to_metadata.v3.Config": (
+        "forkproxy.filters.http.header_to_metadata:HeaderToMetadata"
+    ),
     "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.filters.http.rbac:Rbac",
     "envoy.extensions.filters.http.set_metadata.v3.Config": "forkproxy.filters.http.set_metadata:SetMetadata",
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": (

@@ -173,7 +173,7 @@ def normalise(data: bytes, ports: dict[str, int]) -> bytes:
 # Counters that say what a request did. Gauges and histograms move with time; so do these when a connection idles.
 STATS = re.compile(
     r"^(http\.ingress\.|cluster\.|vhost\.|listener\.127\.0\.0\.1_\d+\.|listener\.main\.|http1\.|tcp\."
-    r"|[\w-]+\.http_local_rate_limit\.)"
+    r"|[\w-]+\.http_local_rate_limit\.|http_filter_name\.)"
 )
 STATS_LEFT_OUT = re.compile(
     r"(_active$|\.total_match_count$|\.ssl\.(ciphers|curves|sigalgs|versions|session_reused)|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"

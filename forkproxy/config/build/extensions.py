@@ -21,6 +21,7 @@ BUILDERS: dict[str, str] = {
     ),
     "envoy.extensions.filters.http.fault.v3.HTTPFault": "forkproxy.config.build.fault:build",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation": "forkproxy.config.build.header_mutation:build",
+    "envoy.extensions.filters.http.header_to_metadata.v3.Config": "forkproxy.config.build.header_to_metadata:build",
     "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.config.build.rbac:build",
     "envoy.extensions.filters.http.set_metadata.v3.Config": "forkproxy.config.build.set_metadata:build",
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": "forkproxy.config.build.local_ratelimit:build",
@@ -99,6 +100,9 @@ PER_ROUTE: dict[str, str] = {
     "envoy.extensions.filters.http.fault.v3.HTTPFault": "forkproxy.config.build.fault:build",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute": (
         "forkproxy.config.build.header_mutation:build_per_route"
+    ),
+    "envoy.extensions.filters.http.header_to_metadata.v3.Config": (
+        "forkproxy.config.build.header_to_metadata:build_per_route"
     ),
     "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": "forkproxy.config.build.rbac:build_per_route",
     "envoy.extensions.filters.http.set_metadata.v3.Config": "forkproxy.config.build.set_metadata:build",
