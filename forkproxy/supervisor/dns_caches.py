@@ -8,7 +8,7 @@ hosts they used (``dns_used``); one that nobody has used for ``host_ttl`` is tak
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from time import monotonic
 
 from forkproxy.config.build.dynamic_forward_proxy import DnsCacheConfig
@@ -22,7 +22,7 @@ from forkproxy.supervisor.generation_run import GenerationRun
 from forkproxy.supervisor.generations import Generations
 from forkproxy.supervisor.resolver import Resolvers
 from forkproxy.supervisor.slot import WorkerHandle
-from forkproxy.upstream.dns_cache import OVERFLOW, SEPARATOR, DnsCache
+from forkproxy.upstream.dns_cache import OVERFLOW, SEPARATOR, DnsCache, target_of
 from forkproxy.worker.control import Message
 
 SWEEP_INTERVAL_S = 1.0
@@ -69,12 +69,22 @@ class DnsCaches:
         for name, cache in run.generation.dns_caches.items():
             hosts = self._caches.get(name)
             if hosts is None or hosts.config != cache.config:
-                hosts = self._caches[name] = _Hosts(cache.config)
+                before, hosts = hosts, _Hosts(cache.config)
+                self._caches[name] = hosts
+                self._resolvers.needed_for_good = True
+                if before is not None:
+                    self._take_over(before, hosts)
             for key, (addresses, reason) in hosts.known.items():
                 cache.set_host(key, addresses, reason)
             for host, port in cache.config.preresolve:
                 self._want(hosts, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
             self._count_hosts(hosts)
+
+    def _take_over(self, before: _Hosts, hosts: _Hosts) -> None:
+        """Requests wait for what the cache was asked with its configuration before."""
+        for key in before.asked:
+            if not self._want(hosts, key):
+                self._tell(_host_message(hosts, key, (), OVERFLOW))
 
     # -- workers
 
@@ -204,4 +214,4 @@ def _host_message(hosts: _Hosts, key: str, addresses: tuple[str, ...], reason: s
 
 
 def _request(hosts: _Hosts, key: str) -> Message:
-    return {"op": "resolve", "cache": hosts.config.name, "host": hosts.config.name + SEPARATOR + key}
+    return {"op": "resolve", "target": asdict(target_of(hosts.config, hosts.config.name + SEPARATOR + key))}

@@ -19,7 +19,7 @@ from forkproxy.supervisor.child import Child, fork_child
 from forkproxy.supervisor.endpoint_files import EndpointFiles
 from forkproxy.supervisor.generation_run import GenerationRun
 from forkproxy.upstream.dns import DnsResolver
-from forkproxy.upstream.dns_cache import target_of
+from forkproxy.upstream.dns_cache import target_from
 from forkproxy.worker import after_fork
 from forkproxy.worker.control import Channel, Message
 
@@ -58,6 +58,8 @@ class Resolvers:
         self._processes: dict[int, ResolverHandle] = {}
         self._wanted: list[GenerationRun] = []
         self._not_before = 0.0
+        self.needed_for_good = False
+        """There has been a DNS cache: workers that drain may ask it for hosts after all generations with one are gone."""
 
     @property
     def pids(self) -> Iterable[int]:
@@ -66,7 +68,7 @@ class Resolvers:
 
     def want(self, runs: Iterable[GenerationRun]) -> None:
         """Resolve for these generations, and for no others."""
-        self._wanted = [run for run in runs if run.sources or run.generation.dns_caches]
+        self._wanted = [run for run in runs if run.sources or run.generation.dns_caches or self.needed_for_good]
         for handle in self._processes.values():
             if handle.run not in self._wanted:
                 handle.child.end()
@@ -153,18 +155,17 @@ def run_resolver(run: GenerationRun, control: socket.socket, parent_pid: int) ->
     loop = Loop(lambda error, callback: _log.exception("an exception left a callback", error, callback=callback))
     channel = Channel(loop, control, on_message=lambda _message: None, on_close=lambda _reason: loop.stop())
     resolver = DnsResolver(loop, run.dns_targets, channel.send)
-    channel.on_message = lambda message: _on_request(run, resolver, message)
+    channel.on_message = lambda message: _on_request(resolver, message)
     resolver.start()
     EndpointFiles(loop, run.endpoint_files, channel.send).start()
     loop.run()
     return 0
 
 
-def _on_request(run: GenerationRun, resolver: DnsResolver, message: Message) -> None:
+def _on_request(resolver: DnsResolver, message: Message) -> None:
     match message["op"]:
         case "resolve":
-            cache = run.generation.dns_caches.get(message["cache"])
-            if cache is not None:  # else it is another generation's
-                resolver.add(target_of(cache.config, message["host"]))
+            # Perhaps a cache's that only workers have that drain.
+            resolver.add(target_from(message["target"]))
         case "forget":
             resolver.remove(message["host"])

@@ -34,6 +34,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
+import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -47,8 +48,17 @@ from forkproxy.net.timers import Timer
 DNS_PORT = 53
 MAX_UDP_BYTES = 65535
 NOT_A_NAME = "not a host name"
+HOST_NAME = re.compile(r"[A-Za-z0-9._/*-]*")
+"""What c-ares, and so Envoy, asks name servers for; they are spared the rest."""
 NO_RECORDS = "cares_norecords:DNS_server_returned_answer_with_no_data"
 NO_SUCH_NAME = "cares_norecords:Domain_name_not_found"
+REFUSALS = {
+    "SERVFAIL": "cares_failure:DNS server returned general failure",
+    "REFUSED": "cares_failure:DNS server refused query",
+    "NOTIMP": "cares_failure:DNS server does not implement requested operation",
+    "FORMERR": "cares_failure:DNS server claims query was misformatted",
+}
+TIMED_OUT = "timed out"
 MIN_REFRESH_S = 1.0
 """No name is asked more often than this, whatever the TTL or the configuration says."""
 
@@ -276,6 +286,9 @@ class Question:
 
         while self._names:
             name = self._names.pop(0)
+            if not HOST_NAME.fullmatch(name):
+                self._failure = f"{NOT_A_NAME}: it has other characters than letters, digits and -._/*"
+                continue
             try:
                 self._query = dns.message.make_query(name, self._record)
             except dns.exception.DNSException as error:
@@ -333,7 +346,7 @@ class Question:
         self._close()
 
     def _on_timeout(self) -> None:
-        self._failed("timed out")
+        self._failed(TIMED_OUT)
         self._next_try()
 
     def _on_event(self, _mask: int) -> None:
@@ -450,13 +463,15 @@ class _Host:
         """Why there are no addresses, in c-ares' words as Envoy passes them on where it has some."""
         if self._failure.startswith(NOT_A_NAME):
             return "cares_failure:Misformatted_domain_name"
+        if self._failure == TIMED_OUT:
+            return "resolve_timeout"
         if self._failure:
-            return self._failure
+            return REFUSALS.get(self._failure.partition(" ")[0], self._failure)
         return NO_RECORDS if self._exists else NO_SUCH_NAME
 
     def look(self) -> None:
         """Resolve now."""
-        if _is_ip(self._host):
+        if _is_ip(self._host) and "%" not in self._host:
             self.addresses = (self._host,)
             self.answered = True
             self._cluster.count("success")
@@ -476,7 +491,7 @@ class _Host:
             self._question.cancel()
             self._question = None
         self._records.clear()
-        self._failure = self._failure or "timed out"
+        self._failure = self._failure or TIMED_OUT
         self._found = ()
         self._looked(timed_out=True)
 

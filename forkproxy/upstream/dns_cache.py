@@ -133,8 +133,7 @@ def _nobody(_message: dict[str, Any]) -> None:
 def host_key(authority: str, default_port: int) -> str:
     """The key of a Host header: "name:port", with the scheme's port when it names none. The name's case is kept, as in Envoy."""
     name, colon, port = authority.rpartition(":")
-    is_port = colon and port.isdecimal() and len(port) <= 5 and int(port) <= MAX_PORT
-    if is_port and (":" not in name or name.startswith("[")):
+    if colon and port.isdecimal() and len(port) <= 5 and int(port) <= MAX_PORT:
         return authority
     return f"{authority}:{default_port}"
 
@@ -143,6 +142,12 @@ def split_key(key: str) -> tuple[str, int]:
     """("name", port) of a key; an IPv6 literal comes without its brackets."""
     name, _, port = key.rpartition(":")
     return name.strip("[]"), int(port)
+
+
+def target_from(fields: dict[str, Any]) -> Target:
+    """A target that came as JSON: ``asdict`` of what ``target_of`` makes."""
+    pairs = {name: tuple((host, port) for host, port in fields[name]) for name in ("hosts", "resolvers")}
+    return Target(**{**fields, **pairs})
 
 
 def target_of(config: DnsCacheConfig, host: str) -> Target:

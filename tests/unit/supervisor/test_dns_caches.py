@@ -1,5 +1,7 @@
 """The supervisor's side of DNS caches, with fakes around it."""
 
+import json
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +12,11 @@ from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import DnsCacheWorkerStats
 from forkproxy.supervisor import dns_caches as module
 from forkproxy.supervisor.dns_caches import DnsCaches
-from forkproxy.upstream.dns_cache import OVERFLOW, DnsCache
+from forkproxy.upstream.dns_cache import OVERFLOW, DnsCache, target_from, target_of
 from tests.support.fakes import FakeLoop
 
 KEY = "a.test:80"
+CONFIG = DnsCacheConfig("outside", "V4_ONLY")
 
 
 class Worker:
@@ -73,8 +76,8 @@ def told(*addresses, key=KEY, reason=""):
     return {"op": "dns_host", "cache": "outside", "host": key, "addresses": list(addresses), "reason": reason}
 
 
-def request(key=KEY):
-    return {"op": "resolve", "cache": "outside", "host": f"outside\0{key}"}
+def request(key=KEY, config=CONFIG):
+    return {"op": "resolve", "target": asdict(target_of(config, f"outside\0{key}"))}
 
 
 def test_a_host_is_resolved_once_and_all_workers_are_told(world):
@@ -158,6 +161,30 @@ def test_the_next_generation_knows_what_this_one_does(world):
     other = world.make(DnsCacheConfig("outside", "V6_ONLY"))
     world.caches.on_made(other)
     assert other.generation.dns_caches["outside"].hosts == {}
+
+
+def test_who_waits_is_answered_when_a_cache_has_another_configuration(world):
+    world.ask()
+    world.ask("b.test:80")
+    world.answer("10.0.0.2", key="b.test:80")
+    other = DnsCacheConfig("outside", "V6_ONLY", max_hosts=1)
+    world.caches.on_made(world.make(other))
+    assert world.asked[-1] == request(config=other)
+    world.answer("10.0.0.1")
+    assert world.workers[0].told[-1] == told("10.0.0.1")
+
+
+def test_who_waits_is_refused_when_the_cache_has_room_for_fewer(world):
+    world.ask()
+    world.ask("b.test:80")
+    world.caches.on_made(world.make(DnsCacheConfig("outside", "V6_ONLY", max_hosts=1)))
+    (refused,) = world.workers[0].told
+    assert refused["reason"] == OVERFLOW
+
+
+def test_a_target_survives_json():
+    target = replace(target_of(CONFIG, f"outside\0{KEY}"), resolvers=(("192.0.2.53", 53), ("::1", 54)))
+    assert target_from(json.loads(json.dumps(asdict(target)))) == target
 
 
 def test_hosts_that_are_named_beforehand(monkeypatch):

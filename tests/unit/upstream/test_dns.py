@@ -475,12 +475,36 @@ def test_a_host_without_addresses_has_a_reason(world, records, reason):
     assert (world.said[0]["addresses"], world.said[0]["reason"]) == ([], reason)
 
 
+@pytest.mark.parametrize("name", ["[::1", "user@a.test", "a.test:x", "a.test%00", "fe80::1%lo", "é.test", "a..test"])
+def test_name_servers_are_not_asked_for_what_is_no_name(world, name):
+    world.resolve()
+    world.resolver.add(host(world, name))
+    world.until(lambda said: len(said) == 1)
+    assert (world.said[0]["addresses"], world.said[0]["reason"]) == ([], "cares_failure:Misformatted_domain_name")
+    assert world.server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("rcode", "reason"),
+    [
+        (dns.rcode.SERVFAIL, "cares_failure:DNS server returned general failure"),
+        (dns.rcode.REFUSED, "cares_failure:DNS server refused query"),
+    ],
+)
+def test_a_server_that_refuses_a_host_is_a_reason(world, rcode, reason):
+    world.server.rcodes["a.test."] = rcode
+    world.resolve()
+    world.resolver.add(host(world))
+    world.until(lambda said: len(said) == 1)
+    assert world.said[0]["reason"] == reason
+
+
 def test_the_query_timeout_ends_a_resolution(world):
     world.server.silent.add("a.test.")
     world.resolve(timeout_s=60.0)
     world.resolver.add(host(world, query_timeout_s=0.02))
     world.until(lambda said: len(said) == 1)
-    assert (world.said[0]["results"], world.said[0]["reason"]) == (["failure", "timeout"], "timed out")
+    assert (world.said[0]["results"], world.said[0]["reason"]) == (["failure", "timeout"], "resolve_timeout")
 
 
 def test_a_host_keeps_its_addresses_when_a_later_resolution_fails(world):
