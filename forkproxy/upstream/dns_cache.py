@@ -132,7 +132,7 @@ def _nobody(_message: dict[str, Any]) -> None:
 
 def host_key(authority: str, default_port: int) -> str:
     """The key of a Host header: "name:port", with the scheme's port when it names none. The name's case is kept, as in Envoy."""
-    name, colon, port = authority.rpartition(":")
+    _, colon, port = authority.rpartition(":")
     if colon and port.isdecimal() and len(port) <= 5 and int(port) <= MAX_PORT:
         return authority
     return f"{authority}:{default_port}"
