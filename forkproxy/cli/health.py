@@ -21,7 +21,7 @@ def ask_control_socket(pid_file: Path | None, timeout_s: float) -> tuple[str, bo
     except TimeoutError:
         return f"{socket_path}: no answer within {timeout_s:g} s", False
     except (OSError, ProtocolError) as error:
-        return f"{socket_path}: {error}", False
+        return f"{socket_path}: {getattr(error, 'strerror', None) or error}", False
     if not answer["ok"]:
         return str(answer["reason"]), False
     return str(answer["body"]).strip(), answer["status"] == 200
@@ -40,6 +40,6 @@ def ask_admin_port(address: str, timeout_s: float) -> tuple[str, bool]:
     except TimeoutError:
         return f"{address}: no answer within {timeout_s:g} s", False
     except (OSError, http.client.HTTPException) as error:
-        return f"{address}: {error}", False
+        return f"{address}: {getattr(error, 'strerror', None) or error}", False
     finally:
         connection.close()

@@ -86,8 +86,10 @@ def upgrade(pid_file: Path | None, timeout: float) -> None:
 
     If it does not get ready, the old one carries on, and the exit code is not 0.
     """
-    path, _pid = running(pid_file)
-    answer = ask_or_end(path, {"op": "upgrade"}, timeout_s=timeout)
+    path, pid = running(pid_file)
+    answer = ask_supervisor(path, {"op": "upgrade"}, timeout_s=timeout)
+    if not answer["ok"]:
+        end(int(answer["exit"]), f"{answer['reason']}\nnot upgraded: pid {pid} carries on")
     click.echo(answer["pid"])
 
 
@@ -123,10 +125,18 @@ def _left_behind(pid: int) -> str:
     if not pid:
         return ""
     try:
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        name, state = _name_and_state(pid)
     except OSError:
+        name = state = ""
+    if state in ("", "Z", "X"):
         return f" is left of pid {pid}, which has gone"
     return f" names pid {pid}, which is {name} and not ours: it is left alone"
+
+
+def _name_and_state(pid: int) -> tuple[str, str]:
+    """proc(5): comm stands in parentheses and may have some itself; the state is the letter after it."""
+    before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    return before.partition("(")[2], after.split()[0]
 
 
 def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Message:

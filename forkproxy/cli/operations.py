@@ -98,7 +98,7 @@ def level(words: tuple[str, ...], pid_file: Path | None, as_json: bool) -> None:
     answer = _page(pid_file, target, "POST")
     if answer["status"] != 200:
         first = str(answer["body"]).partition("\n")[0].removeprefix("error: ")
-        end(EXIT_FAILURE, f"{first}: {' '.join(words)} (forkproxy logs level lists them)")
+        end(EXIT_FAILURE, f"{first}: {words[0]} (forkproxy logs level lists them)")
     levels = dict(line.strip().split(": ") for line in str(answer["body"]).splitlines()[1:] if line.strip())
     click.echo(json.dumps(levels, indent=2) if as_json else "\n".join(f"{key:<12} {levels[key]}" for key in levels))
 

@@ -81,7 +81,8 @@ def config_options(command: F) -> F:
             "--config-path",
             envvar=["FORKPROXY_CONFIG", "FORKPROXY_CONFIG_PATH"],
             metavar="FILE",
-            help="Envoy bootstrap, v3 or v2. Default: ./forkproxy.yaml, ./envoy.yaml, /etc/forkproxy/forkproxy.yaml.",
+            help="Envoy bootstrap, v3 or v2. Default: $FORKPROXY_CONFIG, ./forkproxy.yaml, ./envoy.yaml, "
+            "$XDG_CONFIG_HOME/forkproxy/forkproxy.yaml, /etc/forkproxy/forkproxy.yaml.",
         ),
     ):
         command = add(command)
@@ -120,7 +121,11 @@ def serving_options(command: F) -> F:
             default="",
             help="Who the workers run as when root starts it. Default: forkproxy or nobody; root keeps root.",
         ),
-        option("--watch", is_flag=True, help="Reload when the content of the configuration file changes."),
+        option(
+            "--watch",
+            is_flag=True,
+            help="Reload when the content of the configuration file, or of one it names, changes.",
+        ),
         option("--admin-address-path", metavar="FILE", help="Write the admin's address there once it is bound."),
         option("--service-zone", default="", metavar="ZONE", help="Overrides node.locality.zone."),
         option("--service-cluster", default="", metavar="NAME", help="Overrides node.cluster."),

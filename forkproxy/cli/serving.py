@@ -79,10 +79,15 @@ def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None]
     """Run the supervisor; (exit code, why it did not start or "")."""
     import faulthandler
 
+    from forkproxy.net import descriptors
     from forkproxy.supervisor.exits import StartFailed
     from forkproxy.supervisor.supervisor import Supervisor
     from forkproxy.worker.generation import build_generation
 
+    limit = descriptors.raise_limit()
+    if limit < descriptors.FEWEST:
+        least = descriptors.FEWEST
+        return EXIT_FAILURE, f"{limit} descriptors are not enough, {least} are the least: {descriptors.HINT}"
     faulthandler.enable()
     for flag, _kind in HARMLESS_FLAGS:
         if given[flag[2:].replace("-", "_")] is not None:

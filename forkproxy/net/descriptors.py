@@ -13,7 +13,15 @@ import resource
 OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 """What the kernel says when there is no descriptor, or no memory, for one more."""
 SMALL_LIMIT = 1024
+FEWEST = 32
+"""With less than this many nothing can be started."""
 HINT = "raise LimitNOFILE= of the service, or ulimit -n"
+
+
+def explain(error: OSError) -> str:
+    """What went wrong, and where there are too few descriptors, what to do."""
+    reason = error.strerror or str(error)
+    return f"{reason} ({HINT})" if error.errno == errno.EMFILE else reason
 
 
 def raise_limit() -> int:

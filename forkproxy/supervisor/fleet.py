@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
 from forkproxy import log
+from forkproxy.net import descriptors
 from forkproxy.net.loop import Loop
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.slab import Slab
@@ -32,6 +33,8 @@ from forkproxy.worker.control import Message
 from forkproxy.worker.worker import WorkerStart, run_worker
 
 MOST_WORKERS = 4096
+RETRY_FORK_S = 1.0
+"""When a worker that could not be forked is tried again, the first time."""
 
 _log = log.get_logger("supervisor")
 
@@ -188,15 +191,20 @@ class Fleet:
             default=float("inf"),
         )
 
-    def start_missing(self, now: float) -> None:
-        """Start a worker where one is wanted."""
+    def start_missing(self, now: float) -> str:
+        """Start a worker where one is wanted; returns why the last one could not be forked, "" when nothing failed."""
+        reason = ""
         for slot in self.slots:
             if self.wants_worker(slot, now):
                 try:
                     slot.current = self.spawn(slot, slot.run)
                 except OSError as error:
-                    slot.respawn_at = now + 1.0
-                    _log.error("no worker could be forked", slot=slot.number, reason=error.strerror)
+                    wait_s = slot.count_death(0.0, now) or RETRY_FORK_S
+                    slot.respawn_at = now + wait_s
+                    reason = descriptors.explain(error)
+                    next_step = f"tried again in {wait_s:g} s"
+                    _log.error("no worker could be forked", slot=slot.number, reason=reason, next=next_step)
+        return reason
 
     def spawn(self, slot: Slot, run: GenerationRun) -> WorkerHandle:
         """Fork a worker. OSError when that is not possible."""

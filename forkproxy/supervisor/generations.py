@@ -112,8 +112,8 @@ class Generations:
         if identity is not None:
             log_files.give([*generation.log_paths, *log.paths()], identity)
             if is_other:
-                hint = "" if wanted else "--user root keeps root"
-                _log.info("the workers run as another user", user=name_of(identity), hint=hint)
+                hint = {} if wanted else {"hint": "--user root keeps root"}
+                _log.info("the workers run as another user", user=name_of(identity), **hint)
         elif wanted and is_other and os.geteuid() != 0:
             _log.warning("the workers run as this user: only root can run them as another", user=wanted)
 

@@ -317,9 +317,8 @@ class Supervisor:
             if code in (EXIT_CANNOT_BUILD, EXIT_CANNOT_BIND):
                 slot.given_up = code
             next_step = "none is started until a reload" if slot.given_up else f"the next one starts in {wait_s:g} s"
-            _log.error(
-                "worker died", slot=slot.number, worker=worker.pid, how=how, reason=worker.failure, next=next_step
-            )
+            why = {"reason": worker.failure} if worker.failure else {}
+            _log.error("worker died", slot=slot.number, worker=worker.pid, how=how, **why, next=next_step)
             self._fail_if_hopeless(slot, worker, how, code)
 
     def _fail_if_hopeless(self, slot: Slot, worker: WorkerHandle, how: str, code: int) -> None:
@@ -417,7 +416,9 @@ class Supervisor:
             self.fleet.no_hang_before = now + self.options.heartbeat_timeout_s
         self.fleet.check(now)
         if self.phase != "stopping":
-            self.fleet.start_missing(now)
+            reason = self.fleet.start_missing(now)
+            if reason and self.phase == "starting":
+                raise StartFailed(EXIT_FAILURE, f"no worker could be forked: {reason}")
         self.resolvers.check(now)
         self.health_checkers.check(now)
         self.reloads.advance(now)

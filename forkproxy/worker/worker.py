@@ -231,6 +231,8 @@ class Worker:
 
     def _on_supervisor_gone(self, _reason: str) -> None:
         # Nobody follows on these sockets.
+        limit_s = self._start.drain_time_s
+        _log.error("the supervisor has died: this worker drains", slot=self._start.slot, at_most_s=limit_s)
         self._drain(self._start.drain_time_s, tuple(self._start.sockets))
         self._close_listeners()
 

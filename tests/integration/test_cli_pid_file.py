@@ -36,6 +36,17 @@ def test_a_pid_file_of_the_dead_is_taken_over(tmp_path, config):
     assert forkproxy("stop", "--now", "--pid-file", pid_file).returncode == 0
 
 
+def test_a_dead_one_that_nobody_has_reaped_has_gone(tmp_path):
+    pid_file = tmp_path / "run.pid"
+    dead = subprocess.Popen(["sleep", "60"])
+    pid_file.write_text(f"{dead.pid}\n")
+    dead.kill()
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+    done = forkproxy("status", "--pid-file", pid_file)
+    dead.wait()
+    assert done.stderr == f"not running ({pid_file} is left of pid {dead.pid}, which has gone)\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_another_programs_pid_is_left_alone(tmp_path, command):
     pid_file = tmp_path / "run.pid"

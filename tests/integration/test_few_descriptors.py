@@ -1,15 +1,18 @@
 """The program with 64 descriptors per process, under 200 connections."""
 
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.integration.test_cli import bootstrap
 from tests.integration.test_serving import ANSWER, TwoWorkers
 from tests.support import bootstrap as b
 from tests.support.proxy import free_ports
-from tests.support.supervised import until
+from tests.support.supervised import ROOT, until
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: h.example\r\n\r\n"
 
@@ -103,3 +106,21 @@ def test_no_descriptor_for_an_upstream_connection_is_a_503(proxy, ports):
     with socket.create_connection(("127.0.0.1", ports["main"]), timeout=10) as sock:
         sock.sendall(REQUEST)
         assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    ("limit", "workers", "reason"),
+    [
+        (16, 1, "16 descriptors are not enough, 32 are the least: raise LimitNOFILE="),
+        (32, 10, "no worker could be forked: Too many open files (raise LimitNOFILE="),
+    ],
+)
+def test_a_start_that_has_too_few_fails_and_says_so(tmp_path, limit, workers, reason):
+    config = tmp_path / "c.yaml"
+    config.write_text(bootstrap(0))
+    words = ["run", "-c", config, "--pid-file", tmp_path / "c.pid", "--concurrency", workers]
+    shell = ["/bin/sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", sys.executable, "-m", "forkproxy"]
+    done = subprocess.run([*shell, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr

@@ -130,7 +130,7 @@ def test_a_hanging_worker_does_not_outlive_its_supervisor_for_ever(tmp_path):
 def test_the_next_supervisor_serves_while_the_workers_of_a_killed_one_drain(tmp_path):
     (port,) = free_ports(1)
     settings = {"listeners": {"main": f"127.0.0.1:{port}"}}
-    with Supervised(tmp_path, settings) as first, first.connect() as old:
+    with Supervised(tmp_path, settings, drain_time_s=15.0) as first, first.connect() as old:
         pid = exchange(old)[0]
         first.process.kill()
         first.process.wait()
@@ -164,6 +164,7 @@ def test_what_a_killed_supervisor_left_behind_is_taken_over(tmp_path, supervised
     supervised.process.kill()
     supervised.process.wait()
     until(lambda: not any(is_alive(pid) for pid in pids))
+    assert supervised.log().count("the supervisor has died: this worker drains") == 2
     assert supervised.pid_file.exists()
     with Supervised(tmp_path) as second:
         assert second.pids()
