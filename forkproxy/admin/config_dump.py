@@ -47,8 +47,17 @@ def timestamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
-def full_dump(bootstrap: Mapping[str, object], updated: str, endpoints: Sequence[ClusterView] | None) -> list[Json]:
-    """All dumps. ``bootstrap``: the v3 bootstrap as JSON-ready data. ``endpoints`` None leaves the endpoints out."""
+def full_dump(
+    bootstrap: Mapping[str, object],
+    updated: str,
+    endpoints: Sequence[ClusterView] | None,
+    refused: tuple[str, datetime] | None = None,
+) -> list[Json]:
+    """All dumps. ``bootstrap``: the v3 bootstrap as JSON-ready data. ``endpoints`` None leaves the endpoints out.
+
+    ``refused``: why and when the last reload was refused. It stands as ``error_state`` beside the bootstrap, in the shape of
+    Envoy's UpdateFailureState, which Envoy has for what xDS may change only.
+    """
     static = _mapping(bootstrap.get("static_resources"))
     listeners = [_mapping(listener) for listener in _list(static.get("listeners"))]
     clusters = [_mapping(cluster) for cluster in _list(static.get("clusters"))]
@@ -59,6 +68,9 @@ def full_dump(bootstrap: Mapping[str, object], updated: str, endpoints: Sequence
     if endpoints is not None:
         loads: list[Json] = [{"endpoint_config": _load_assignment(cluster)} for cluster in endpoints]
         dumps.append(_with_type("EndpointsConfigDump", "static_endpoint_configs", loads))
+    if refused is not None:
+        details, moment = refused
+        dumps[0]["error_state"] = {"last_update_attempt": timestamp(moment), "details": details}
     routes = _route_configs(listeners)
     dumps += [
         _dump("ListenersConfigDump", "static_listeners", "listener", "listener.v3.Listener", listeners, updated),

@@ -179,6 +179,10 @@ class AdminContext(Protocol):
         """When it came into force, UTC."""
 
     @property
+    def last_refusal(self) -> tuple[str, datetime] | None:
+        """Why and when (UTC) the last reload was refused; None after one that was not."""
+
+    @property
     def state(self) -> str:
         """LIVE, DRAINING (also after /healthcheck/fail), PRE_INITIALIZING or INITIALIZING (before the first worker is ready)."""
 

@@ -220,6 +220,7 @@ class AdminHandlers:
             context.bootstrap.config_dump,
             config_dump.timestamp(context.config_loaded_at),
             context.clusters() if _flag(query, "include_eds") else None,
+            context.last_refusal,
         )
         matches = None
         if name_regex:

@@ -65,6 +65,12 @@ class SupervisorContext:
         return self._supervisor.generations.running.bootstrap
 
     @property
+    def last_refusal(self) -> tuple[str, datetime] | None:
+        """Why and when the last reload was refused."""
+        reloads = self._supervisor.reloads
+        return (reloads.last_refusal, reloads.refused_at) if reloads.last_refusal else None
+
+    @property
     def state(self) -> str:
         """Envoy's word for the supervisor's phase."""
         phase = self._supervisor.phase

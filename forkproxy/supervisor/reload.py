@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -63,6 +64,8 @@ class Reloads:
     def __init__(self, supervisor: Supervisor) -> None:
         self.last_refusal = ""
         """Why the last reload was refused; "" after one that was not."""
+        self.refused_at = datetime.now(UTC)
+        """When it was."""
         self._supervisor = supervisor
         self._fleet = supervisor.fleet
         self._generations = supervisor.generations
@@ -155,7 +158,7 @@ class Reloads:
             roll_out.reply({"ok": True, "generation": run.number, "workers": workers})
 
     def _refuse(self, reply: Reply | None, reason: str, code: int) -> None:
-        self.last_refusal = reason
+        self.last_refusal, self.refused_at = reason, datetime.now(UTC)
         _log.error("reload refused; the old configuration stays", reason=first_line(reason))
         self._supervisor.notifier.ready(self._supervisor.report.line())
         if reply is not None:

@@ -69,6 +69,7 @@ class FakeContext:
             runtime={},
         )
         self.config_loaded_at = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+        self.last_refusal = None
         self.state = LIVE
         self.uptime_s = 23.9
         self.version = "forkproxy/1.2"

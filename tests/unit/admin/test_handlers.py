@@ -1,6 +1,7 @@
 """Each page against what real Envoy 1.40 answers."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -384,6 +385,15 @@ def test_config_dump(read_json):
     }
     assert [entry["listener"]["name"] for entry in listeners["static_listeners"]] == ["main", "tcp"]
     assert [entry["route_config"]["name"] for entry in routes["static_route_configs"]] == ["local"]
+
+
+def test_config_dump_tells_why_the_last_reload_was_refused(read_json, context):
+    assert "error_state" not in read_json("/config_dump")["configs"][0]
+    context.last_refusal = ("e.yaml:1:1: no", datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC))
+    assert read_json("/config_dump")["configs"][0]["error_state"] == {
+        "last_update_attempt": "2026-01-02T03:04:06.000Z",
+        "details": "e.yaml:1:1: no",
+    }
 
 
 def test_config_dump_with_endpoints(read_json):
