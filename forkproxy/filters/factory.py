@@ -34,6 +34,8 @@ NETWORK_FILTERS: dict[str, str] = {
 HTTP_FILTERS: dict[str, str] = {
     "envoy.extensions.filters.http.basic_auth.v3.BasicAuth": "forkproxy.filters.http.basic_auth:BasicAuth",
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.filters.http.buffer:Buffer",
+    "envoy.extensions.filters.http.compressor.v3.Compressor": "forkproxy.filters.http.compressor:Compressor",
+    "envoy.extensions.filters.http.decompressor.v3.Decompressor": "forkproxy.filters.http.decompressor:Decompressor",
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.filters.http.cors:Cors",
     "envoy.extensions.filters.http.csrf.v3.CsrfPolicy": "forkproxy.filters.http.csrf:Csrf",
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig": (

@@ -311,6 +311,25 @@ class Stream:
         if not self.ended and (data or end_stream):
             self._run_data(ENCODING, -self.http.chain.filters.index(owner), data, end_stream)
 
+    def inject_decoded(self, owner: HttpFilter, data: bytes, end_stream: bool) -> None:
+        """The same for the request's body."""
+        if not self.ended and (data or end_stream):
+            self._run_data(DECODING, self.http.chain.filters.index(owner), data, end_stream)
+
+    def end_encoded(self, owner: HttpFilter, data: bytes, trailers: Headers) -> None:
+        """For a filter whose ``encode_data`` has TAKEN the last piece: the response ends with ``data`` and ``trailers``."""
+        self.inject_encoded(owner, data, False)
+        if not self.ended:
+            self.response_trailers = trailers
+            self._run_trailers(ENCODING, -self.http.chain.filters.index(owner), trailers)
+
+    def end_decoded(self, owner: HttpFilter, data: bytes, trailers: Headers) -> None:
+        """The same for the request."""
+        self.inject_decoded(owner, data, False)
+        if not self.ended:
+            self.request_trailers = trailers
+            self._run_trailers(DECODING, self.http.chain.filters.index(owner), trailers)
+
     # -- both directions, while filters take part
 
     def _run_headers(self, direction: int, after: int, end_stream: bool) -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.exchanges import (
+    compressions,
     dynamic,
     envoy_filters,
     filters,
@@ -26,6 +27,7 @@ from tests.support.forkproxy import Forkproxy
 from tests.support.wire import cut_responses
 
 EXCHANGES = [
+    *compressions.EXCHANGES,
     *dynamic.EXCHANGES,
     *envoy_filters.EXCHANGES,
     *filters.EXCHANGES,

@@ -14,6 +14,7 @@ import re
 import socket
 import ssl
 import time
+import zlib
 from base64 import b64decode
 
 import psutil
@@ -155,8 +156,26 @@ def local_address() -> str:
 LOCAL_ADDRESS = local_address()
 
 
+CHUNK_SIZE = re.compile(rb"(?<=\r\n)[0-9a-f]+\r\n\Z")
+
+
+def unpacked(data: bytes) -> bytes:
+    """What is compressed, in plain text: two libraries need not make the same bytes of it."""
+    start = data.find(b"\x1f\x8b\x08")
+    if start < 0:
+        return data
+    unzip = zlib.decompressobj(31)
+    try:
+        made = unzip.decompress(data[start:])
+    except zlib.error:
+        return data
+    end = b">" if unzip.eof else b" unfinished>"
+    return CHUNK_SIZE.sub(b"<size>\r\n", data[:start]) + b"<gzip of " + made + end + unpacked(unzip.unused_data)
+
+
 def normalise(data: bytes, ports: dict[str, int]) -> bytes:
     """Take out request ids, dates, durations and the ports of this run, those in a session's base64 too."""
+    data = unpacked(data)
     data = SESSION.sub(lambda found: found[1] + b64decode(found[2]), data)
     data = UUID.sub(b"<uuid>", data)
     data = DATE.sub(rb"\1<date>", data)
@@ -178,7 +197,7 @@ STATS = re.compile(
 STATS_LEFT_OUT = re.compile(
     r"(_active$|\.total_match_count$|\.ssl\.(ciphers|curves|sigalgs|versions|session_reused)|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
     r"|max_host_weight|bind_errors|update_|upstream_cx_(rx|tx)_bytes_total|downstream_cx_(rx|tx)_bytes_total"
-    r"|upstream_cx_(destroy|close_notify|http1|connect_attempts)|downstream_cx_(destroy|delayed|max)|upstream_cx_total|upstream_cx_overflow)"
+    r"|upstream_cx_(destroy|close_notify|http1|connect_attempts)|downstream_cx_(destroy|delayed|max)|upstream_cx_total|upstream_cx_overflow|\.total_compressed_bytes)"
 )
 
 

@@ -14,6 +14,12 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.http.router.v3.Router": "forkproxy.config.build.router:build",
     "envoy.extensions.filters.http.basic_auth.v3.BasicAuth": "forkproxy.config.build.basic_auth:build",
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.config.build.buffer:build",
+    "envoy.extensions.filters.http.compressor.v3.Compressor": "forkproxy.config.build.compressor:build",
+    "envoy.extensions.filters.http.decompressor.v3.Decompressor": "forkproxy.config.build.compressor:build_decompressor",
+    "envoy.extensions.compression.gzip.compressor.v3.Gzip": "forkproxy.config.build.compression:build_gzip_compressor",
+    "envoy.extensions.compression.gzip.decompressor.v3.Gzip": (
+        "forkproxy.config.build.compression:build_gzip_decompressor"
+    ),
     "envoy.extensions.filters.http.cors.v3.Cors": "forkproxy.config.build.cors:build",
     "envoy.extensions.filters.http.csrf.v3.CsrfPolicy": "forkproxy.config.build.csrf:build",
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig": (
@@ -92,6 +98,7 @@ BUILDERS: dict[str, str] = {
 PER_ROUTE: dict[str, str] = {
     "envoy.extensions.filters.http.basic_auth.v3.BasicAuthPerRoute": "forkproxy.config.build.basic_auth:build_per_route",
     "envoy.extensions.filters.http.buffer.v3.BufferPerRoute": "forkproxy.config.build.buffer:build_per_route",
+    "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute": "forkproxy.config.build.compressor:build_per_route",
     "envoy.extensions.filters.http.cors.v3.CorsPolicy": "forkproxy.config.build.cors:build_policy",
     "envoy.extensions.filters.http.csrf.v3.CsrfPolicy": "forkproxy.config.build.csrf:build",
     "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.exchanges import dynamic, envoy_filters, rate_limits, retries, sessions
+from tests.conformance.exchanges import compressions, dynamic, envoy_filters, rate_limits, retries, sessions
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
     TYPE,
@@ -330,6 +330,7 @@ CONFIGURATIONS: dict[str, Data] = {
     "tcp": tcp(),
     **FILTERED,
     **dynamic.CONFIGURATIONS,
+    **compressions.CONFIGURATIONS,
     **rate_limits.CONFIGURATIONS,
     **sessions.CONFIGURATIONS,
     **envoy_filters.CONFIGURATIONS,

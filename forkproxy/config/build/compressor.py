@@ -1,0 +1,169 @@
+"""``extensions.filters.http.compressor.v3`` and ``decompressor.v3`` → CompressorConfig, DecompressorConfig."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from forkproxy.config.build.compression import GzipCompression, GzipDecompression
+from forkproxy.config.build.context import BuildContext
+from forkproxy.config.view import View
+
+DEFAULT_CONTENT_TYPES = frozenset(
+    (
+        *("application/ecmascript", "application/grpc-web", "application/grpc-web+proto", "application/javascript"),
+        *("application/json", "application/x-javascript", "application/x-json", "application/xhtml+xml"),
+        *("application/xml", "image/svg+xml", "text/css", "text/ecmascript", "text/html", "text/javascript"),
+        *("text/jscript", "text/js", "text/plain", "text/x-javascript", "text/x-js", "text/xml"),
+    )
+)
+"""What Envoy compresses when a file does not say."""
+_DEFAULT_MIN_LENGTH = 30
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionConfig:
+    """``CommonDirectionConfig``: ``min_length`` is compared with content-length; ``content_types`` are lower-case."""
+
+    enabled: bool = True
+    min_length: int = _DEFAULT_MIN_LENGTH
+    content_types: frozenset[str] = DEFAULT_CONTENT_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseConfig:
+    """``ResponseDirectionConfig``, or the deprecated fields; ``is_set`` tells which: Envoy names its counters by it."""
+
+    common: DirectionConfig = DirectionConfig()
+    disable_on_etag: bool = False
+    remove_accept_encoding: bool = False
+    uncompressible_codes: frozenset[int] = frozenset()
+    is_set: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompressorConfig:
+    """``Compressor``. ``request`` None: requests are not compressed. ``name`` is the library's, for the statistics."""
+
+    library: GzipCompression | None
+    name: str
+    request: DirectionConfig | None = None
+    response: ResponseConfig = ResponseConfig()
+    choose_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CompressorRouteConfig:
+    """``CompressorPerRoute``; None: as the filter says."""
+
+    enabled: bool | None = None
+    remove_accept_encoding: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecompressorDirection:
+    """``Decompressor.CommonDirectionConfig``."""
+
+    enabled: bool = True
+    ignore_no_transform: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DecompressorConfig:
+    """``Decompressor``. ``advertises``: the upstream is told in accept-encoding that it may compress."""
+
+    library: GzipDecompression | None
+    name: str
+    request: DecompressorDirection = DecompressorDirection()
+    response: DecompressorDirection = DecompressorDirection()
+    advertises: bool = True
+
+
+def build(view: View, context: BuildContext) -> CompressorConfig:
+    """``Compressor``; ``status_header_enabled`` stays unread."""
+    library = view.require("compressor_library")
+    made = context.extension(library, "compressor library")
+    request = view.message("request_direction_config")
+    return CompressorConfig(
+        library=made.value if made is not None else None,
+        name=library.str("name"),
+        request=_build_direction(request.message("common_config"), context) if request is not None else None,
+        response=_build_response(view, context),
+        choose_first=view.bool("choose_first"),
+    )
+
+
+def _build_response(view: View, context: BuildContext) -> ResponseConfig:
+    response = view.message("response_direction_config")
+    if response is not None:
+        view.ignore(
+            "content_length", "content_type", "disable_on_etag_header", "remove_accept_encoding_header", "runtime_enabled",
+            why="response_direction_config says it",
+        )  # fmt: skip
+        return ResponseConfig(
+            common=_build_direction(response.message("common_config"), context),
+            disable_on_etag=response.bool("disable_on_etag_header"),
+            remove_accept_encoding=response.bool("remove_accept_encoding_header"),
+            uncompressible_codes=frozenset(response.uints("uncompressible_response_codes")),
+            is_set=True,
+        )
+    common = DirectionConfig(
+        enabled=_build_feature_flag(view.message("runtime_enabled"), context),
+        min_length=view.uint("content_length") or _DEFAULT_MIN_LENGTH,
+        content_types=_content_types(view.strings("content_type")),
+    )
+    return ResponseConfig(common, view.bool("disable_on_etag_header"), view.bool("remove_accept_encoding_header"))
+
+
+def _build_direction(view: View | None, context: BuildContext) -> DirectionConfig:
+    if view is None:
+        return DirectionConfig()
+    return DirectionConfig(
+        enabled=_build_feature_flag(view.message("enabled"), context),
+        min_length=view.uint("min_content_length") or _DEFAULT_MIN_LENGTH,
+        content_types=_content_types(view.strings("content_type")),
+    )
+
+
+def _content_types(said: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(each.lower() for each in said) if said else DEFAULT_CONTENT_TYPES
+
+
+def _build_feature_flag(view: View | None, context: BuildContext) -> bool:
+    """``RuntimeFeatureFlag``: a bool of a static runtime layer replaces the default; absent, it is on."""
+    if view is None:
+        return True
+    default = view.bool("default_value", True)
+    value = context.runtime_value(view.str("runtime_key"))
+    return value if isinstance(value, bool) else default
+
+
+def build_per_route(view: View, context: BuildContext) -> CompressorRouteConfig:
+    """``CompressorPerRoute``; a compressor library of a route's own stays unread."""
+    if view.which("override") != "overrides":
+        return CompressorRouteConfig(enabled=not view.bool("disabled"))
+    response = view.require("overrides").message("response_direction_config")
+    if response is None:
+        return CompressorRouteConfig()
+    return CompressorRouteConfig(True, response.bool("remove_accept_encoding_header", None))
+
+
+def build_decompressor(view: View, context: BuildContext) -> DecompressorConfig:
+    """``Decompressor``."""
+    library = view.require("decompressor_library")
+    made = context.extension(library, "decompressor library")
+    request, response = view.message("request_direction_config"), view.message("response_direction_config")
+    return DecompressorConfig(
+        library=made.value if made is not None else None,
+        name=library.str("name"),
+        request=_build_decompressor_direction(request, context),
+        response=_build_decompressor_direction(response, context),
+        advertises=request is None or request.bool("advertise_accept_encoding", True),
+    )
+
+
+def _build_decompressor_direction(view: View | None, context: BuildContext) -> DecompressorDirection:
+    common = view.message("common_config") if view is not None else None
+    if common is None:
+        return DecompressorDirection()
+    enabled = _build_feature_flag(common.message("enabled"), context)
+    return DecompressorDirection(enabled, common.bool("ignore_no_transform_header"))
