@@ -38,11 +38,19 @@ def edge() -> int:
     return limit - limit // 4
 
 
+_NONE = 1 << 30
+
+
 def lowest_free(fd: int) -> int:
     """The number that the next descriptor will get; a very high one when there is none. ``fd`` is any that is open."""
     try:
         number = os.dup(fd)
     except OSError:
-        return 1 << 30
+        return _NONE
     os.close(number)
     return number
+
+
+def is_one_free(fd: int) -> bool:
+    """Whether there is room for one more."""
+    return lowest_free(fd) != _NONE

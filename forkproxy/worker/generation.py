@@ -205,7 +205,7 @@ class Generation:
     def balance(self, handover: Handover) -> None:
         """Hand connections to workers that have fewer, and take theirs."""
         for number, listener in enumerate(self.listeners):
-            listener.share = handover.share(number, listener.take, exact=listener.config.exact_balance)
+            listener.share = handover.share(number, listener.take_from_another, exact=listener.config.exact_balance)
 
     @property
     def connections(self) -> int:

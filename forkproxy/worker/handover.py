@@ -22,6 +22,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from forkproxy.net import descriptors
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
@@ -34,6 +35,7 @@ LOOK_COST = 0.01
 """Of the budget, for a look at one other worker's figures; giving a connection away costs 1. So a flood of short connections
 among many workers pays for few looks."""
 RECEIVED_PER_PASS = 16
+NO_DESCRIPTOR_PAUSE_S = 0.1
 LOCK_TRIES = 1000
 """Each a microsecond or two; who holds the lock needs about ten, unless it is stopped."""
 LEAVE_TRIES = 100_000
@@ -188,7 +190,7 @@ class Handover:
                 return
 
     def _receive(self) -> bool:
-        if self._receiver is None:
+        if self._receiver is None or not self._has_room(self._receiver):
             return False
         received = receive_socket(self._receiver)
         if received is None:
@@ -202,6 +204,18 @@ class Handover:
         else:
             self._shares[message["listener"]].take(sock, message["peer"])
         return True
+
+    def _has_room(self, receiver: socket.socket) -> bool:
+        # What cannot get a descriptor here is closed by the kernel; in the queue it can wait.
+        if descriptors.is_one_free(receiver.fileno()):
+            return True
+        self._loop.unregister(receiver.fileno())
+        self._loop.call_later(NO_DESCRIPTOR_PAUSE_S, self._look_again)
+        return False
+
+    def _look_again(self) -> None:
+        if self._receiver is not None:
+            self._loop.register(self._receiver.fileno(), READ, self._on_ready)
 
     def _meet(self, slot: int, sender: socket.socket | None) -> None:
         if sender is not None:

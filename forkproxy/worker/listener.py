@@ -172,11 +172,19 @@ class Listener:
             # Anything else happened to that one connection while it waited (ECONNABORTED and the like).
             return False
         peer = addresses.normalise(raw_peer) if raw_peer else ""
-        if accepted.fileno() >= self._edge:
-            self._pause("the descriptors that are left are for upstream connections", descriptors.HINT)
+        self._mind_the_edge(accepted)
         if self.share is None or not self.share.give_away(accepted, peer, len(self.connections)):
             self.take(accepted, peer)
         return True
+
+    def take_from_another(self, accepted: socket.socket, peer: SocketAddress) -> None:
+        """Serve a connection that another worker has accepted."""
+        self._mind_the_edge(accepted)
+        self.take(accepted, peer)
+
+    def _mind_the_edge(self, accepted: socket.socket) -> None:
+        if accepted.fileno() >= self._edge:
+            self._pause("the descriptors that are left are for upstream connections", descriptors.HINT)
 
     def _pause(self, reason: str, hint: str) -> None:
         # What comes waits in the kernel's queue, and when that is full is not answered. The poller is level-triggered: it
@@ -211,7 +219,7 @@ class Listener:
             self._loop.register(sock.fileno(), READ, _Acceptor(self, sock))
 
     def take(self, accepted: socket.socket, peer: SocketAddress) -> None:
-        """Serve an accepted connection, which this worker or another has accepted."""
+        """Serve an accepted connection."""
         accepted.setblocking(False)
         if isinstance(peer, tuple):
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

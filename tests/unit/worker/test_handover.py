@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from forkproxy.net import descriptors
 from forkproxy.supervisor.handovers import Handovers
 from forkproxy.worker import handover as module
 from forkproxy.worker.handover import BURST, MOST_SLOTS, Board, Handover
@@ -220,6 +221,20 @@ def test_a_worker_without_descriptors_gets_nothing_for_a_while(fleet):
     workers.parts[1].leave()
     workers.shares[1].pause(False)
     assert not workers.arrives_at(0, 50)
+
+
+def test_what_comes_when_no_descriptor_is_free_waits(fleet, monkeypatch):
+    workers = fleet(2)
+    looked = []
+    with monkeypatch.context() as patched:
+        patched.setattr(descriptors, "is_one_free", lambda _fd: looked.append(1))
+        assert workers.arrives_at(0, 2)
+        workers.loop.run_once(1.0)
+        # The poller does not report over and over what cannot be taken.
+        workers.loop.run_once(0.01)
+        assert looked == [1]
+    workers.loop.run_until(lambda: workers.taken[1])
+    assert len(workers.taken[1]) == 1
 
 
 def test_a_socket_that_the_kernel_could_not_give_is_no_longer_under_way(fleet):

@@ -231,6 +231,20 @@ def test_while_it_rests_no_other_worker_gives_it_connections(monkeypatch):
     assert told == [True, False]
 
 
+def test_connections_of_other_workers_use_up_descriptors_too(monkeypatch):
+    monkeypatch.setattr(module, "_log", SimpleNamespace(warning=lambda message, **more: None))
+    setup = Setup()
+    told = []
+    setup.listener.share = SimpleNamespace(pause=told.append, count=lambda connections: None)
+    first, second = setup.sock.connects(2)
+    setup.sock.waiting.clear()
+    setup.listener._edge = second.fd = first.fd + 1
+    setup.listener.take_from_another(first, ("192.0.2.1", 1))
+    assert told == []
+    setup.listener.take_from_another(second, ("192.0.2.1", 2))
+    assert told == [True]
+
+
 def test_a_queue_that_is_closed_is_served_to_the_last_descriptor(monkeypatch):
     monkeypatch.setattr(module, "_log", SimpleNamespace(warning=lambda message, **more: None))
     setup = Setup()
