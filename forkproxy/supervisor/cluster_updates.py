@@ -17,7 +17,8 @@ class ClusterUpdates:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._members: dict[str, frozenset[SocketAddress]] = {}
+        self._members: dict[str, dict[int, set[SocketAddress]]] = {}
+        """By cluster and priority: Envoy counts the changes of each priority's set."""
         self._prefixes: dict[str, str] = {}
 
     def on_generation(self, run: GenerationRun) -> None:
@@ -35,9 +36,13 @@ class ClusterUpdates:
         if live is None:
             return
         stats = self._registry.local_group(ClusterUpdateStats, f"cluster.{live.stat_name}")
-        members = frozenset(endpoint.socket_address for endpoint in live.endpoints)
-        if members != self._members.get(cluster, frozenset()):
-            stats.membership_change += 1
+        members: dict[int, set[SocketAddress]] = {}
+        for endpoint in live.endpoints:
+            members.setdefault(endpoint.config.priority, set()).add(endpoint.socket_address)
+        before = self._members.get(cluster, {})
+        stats.membership_change += sum(
+            before.get(priority) != members.get(priority) for priority in before.keys() | members.keys()
+        )
         self._members[cluster] = members
         self._prefixes[cluster] = f"cluster.{live.stat_name}"
 

@@ -9,7 +9,10 @@ from forkproxy.supervisor.cluster_updates import ClusterUpdates
 
 
 def cluster(*addresses, type="EDS", stat_name="c"):
-    endpoints = [SimpleNamespace(socket_address=address) for address in addresses]
+    endpoints = [
+        SimpleNamespace(socket_address=(host, port), config=SimpleNamespace(priority=priority[0] if priority else 0))
+        for host, port, *priority in addresses
+    ]
     return SimpleNamespace(stat_name=stat_name, endpoints=endpoints, config=SimpleNamespace(type=type))
 
 
@@ -41,6 +44,18 @@ def test_a_change_of_the_set_counts_once(world):
     run.generation.clusters["c"] = cluster(("127.0.0.1", 2))
     world.updates.on_membership(run, "c")
     assert world.shown() == {"cluster.c.membership_change": 2}
+
+
+def test_the_set_of_each_priority_counts(world):
+    run = generation(c=cluster(("127.0.0.1", 1), ("127.0.0.2", 1, 1), ("127.0.0.3", 1, 2)))
+    world.updates.on_generation(run)
+    assert world.shown() == {"cluster.c.membership_change": 3}
+    run.generation.clusters["c"] = cluster(("127.0.0.1", 1), ("127.0.0.4", 1, 1), ("127.0.0.3", 1, 2))
+    world.updates.on_membership(run, "c")
+    assert world.shown() == {"cluster.c.membership_change": 4}
+    run.generation.clusters["c"] = cluster(("127.0.0.1", 1))
+    world.updates.on_membership(run, "c")
+    assert world.shown() == {"cluster.c.membership_change": 6}
 
 
 def test_an_unchanged_cluster_does_not_change_with_the_generation(world):
