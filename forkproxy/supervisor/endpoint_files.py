@@ -27,6 +27,9 @@ from forkproxy.supervisor.watcher import Watcher
 from forkproxy.upstream.cluster import resolved_endpoints
 from forkproxy.upstream.dns import Emit
 
+PATIENCE_LOOKS = 2
+"""Who writes the file anew all the time is not waited for: unlike a configuration, it stands for itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointFile:
@@ -63,7 +66,7 @@ class _WatchedFile:
         self._loop = loop
         self._file = file
         self._emit = emit
-        self._watcher = Watcher(file.path)
+        self._watcher = Watcher(file.path, patience=PATIENCE_LOOKS)
         self._timer = loop.timer(self._look)
 
     def start(self) -> None:

@@ -29,15 +29,20 @@ _log = log.get_logger("supervisor")
 
 
 class Watcher:
-    """Watches a file, and those that it names when it is a configuration."""
+    """Watches a file, and those that it names when it is a configuration.
 
-    def __init__(self, path: str) -> None:
+    ``patience``: after so many looks that all found something else, what there is counts as it is. Else it has to stay.
+    """
+
+    def __init__(self, path: str, *, patience: int | None = None) -> None:
         self.next_look = 0.0
         """When ``has_changed`` looks next, in ``loop.now`` seconds."""
         self._main = _File(path)
         self._named: list[_File] = []
         self._has_loaded = False
         self._told_of_writer = False
+        self._patience = patience
+        self._restless = 0
 
     def note(self) -> None:
         """The present content is being read: it is no change any more, also when it is refused."""
@@ -75,8 +80,13 @@ class Watcher:
         for file in self._files():
             file.look()
             file.tell_if_missing()
-        if self._main.content == UNREADABLE or before != [file.content for file in self._files()]:
+        if self._main.content == UNREADABLE:
             return False
+        if before != [file.content for file in self._files()]:
+            self._restless += 1
+            if self._restless != self._patience:
+                return False
+        self._restless = 0
         changed = [file for file in self._files() if file.has_changed()]
         return bool(changed) and not self._are_being_written(changed)
 

@@ -14,8 +14,8 @@ from forkproxy.supervisor.watcher import INTERVAL_S, Watcher
 class Looks:
     """A watcher and a clock that goes on by one interval per look."""
 
-    def __init__(self, path):
-        self.watcher = Watcher(str(path))
+    def __init__(self, path, **options):
+        self.watcher = Watcher(str(path), **options)
         self.now = 100.0
 
     def __call__(self, count=1):
@@ -56,6 +56,24 @@ def remove_and_make(file, text):
 
 
 WAYS = [write_in_place, rename_over, remove_and_make]
+
+
+def test_what_never_stays_counts_only_for_who_has_patience_for_so_much(file, looks):
+    for number in range(8):
+        rename_over(file, str(number))
+        assert looks() == [False]
+    impatient = Looks(file, patience=2)
+    impatient.watcher.note()
+    found = []
+    for number in range(6):
+        rename_over(file, f"{number}.")
+        found += impatient()
+        if found[-1]:
+            impatient.watcher.note()
+    assert found == [False, True] * 3
+    assert impatient(2) == [False, False]
+    rename_over(file, "stays")
+    assert impatient(2) == [False, True]
 
 
 def test_nothing_happens(looks):
