@@ -36,6 +36,8 @@ from forkproxy.stats.groups import StatefulSessionStats
 
 ADDRESS_TAG = 0x0A  # field 1, bytes
 EXPIRES_TAG = 0x10  # field 2, varint
+MAX_VARINT_SHIFT = 63
+"""A number has ten bytes at most; one of 60 KB from a client would take 0.1 s."""
 
 
 class Settings(NamedTuple):
@@ -208,6 +210,8 @@ def session_address(data: bytes, now: float) -> str:
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     number = shift = 0
     while True:
+        if shift > MAX_VARINT_SHIFT:
+            raise IndexError
         byte = data[at]
         at += 1
         number |= (byte & 0x7F) << shift

@@ -40,6 +40,8 @@ def test_garbage_is_no_address_and_no_error(data):
         (b"\x0a\x05short", "short"),
         (b"\x0a\x7fshort", "short"),
         (b"\x0a\xff", ""),
+        (b"\x0a" + b"\x85" + b"\x80" * 8 + b"\x00short", "short"),
+        (b"\x0a" + b"\x85" + b"\x80" * 9 + b"\x00short", ""),
         (b"\x0a\x01a\x18\x01", ""),
         (b"", ""),
     ],
