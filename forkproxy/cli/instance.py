@@ -155,7 +155,7 @@ def ask_supervisor(pid_file: Path, request: Message, timeout_s: float) -> Messag
     except FileNotFoundError:
         end(
             EXIT_UNKNOWN,
-            f"{path} is not there, but {pid_file} is locked: another program has it, or the socket was removed",
+            f"{path} is not there, but {pid_file} is locked: another program has it, the socket was removed, or it ends just now",
         )
     except (OSError, ProtocolError) as error:
         end(EXIT_UNKNOWN, f"{path}: {error}")

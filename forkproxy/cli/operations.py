@@ -36,14 +36,16 @@ def _page(pid_file: Path | None, target: str, method: str = "GET") -> Message:
 
 @click.command(short_help="Print the statistics.")
 @pid_file_option
-@click.option("--prometheus", "style", flag_value="prometheus", help="In Prometheus' text format.")
-@click.option("--json", "style", flag_value="json", help="As JSON.")
+@click.option("--prometheus", is_flag=True, help="In Prometheus' text format.")
+@json_option
 @click.option("--filter", "pattern", metavar="REGEX", default="", help="Only names that the RE2 expression finds.")
 @click.option("--used", is_flag=True, help="Only what was ever counted.")
-def stats(pid_file: Path | None, style: str | None, pattern: str, used: bool) -> None:
+def stats(pid_file: Path | None, prometheus: bool, as_json: bool, pattern: str, used: bool) -> None:
     """Print the statistics, summed over all workers, as of now."""
+    if prometheus and as_json:
+        raise click.UsageError("--prometheus or --json, not both")
     query = {
-        "format": style or "text",
+        "format": "prometheus" if prometheus else "json" if as_json else "text",
         **({"filter": pattern} if pattern else {}),
         **({"usedonly": ""} if used else {}),
     }

@@ -27,8 +27,9 @@ def run(**given: Any) -> None:
     if given["test"] or given["mode"] == "validate":
         check_and_exit(given)
     config_path = find_config(given["config_path"], given["config_yaml"])
-    _set_up_log(given, path=given["log_path"])
-    code, reason = _serve(given, config_path, on_ready=None)
+    code, reason = _set_up_log(given, given["log_path"], takes_streams=False)
+    if not reason:
+        code, reason = _serve(given, config_path, on_ready=None)
     if reason:
         click.echo(reason, err=True)
     sys.exit(code)
@@ -60,8 +61,11 @@ def start(**given: Any) -> None:
     _serve_detached(given, config_path, log_path, write_fd)
 
 
-def _set_up_log(given: dict[str, Any], *, path: str, takes_streams: bool = False) -> None:
+def _set_up_log(given: dict[str, Any], path: str, *, takes_streams: bool) -> tuple[int, str]:
+    """(exit code, why there is no log); (0, "") when there is."""
     try:
+        if takes_streams:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         log.configure(
             level=given["log_level"],
             component_levels=given["component_log_level"],
@@ -71,8 +75,9 @@ def _set_up_log(given: dict[str, Any], *, path: str, takes_streams: bool = False
         )
     except OSError as error:
         code = EXIT_NO_PERMISSION if isinstance(error, PermissionError) else EXIT_FAILURE
-        end(code, f"cannot open the log {path}: {error.strerror}")
+        return code, f"cannot open the log {path}: {error.strerror}"
     sys.excepthook = log.report_stray_exception
+    return 0, ""
 
 
 def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None] | None) -> tuple[int, str]:
@@ -121,20 +126,10 @@ def _serve_detached(given: dict[str, Any], config_path: str, log_path: str, writ
         os.write(write_fd, json.dumps(verdict).encode())
         os.close(write_fd)
 
-    try:
-        Path(log_path).parent.mkdir(parents=True, exist_ok=True)
-        log.configure(
-            level=given["log_level"],
-            component_levels=given["component_log_level"],
-            path=log_path,
-            format=given["log_format"],
-            takes_streams=True,
-        )
-    except OSError as error:
-        code = EXIT_NO_PERMISSION if isinstance(error, PermissionError) else EXIT_FAILURE
-        tell(exit=code, reason=f"cannot open the log {log_path}: {error.strerror}")
+    code, reason = _set_up_log(given, log_path, takes_streams=True)
+    if reason:
+        tell(exit=code, reason=reason)
         os._exit(code)
-    sys.excepthook = log.report_stray_exception
     code, reason = _serve({**given, "needs_pid_file": True}, config_path, on_ready=lambda: tell(pid=os.getpid()))
     if reason:
         log.get_logger("supervisor").critical("not started", reason=reason)

@@ -69,11 +69,12 @@ class FailureLog:
         if len(self._told) >= MOST_KINDS:
             self._told.clear()
         self._begin_interval(cluster, key)
+        hostname = {"hostname": endpoint.hostname} if endpoint.hostname else {}
         _log.warning(
             "cannot connect to upstream",
             cluster=cluster.name,
             address=endpoint.address,
-            hostname=endpoint.hostname,
+            **hostname,
             reason=reason,
             errno=errno_name(reason),
             elapsed_ms=round(elapsed_s * 1000),

@@ -93,6 +93,7 @@ def test_statistics_without_an_admin_port(shared):
     ]
     assert "envoy_server_live{} 1\n" in shared("stats", "--prometheus").stdout
     assert "server.live" not in shared("stats", "--used", "--filter", "hot_restart").stdout
+    assert shared("stats", "--json", "--prometheus").returncode == 2
     wrong = shared("stats", "--filter", "(")
     assert wrong.returncode == 1
     assert "Invalid re2 regex" in wrong.stderr

@@ -31,7 +31,7 @@ def test_a_pid_file_that_may_not_be_opened(tmp_path, monkeypatch):
     [
         (PermissionError(13, "Permission denied"), 77, "no permission: only its owner and root are answered"),
         (TimeoutError(), 4, "no answer within 10 s"),
-        (FileNotFoundError(2, "No such file"), 4, "is locked: another program has it, or the socket was removed"),
+        (FileNotFoundError(2, "No such file"), 4, "is locked: another program has it, the socket was removed"),
         (ConnectionRefusedError(111, "Connection refused"), 4, "Connection refused"),
         (control_socket.ProtocolError("the supervisor closed the connection"), 4, "closed the connection"),
     ],
@@ -51,7 +51,10 @@ def test_a_refusal_is_told_with_its_exit_code(tmp_path, monkeypatch):
     monkeypatch.setattr(
         control_socket, "ask", lambda *_arguments: {"ok": False, "reason": "a: line 1\nb", "exit": 78, "generation": 1}
     )
-    assert run("upgrade", "--pid-file", tmp_path / "x.pid") == (78, "", "a: line 1\nb\n")
+    assert run("upgrade", "--pid-file", tmp_path / "x.pid") == (
+        *(78, ""),
+        "a: line 1\nb\nnot upgraded: pid 4321 carries on\n",
+    )
     code, out, said = run("reload", "--pid-file", tmp_path / "x.pid")
     assert (code, out) == (78, "")
     assert said.endswith("reload refused: the old configuration stays\n")

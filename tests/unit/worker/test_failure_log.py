@@ -46,6 +46,12 @@ def test_what_it_says(lines):
     ]
 
 
+def test_a_name_that_is_not_there_is_not_told(lines):
+    nameless = SimpleNamespace(address="192.0.2.1:80", hostname="")
+    FailureLog().on_upstream_failure(cluster(FakeLoop()), nameless, "connect timeout", 0.0)
+    assert "hostname" not in lines[0][1]
+
+
 @pytest.mark.parametrize(
     ("reason", "word"),
     [
