@@ -12,6 +12,7 @@ from forkproxy.config.build.access_log import AccessLogFilter
 from forkproxy.config.build.core import HeaderMatcher, Where
 from forkproxy.config.problems import ConfigError
 from forkproxy.http import response_flags
+from forkproxy.http.stream import HEALTH_CHECK
 
 Test = Callable[[Any], bool]
 CompileHeaderMatcher = Callable[[HeaderMatcher, Where], Test]
@@ -28,6 +29,10 @@ _TRACED = frozenset(b"9ab")
 
 def _always(_stream: Any) -> bool:
     return True
+
+
+def _not_health_check(stream: Any) -> bool:
+    return HEALTH_CHECK not in stream.filter_state
 
 
 def _traceable(stream: Any) -> bool:
@@ -84,8 +89,7 @@ def compile_filter(config: AccessLogFilter, where: Where, compile_header_matcher
     if kind == "duration":
         return _duration(config)
     if kind == "not_health_check":
-        # No filter here marks a request as a health check.
-        return _always
+        return _not_health_check
     if kind == "traceable":
         return _traceable
     if kind == "runtime":

@@ -50,6 +50,7 @@ HTTP_FILTERS: dict[str, str] = {
     ),
     "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.filters.http.rbac:Rbac",
     "envoy.extensions.filters.http.ip_tagging.v3.IPTagging": "forkproxy.filters.http.ip_tagging:IpTagging",
+    "envoy.extensions.filters.http.health_check.v3.HealthCheck": "forkproxy.filters.http.health_check:HealthCheck",
     "envoy.extensions.filters.http.set_metadata.v3.Config": "forkproxy.filters.http.set_metadata:SetMetadata",
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": (
         "forkproxy.filters.http.local_ratelimit:LocalRateLimit"

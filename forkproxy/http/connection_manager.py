@@ -184,7 +184,7 @@ class ConnectionManager:
 
     __slots__ = (
         *("_date_line", "_date_until", "_drained", "access_logs", "add_server", "chain", "codes"),
-        *("connections", "draining", "generate_request_id", "http1_stats", "log_filter_exception"),
+        *("connections", "draining", "fails_health_check", "generate_request_id", "http1_stats", "log_filter_exception"),
         *("loop", "match", "max_requests", "overwrite_server", "plain", "proto_header", "request_ids"),
         *("server_line", "settings", "stats", "stream_timeout_s", "tls"),
     )
@@ -213,6 +213,7 @@ class ConnectionManager:
         self.draining: object = False
         """True, or true by chance, while responses are to carry ``connection: close``."""
         self._drained: object = False
+        self.fails_health_check = False
         self.request_ids: list[bytes] = []
         self.server_line = b"server: " + settings.server_name
         self.proto_header = (b"x-forwarded-proto", settings.scheme)
@@ -266,6 +267,7 @@ class ConnectionManager:
 
     def fail_health_check(self, failed: bool) -> None:
         """/healthcheck/fail and /ok: while it fails, every response asks its client to go elsewhere, as in Envoy."""
+        self.fails_health_check = failed
         self.draining = True if failed else self._drained
 
     def leave_gradually(self, since: float, time_s: float) -> None:

@@ -53,6 +53,8 @@ _GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503:
 OVERRIDE_ENDPOINT: Final = "override endpoint"
 """Under this key of ``filter_state`` a filter leaves (address, strict): the endpoint to take when it may be used, or with
 ``strict`` that one or none. The stream's route must not be plain then."""
+HEALTH_CHECK: Final = "health check"
+"""This key is in ``filter_state`` of a request that asks for the proxy's health."""
 DECODING: Final = 0
 ENCODING: Final = 1
 

@@ -30,6 +30,7 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.http.header_to_metadata.v3.Config": "forkproxy.config.build.header_to_metadata:build",
     "envoy.extensions.filters.http.rbac.v3.RBAC": "forkproxy.config.build.rbac:build",
     "envoy.extensions.filters.http.ip_tagging.v3.IPTagging": "forkproxy.config.build.ip_tagging:build",
+    "envoy.extensions.filters.http.health_check.v3.HealthCheck": "forkproxy.config.build.health_check_filter:build",
     "envoy.extensions.filters.http.set_metadata.v3.Config": "forkproxy.config.build.set_metadata:build",
     "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit": "forkproxy.config.build.local_ratelimit:build",
     "envoy.extensions.filters.http.stateful_session.v3.StatefulSession": "forkproxy.config.build.stateful_session:build",
