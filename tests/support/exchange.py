@@ -17,7 +17,9 @@ import time
 import zlib
 from base64 import b64decode
 
+import brotli
 import psutil
+from backports import zstd
 
 from tests.support import bootstrap, certificates, upstream, wire
 from tests.support.proxy import ProxyProcess, free_ports
@@ -159,8 +161,21 @@ LOCAL_ADDRESS = local_address()
 CHUNK_SIZE = re.compile(rb"(?<=\r\n)[0-9a-f]+\r\n\Z")
 
 
+CODED = re.compile(rb"content-encoding: (br|zstd)\r\n(?:[^\r]+\r\n)*\r\n([0-9a-f]+)\r\n")
+UNPACK = {b"br": brotli.decompress, b"zstd": zstd.decompress}
+
+
 def unpacked(data: bytes) -> bytes:
     """What is compressed, in plain text: two libraries need not make the same bytes of it."""
+    coded = CODED.search(data)
+    if coded is not None:
+        size = len(coded[2]) + 2
+        start, end = coded.end(), coded.end() + int(coded[2], 16)
+        try:
+            body = b"<" + coded[1] + b" of " + UNPACK[coded[1]](data[start:end]) + b">"
+        except (brotli.error, zstd.ZstdError):
+            body = data[start - size : end]
+        return unpacked(data[: start - size]) + body + unpacked(data[end:])
     start = data.find(b"\x1f\x8b\x08")
     if start < 0:
         return data

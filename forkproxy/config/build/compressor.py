@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forkproxy.config.build.compression import GzipCompression, GzipDecompression
+from forkproxy.config.build.compression import (
+    BrotliCompression,
+    BrotliDecompression,
+    GzipCompression,
+    GzipDecompression,
+    ZstdCompression,
+    ZstdDecompression,
+)
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
 
@@ -18,6 +25,8 @@ DEFAULT_CONTENT_TYPES = frozenset(
 )
 """What Envoy compresses when a file does not say."""
 _DEFAULT_MIN_LENGTH = 30
+_COMPRESSIONS = (GzipCompression, BrotliCompression, ZstdCompression)
+_DECOMPRESSIONS = (GzipDecompression, BrotliDecompression, ZstdDecompression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +51,12 @@ class ResponseConfig:
 
 @dataclass(frozen=True, slots=True)
 class CompressorConfig:
-    """``Compressor``. ``request`` None: requests are not compressed. ``name`` is the library's, for the statistics."""
+    """``Compressor``. ``library``: of compression.py, None when it is not implemented.
 
-    library: GzipCompression | None
+    ``request`` None: requests are not compressed. ``name`` is the library's, for the statistics.
+    """
+
+    library: object
     name: str
     request: DirectionConfig | None = None
     response: ResponseConfig = ResponseConfig()
@@ -71,7 +83,7 @@ class DecompressorDirection:
 class DecompressorConfig:
     """``Decompressor``. ``advertises``: the upstream is told in accept-encoding that it may compress."""
 
-    library: GzipDecompression | None
+    library: object
     name: str
     request: DecompressorDirection = DecompressorDirection()
     response: DecompressorDirection = DecompressorDirection()
@@ -81,15 +93,23 @@ class DecompressorConfig:
 def build(view: View, context: BuildContext) -> CompressorConfig:
     """``Compressor``; ``status_header_enabled`` stays unread."""
     library = view.require("compressor_library")
-    made = context.extension(library, "compressor library")
+    made = _build_library(library, context, "compressor library", _COMPRESSIONS)
     request = view.message("request_direction_config")
     return CompressorConfig(
-        library=made.value if made is not None else None,
+        library=made,
         name=library.str("name"),
         request=_build_direction(request.message("common_config"), context) if request is not None else None,
         response=_build_response(view, context),
         choose_first=view.bool("choose_first"),
     )
+
+
+def _build_library(view: View, context: BuildContext, what: str, kinds: tuple[type, ...]) -> object:
+    made = context.extension(view, what)
+    if made is None or isinstance(made.value, kinds):
+        return made.value if made is not None else None
+    view.report(f"{made.type_url} is no {what}", field="typed_config")
+    return None
 
 
 def _build_response(view: View, context: BuildContext) -> ResponseConfig:
@@ -150,10 +170,10 @@ def build_per_route(view: View, context: BuildContext) -> CompressorRouteConfig:
 def build_decompressor(view: View, context: BuildContext) -> DecompressorConfig:
     """``Decompressor``."""
     library = view.require("decompressor_library")
-    made = context.extension(library, "decompressor library")
+    made = _build_library(library, context, "decompressor library", _DECOMPRESSIONS)
     request, response = view.message("request_direction_config"), view.message("response_direction_config")
     return DecompressorConfig(
-        library=made.value if made is not None else None,
+        library=made,
         name=library.str("name"),
         request=_build_decompressor_direction(request, context),
         response=_build_decompressor_direction(response, context),

@@ -16,6 +16,16 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.filters.http.buffer.v3.Buffer": "forkproxy.config.build.buffer:build",
     "envoy.extensions.filters.http.compressor.v3.Compressor": "forkproxy.config.build.compressor:build",
     "envoy.extensions.filters.http.decompressor.v3.Decompressor": "forkproxy.config.build.compressor:build_decompressor",
+    "envoy.extensions.compression.brotli.compressor.v3.Brotli": (
+        "forkproxy.config.build.compression:build_brotli_compressor"
+    ),
+    "envoy.extensions.compression.brotli.decompressor.v3.Brotli": (
+        "forkproxy.config.build.compression:build_brotli_decompressor"
+    ),
+    "envoy.extensions.compression.zstd.compressor.v3.Zstd": "forkproxy.config.build.compression:build_zstd_compressor",
+    "envoy.extensions.compression.zstd.decompressor.v3.Zstd": (
+        "forkproxy.config.build.compression:build_zstd_decompressor"
+    ),
     "envoy.extensions.compression.gzip.compressor.v3.Gzip": "forkproxy.config.build.compression:build_gzip_compressor",
     "envoy.extensions.compression.gzip.decompressor.v3.Gzip": (
         "forkproxy.config.build.compression:build_gzip_decompressor"

@@ -6,12 +6,89 @@ bytes that are here already. Nothing is kept but the library's window.
 
 from __future__ import annotations
 
+import importlib
 import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
-from forkproxy.config.build.compression import GzipCompression, GzipDecompression
+from forkproxy.config.build.compression import (
+    BrotliCompression,
+    BrotliDecompression,
+    GzipCompression,
+    GzipDecompression,
+    ZstdCompression,
+    ZstdDecompression,
+)
+from forkproxy.config.problems import ConfigError
+from forkproxy.filters.context import FilterContext
 from forkproxy.stats.group import Counter, StatGroup
 
 _GZIP_FORMAT = 16  # added to the window bits: zlib, "inflateInit2"
+
+
+MAX_INFLATE_RATIO = 100
+"""How many times as long a piece may become where a file cannot say."""
+
+
+class BodyCompressor(Protocol):
+    """What compresses one body."""
+
+    def compress(self, data: bytes, end_stream: bool) -> bytes:
+        """What ``data`` becomes; with ``end_stream`` nothing more will come."""
+
+
+class BodyDecompressor(Protocol):
+    """What decompresses one body."""
+
+    def decompress(self, data: bytes) -> bytes:
+        """What ``data`` becomes; never more than is allowed."""
+
+
+class Compression(NamedTuple):
+    """A library that compresses: its content-coding, its name in statistics, and what makes a BodyCompressor."""
+
+    encoding: bytes
+    name: str
+    body: Callable[[Any], BodyCompressor]
+
+
+class Decompression(NamedTuple):
+    """A library that decompresses; ``body`` is called with the configuration and a group of ``stats``."""
+
+    encoding: bytes
+    name: str
+    stats: type[StatGroup]
+    body: Callable[[Any, Any], BodyDecompressor]
+
+
+_LIBRARIES: dict[type, str] = {
+    GzipCompression: "forkproxy.filters.http.compression:GZIP",
+    GzipDecompression: "forkproxy.filters.http.compression:GUNZIP",
+    BrotliCompression: "forkproxy.filters.http.brotli_compression:BROTLI",
+    BrotliDecompression: "forkproxy.filters.http.brotli_compression:UNBROTLI",
+    ZstdCompression: "forkproxy.filters.http.zstd_compression:ZSTD",
+    ZstdDecompression: "forkproxy.filters.http.zstd_compression:UNZSTD",
+}
+
+
+def library(config: object, context: FilterContext) -> Any:
+    """The Compression or Decompression for a configuration; ConfigError when its package is not installed."""
+    where = context.where
+    target = _LIBRARIES.get(type(config))
+    if target is None:  # the file's problem is waived, but there is nothing to go on with
+        message = f'the library of "{context.name}" is not implemented'
+        raise ConfigError(where.path, where.line, where.column, message)
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        message = f'"{context.name}" needs a package that is not installed: {error}'
+        raise ConfigError(where.path, where.line, where.column, message, "pip install forkproxy[compression]") from None
+
+
+def output_limit(size: int, ratio: int, chunk: int) -> int:
+    """How much may come out of ``size`` bytes. As Envoy, which looks after every chunk that is full."""
+    return (size * ratio // chunk + 1) * chunk
 
 
 class ZlibDecompressorStats(StatGroup):
@@ -57,9 +134,7 @@ class GzipDecompressor:
         unzip = self._object
         if not data or unzip.eof or self._failed:
             return b""
-        chunk = self._config.chunk_size
-        # As Envoy, which looks after every chunk that is full.
-        limit = (len(data) * self._config.max_inflate_ratio // chunk + 1) * chunk
+        limit = output_limit(len(data), self._config.max_inflate_ratio, self._config.chunk_size)
         before = unzip.copy()
         try:
             made = unzip.decompress(data, limit)
@@ -85,3 +160,7 @@ def _until_error(unzip: zlib._Decompress, data: bytes) -> bytes:
             unzip = before
             data = data[:half]
     return made
+
+
+GZIP = Compression(b"gzip", "gzip", GzipCompressor)
+GUNZIP = Decompression(b"gzip", "gzip", ZlibDecompressorStats, GzipDecompressor)

@@ -6,7 +6,7 @@
         response_direction_config:
           common_config: {min_content_length: 100, content_type: [text/html, application/json]}
         compressor_library:
-          name: gzip
+          name: gzip  # or brotli.compressor.v3.Brotli, zstd.compressor.v3.Zstd
           typed_config: {"@type": type.googleapis.com/envoy.extensions.compression.gzip.compressor.v3.Gzip}
 
 Of several compressors in a chain accept-encoding chooses one (RFC 9110 section 12.5.3): the highest q-value, among equals
@@ -19,9 +19,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from forkproxy.config.build.compressor import CompressorConfig, CompressorRouteConfig, DirectionConfig
-from forkproxy.config.problems import ConfigError
 from forkproxy.filters.context import FilterContext
-from forkproxy.filters.http.compression import GzipCompressor
+from forkproxy.filters.http.compression import BodyCompressor, Compression, library
 from forkproxy.http.filter import DataResult, HookResult, HttpFilter
 from forkproxy.http.headers import Headers, get_all, remove
 from forkproxy.http.headers import get as get_header
@@ -29,7 +28,6 @@ from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import Stream
 from forkproxy.stats.group import Counter, StatGroup
 
-GZIP = b"gzip"
 _IDENTITY = b"identity"
 _ANY = b"*"
 _NOT_VALID = "not valid"
@@ -75,26 +73,23 @@ class _State:
 
     def __init__(self, accepts: bytes | None) -> None:
         self.accepts = accepts
-        self.request: GzipCompressor | None = None
-        self.response: GzipCompressor | None = None
+        self.request: BodyCompressor | None = None
+        self.response: BodyCompressor | None = None
 
 
 class Compressor(HttpFilter):
     """See the module's text. ``filter_state`` of a stream: its _State."""
 
-    encoding = GZIP
-
     def __init__(self, config: CompressorConfig, context: FilterContext) -> None:
-        if config.library is None:  # the file's problem is waived, but there is nothing to go on with
-            where = context.where
-            message = f'the compressor library of "{context.name}" is not implemented'
-            raise ConfigError(where.path, where.line, where.column, message)
+        made: Compression = library(config.library, context)
+        self.encoding = made.encoding
+        self._body = made.body
         self.name = context.name
         self.library = config.library
         self.request = config.request
         self.response = config.response
         self.choose_first = config.choose_first
-        prefix = f"{context.stat_prefix}.compressor.{config.name}.{self.encoding.decode()}"
+        prefix = f"{context.stat_prefix}.compressor.{config.name}.{made.name}"
         group = context.registry.group
         self.request_stats = group(CompressorStats, f"{prefix}.request")
         self.response_stats = group(CompressorStats, f"{prefix}.response" if self.response.is_set else prefix)
@@ -138,7 +133,7 @@ class Compressor(HttpFilter):
             remove(headers, b"content-length")
             set_header(headers, b"content-encoding", self.encoding)
             self.request_stats.compressed += 1
-            state.request = GzipCompressor(self.library)
+            state.request = self._body(self.library)
         else:
             self.request_stats.not_compressed += 1
         return None
@@ -180,7 +175,7 @@ class Compressor(HttpFilter):
             remove(headers, b"content-length")
             set_header(headers, b"content-encoding", self.encoding)
             self.response_stats.compressed += 1
-            stream.filter_state[self].response = GzipCompressor(self.library)
+            stream.filter_state[self].response = self._body(self.library)
         else:
             self.response_stats.not_compressed += 1
         if is_compressible:
@@ -237,7 +232,7 @@ class Compressor(HttpFilter):
         return chosen
 
 
-def _compress(compressor: GzipCompressor, stats: CompressorStats, data: bytes, end_stream: bool) -> bytes:
+def _compress(compressor: BodyCompressor, stats: CompressorStats, data: bytes, end_stream: bool) -> bytes:
     made = compressor.compress(data, end_stream)
     stats.total_uncompressed_bytes += len(data)
     stats.total_compressed_bytes += len(made)

@@ -14,16 +14,14 @@ that is not what it says, both without telling anybody but the counters, as in E
 from __future__ import annotations
 
 from forkproxy.config.build.compressor import DecompressorConfig, DecompressorDirection
-from forkproxy.config.problems import ConfigError
 from forkproxy.filters.context import FilterContext
-from forkproxy.filters.http.compression import GzipDecompressor, ZlibDecompressorStats
+from forkproxy.filters.http.compression import BodyDecompressor, Decompression, library
 from forkproxy.http.filter import TAKEN, DataResult, HookResult, HttpFilter
 from forkproxy.http.headers import Headers, get_all, remove
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import Stream
 from forkproxy.stats.group import Counter, StatGroup
 
-GZIP = b"gzip"
 _REQUEST, _RESPONSE = 0, 1
 
 
@@ -41,7 +39,7 @@ class Body:
 
     __slots__ = ("decompressor", "made", "taken")
 
-    def __init__(self, decompressor: GzipDecompressor) -> None:
+    def __init__(self, decompressor: BodyDecompressor) -> None:
         self.decompressor = decompressor
         self.taken = 0
         self.made = 0
@@ -50,22 +48,20 @@ class Body:
 class Decompressor(HttpFilter):
     """See the module's text. ``filter_state`` of a stream: the bodies of request and response."""
 
-    encoding = GZIP
-
     def __init__(self, config: DecompressorConfig, context: FilterContext) -> None:
-        if config.library is None:  # the file's problem is waived, but there is nothing to go on with
-            where = context.where
-            message = f'the decompressor library of "{context.name}" is not implemented'
-            raise ConfigError(where.path, where.line, where.column, message)
+        made: Decompression = library(config.library, context)
+        self.encoding = made.encoding
+        self._body_of = made.body
         self.library = config.library
         self.config = config
-        prefix = f"{context.stat_prefix}.decompressor.{config.name}.{self.encoding.decode()}"
+        prefix = f"{context.stat_prefix}.decompressor.{config.name}.{made.name}"
         group = context.registry.group
         self.stats = group(DecompressorStats, f"{prefix}.request"), group(DecompressorStats, f"{prefix}.response")
         self._trailers = tuple(
-            f"x-envoy-decompressor-{config.name}-{what}-bytes".encode().lower() for what in ("compressed", "uncompressed")
+            f"x-envoy-decompressor-{config.name}-{what}-bytes".encode().lower()
+            for what in ("compressed", "uncompressed")
         )
-        self.library_stats = group(ZlibDecompressorStats, f"{prefix}.decompressor_library")
+        self.library_stats = group(made.stats, f"{prefix}.decompressor_library")
 
     @classmethod
     def from_config(cls, config: DecompressorConfig, context: FilterContext) -> Decompressor:
@@ -140,7 +136,7 @@ class Decompressor(HttpFilter):
         else:
             remove(headers, b"content-encoding")
         bodies: list[Body | None] = stream.filter_state.setdefault(self, [None, None])
-        bodies[which] = Body(GzipDecompressor(self.library, self.library_stats))
+        bodies[which] = Body(self._body_of(self.library, self.library_stats))
 
     def _body(self, stream: Stream, which: int) -> Body | None:
         bodies: list[Body | None] | None = stream.filter_state.get(self)

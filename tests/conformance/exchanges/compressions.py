@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import zlib
 
+import brotli
+from backports import zstd
+
 from tests.conformance.exchanges.filter_configurations import EXTENSION, OFF, ON, ROUTER_FILTER, UP, on
 from tests.support.bootstrap import LOG_FIELDS, TYPE, Data, bootstrap, file_log, hcm, route, vhost
 from tests.support.exchange import Exchange
@@ -19,6 +22,16 @@ PLAIN = b"content-type: text/plain\r\n"
 
 def library(kind: str, **fields: object) -> Data:
     return {"name": "zip", "typed_config": {"@type": f"{LIBRARY}{kind}.v3.Gzip", **fields}}
+
+
+def other(library_name: str, kind: str, name: str, **fields: object) -> Data:
+    """A filter with another library than gzip."""
+    message = f"{TYPE}envoy.extensions.compression.{library_name}.{kind}.v3.{library_name.capitalize()}"
+    config = {
+        "@type": f"{EXTENSION}{kind}.v3.{kind.capitalize()}",
+        f"{kind}_library": {"name": "zip", "typed_config": {"@type": message, **fields}},
+    }
+    return {"name": name, "typed_config": config}
 
 
 def compressor(name: str, *, gzip_fields: Data | None = None, **fields: object) -> Data:
@@ -132,6 +145,21 @@ CONFIGURATIONS = {
     "decompressing_trailers": proxy(
         decompressor("c"), up=UP_WITH_TRAILERS, http_protocol_options={"enable_trailers": True}
     ),
+    "compressing_brotli": proxy(
+        other(
+            "brotli", "compressor", "c", quality=5, encoder_mode="TEXT", window_bits=16, input_block_bits=16, chunk_size=4096
+        )
+    ),
+    "compressing_zstd": proxy(
+        other("zstd", "compressor", "c", compression_level=5, enable_checksum=True, strategy="LAZY", chunk_size=4096)
+    ),
+    "compressing_any": proxy(
+        compressor("c"), other("brotli", "compressor", "d"), other("zstd", "compressor", "e")
+    ),
+    "decompressing_brotli": proxy(
+        other("brotli", "decompressor", "c", disable_ring_buffer_reallocation=True, chunk_size=4096)
+    ),
+    "decompressing_zstd": proxy(other("zstd", "decompressor", "c", chunk_size=4096)),
     "both_ways": proxy(compressor("c"), decompressor("d")),
 }  # fmt: skip
 
@@ -361,4 +389,50 @@ EXCHANGES += [
     get("decompressing_trailers", "response without trailers", answer(NARROW_ZIPPED, CODED["gzip"])),
     post("decompressing_trailers", "request without trailers", NARROW_ZIPPED, CODED["gzip"]),
     get("compressing_trailers", "response without trailers", answer()),
+]
+PACKED = {b"br": (b"brotli", brotli.compress(TEXT)), b"zstd": (b"zstd", zstd.compress(TEXT))}
+for ENCODING, (LIBRARY_NAME, BODY) in PACKED.items():
+    CODING = b"content-encoding: " + ENCODING + b"\r\n"
+    for CONFIG in (f"compressing_{LIBRARY_NAME.decode()}",):
+        EXCHANGES += [
+            get(CONFIG, "accepted", answer(), ENCODING),
+            get(CONFIG, "not accepted", answer(), b"gzip"),
+            get(CONFIG, "chunks", answer(chunked=True), ENCODING),
+            get(CONFIG, "large", answer(bytes(range(32, 127)) * 3000), ENCODING),
+        ]
+    for CONFIG in (f"decompressing_{LIBRARY_NAME.decode()}",):
+        EXCHANGES += [
+            get(CONFIG, "response", answer(BODY, CODING), None),
+            get(CONFIG, "chunks", answer(BODY, CODING, chunked=True), None),
+            # Envoy's brotli counts the error again with every piece that follows, and the end is one.
+            get(
+                CONFIG,
+                "garbage",
+                answer(b"this is nothing of that kind", CODING),
+                None,
+                compare=("downstream", "upstream", "log"),
+            ),
+            get(CONFIG, "cut off", answer(BODY[:-4], CODING), None),
+            get(CONFIG, "gzip", answer(NARROW_ZIPPED, CODED["gzip"]), None),
+            post(CONFIG, "request", BODY, PLAIN + CODING),
+        ]
+EXCHANGES += [
+    get("compressing_any", f"accepts {accepts.decode()}", answer(), accepts)
+    for accepts in (
+        b"br, gzip, zstd",
+        b"zstd, br;q=0.9",
+        b"br;q=0, *",
+        b"gzip;q=0.5, br;q=0.5, zstd;q=0.4",
+        b"deflate",
+        b"*",
+    )
+]
+EXCHANGES += [
+    get(
+        "decompressing_zstd",
+        name,
+        answer(PACKED[b"zstd"][1] + behind, b"content-encoding: zstd\r\n"),
+        None,
+    )
+    for name, behind in (("more behind it", b"more"), ("two frames", PACKED[b"zstd"][1]))
 ]

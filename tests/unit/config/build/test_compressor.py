@@ -3,7 +3,14 @@
 import pytest
 
 from forkproxy.config.build import compression, compressor
-from forkproxy.config.build.compression import GzipCompression, GzipDecompression
+from forkproxy.config.build.compression import (
+    BrotliCompression,
+    BrotliDecompression,
+    GzipCompression,
+    GzipDecompression,
+    ZstdCompression,
+    ZstdDecompression,
+)
 from forkproxy.config.build.compressor import CompressorRouteConfig, DecompressorDirection, DirectionConfig
 from forkproxy.config.build.context import BuildContext
 from tests.unit.config.build.building import built, value_of
@@ -68,11 +75,42 @@ def test_gzip(level, number):
 
 
 def test_libraries_that_are_not_there():
-    text = GZIP.replace("gzip", "brotli").replace("Gzip", "Brotli")
-    outcome = built(compressor.build, FILTER.format("compressor", "Compressor"), f"{{{text}}}")
+    name = FILTER.format("compressor", "Compressor")
+    outcome = built(
+        compressor.build,
+        name,
+        f"{{{GZIP.replace('compression.gzip.compressor', 'filters.http.lua').replace('Gzip', 'Lua')}}}",
+    )
     assert outcome.value.library is None
-    assert len(outcome.unsupported) == 1
-    assert 'the compressor library "zip"' in outcome.unsupported[0]
+    assert [each for each in outcome.unsupported if 'the compressor library "zip"' in each]
+    outcome = built(compressor.build, name, f"{{{GZIP.replace('gzip.compressor', 'gzip.decompressor')}}}")
+    assert outcome.value.library is None
+    assert "is no compressor library" in outcome.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("build", "message", "text", "expected"),
+    [
+        ("brotli_compressor", "Brotli", "{}", BrotliCompression()),
+        (
+            "brotli_compressor",
+            "Brotli",
+            "{quality: 11, encoder_mode: FONT, window_bits: 10, input_block_bits: 16}",
+            BrotliCompression(11, 2, 10, 16),
+        ),
+        ("brotli_decompressor", "Brotli", "{disable_ring_buffer_reallocation: true}", BrotliDecompression()),
+        (
+            "zstd_compressor",
+            "Zstd",
+            "{compression_level: 9, enable_checksum: true, strategy: BTULTRA2}",
+            ZstdCompression(9, True, 9),
+        ),
+        ("zstd_decompressor", "Zstd", "{chunk_size: 8192}", ZstdDecompression()),
+    ],
+)
+def test_other_libraries(build, message, text, expected):
+    name = f"envoy.extensions.compression.{message.lower()}.{build.partition('_')[2]}.v3.{message}"
+    assert value_of(getattr(compression, f"build_{build}"), name, text) == expected
 
 
 def test_decompressor():
