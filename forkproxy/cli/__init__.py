@@ -6,9 +6,14 @@ Exit codes: 0; 1 failure, and ``check`` found errors; 2 usage; 3 not running; 4 
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Any
+
 import click
 
 from forkproxy.cli import about, configuration, extension, instance, operations, service, serving, workers
+from forkproxy.cli.terminal import EXIT_FAILURE, end
 
 
 class InOrder(click.Group):
@@ -17,6 +22,17 @@ class InOrder(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """As click asks for them."""
         return [name for name, command in self.commands.items() if command.name == name]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; where standard output takes nothing, say so. (A reader that has gone is click's to see.)"""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+                raise
+            # What is still buffered would fail once more at the end of the program.
+            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
+            end(EXIT_FAILURE, f"cannot write: {error.strerror}")
 
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -16,8 +16,8 @@ EXIT_CONFIGURATION = 78
 
 
 def is_coloured(stream: Any) -> bool:
-    """Whether colour is welcome there: a terminal, and no NO_COLOR (https://no-color.org)."""
-    return "NO_COLOR" not in os.environ and stream.isatty()
+    """Whether colour is welcome there: a terminal, and no NO_COLOR (https://no-color.org). ``stream`` None: it is closed."""
+    return "NO_COLOR" not in os.environ and stream is not None and stream.isatty()
 
 
 def in_colour(text: str, colour: str, stream: Any) -> str:

@@ -142,7 +142,8 @@ def ask(path: Path, request: Message, timeout_s: float) -> Message:
     PermissionError when this user is not answered.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout_s)
+        # 0 would mean something else: not to wait even for what is written at once.
+        sock.settimeout(max(timeout_s, 0.001))
         with _short(path) as short:
             sock.connect(short)
         with contextlib.suppress(BrokenPipeError):  # refused already: the answer is there all the same

@@ -131,3 +131,12 @@ def test_a_path_longer_than_a_socket_address(loop, tmp_path):
     asking.join()
     control.close()
     assert answers == [{"ok": True}]
+
+
+def test_no_time_at_all_is_a_timeout(tmp_path):
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen(1)
+        with pytest.raises(TimeoutError):
+            ask(path, {"op": "status"}, 0.0)
