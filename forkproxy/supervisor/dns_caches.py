@@ -197,7 +197,7 @@ class DnsCaches:
         results = message["results"]
         if "timeout" in results:
             stats.dns_query_timeout += 1
-        elif "failure" in results and not message["reason"].startswith("cares_norecords"):
+        if "failure" in results and not message["reason"].startswith("cares_norecords"):
             stats.dns_query_failure += 1
         else:
             stats.dns_query_success += 1
