@@ -46,6 +46,7 @@ class ResponseConfig:
     disable_on_etag: bool = False
     remove_accept_encoding: bool = False
     uncompressible_codes: frozenset[int] = frozenset()
+    shows_status: bool = False
     is_set: bool = False
 
 
@@ -91,7 +92,7 @@ class DecompressorConfig:
 
 
 def build(view: View, context: BuildContext) -> CompressorConfig:
-    """``Compressor``; ``status_header_enabled`` stays unread."""
+    """``Compressor``."""
     library = view.require("compressor_library")
     made = _build_library(library, context, "compressor library", _COMPRESSIONS)
     request = view.message("request_direction_config")
@@ -124,6 +125,7 @@ def _build_response(view: View, context: BuildContext) -> ResponseConfig:
             disable_on_etag=response.bool("disable_on_etag_header"),
             remove_accept_encoding=response.bool("remove_accept_encoding_header"),
             uncompressible_codes=frozenset(response.uints("uncompressible_response_codes")),
+            shows_status=response.bool("status_header_enabled"),
             is_set=True,
         )
     common = DirectionConfig(

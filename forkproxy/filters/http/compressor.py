@@ -31,6 +31,7 @@ from forkproxy.stats.group import Counter, StatGroup
 _IDENTITY = b"identity"
 _ANY = b"*"
 _NOT_VALID = "not valid"
+_TOO_SMALL = b"ContentLengthTooSmall"
 _ACCEPT_ENCODING = b"Accept-Encoding"
 """As Envoy writes it in ``vary``, and looks for it there: in this case only."""
 _COMPRESSORS = "compressors"
@@ -156,18 +157,17 @@ class Compressor(HttpFilter):
 
     def encode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> HookResult:
         """Decide, and begin to compress the response."""
-        response = self.response
-        is_candidate = self._is_enabled(self._said(stream)) and _is_long_enough(
-            response.common, headers, self.response_stats
-        )
-        is_compressible = (
-            is_candidate
-            and _has_content_type(response.common, headers)
-            and not _has_token(headers, b"cache-control", b"no-transform")
-            and self._allows_etag(headers)
-            and get_header(headers, b"content-encoding") is None
-            and stream.status not in response.uncompressible_codes
-        )
+        is_candidate, hindrance = self._hindrance(stream, headers)
+        is_compressible = hindrance is None
+        shows_status = self.response.shows_status and not end_stream
+        if self.response.shows_status:
+            is_candidate = is_compressible
+        length = get_header(headers, b"content-length") or b""
+        if shows_status and is_compressible:
+            _vary(headers)  # before the others, as Envoy, which has another way through this then
+        if shows_status and hindrance == _TOO_SMALL:
+            self.response_stats.content_length_too_small += 1  # as Envoy, which looks twice
+        status = hindrance
         if not end_stream and is_candidate and self._is_accepted(stream, headers) and is_compressible:
             etag = get_header(headers, b"etag")
             if etag is not None and etag[:2] not in (b"W/", b"w/"):
@@ -176,11 +176,33 @@ class Compressor(HttpFilter):
             set_header(headers, b"content-encoding", self.encoding)
             self.response_stats.compressed += 1
             stream.filter_state[self].response = self._body(self.library)
+            status = b"Compressed;OriginalLength=" + length
         else:
             self.response_stats.not_compressed += 1
-        if is_compressible:
+        if is_compressible and not shows_status:
             _vary(headers)
+        if shows_status and status:
+            headers.append((b"x-envoy-compression-status", self.encoding + b";" + status))
         return None
+
+    def _hindrance(self, stream: Stream, headers: Headers) -> tuple[bool, bytes | None]:
+        """Whether accept-encoding is worth a look, and why this response is not compressed, b"" without a word; None: nothing."""
+        response = self.response
+        if not self._is_enabled(self._said(stream)):
+            return False, b""
+        if not _is_long_enough(response.common, headers, self.response_stats):
+            return False, _TOO_SMALL
+        if not _has_content_type(response.common, headers):
+            return True, b"ContentTypeNotAllowed"
+        if _has_token(headers, b"cache-control", b"no-transform"):
+            return True, b""
+        if not self._allows_etag(headers):
+            return True, b"EtagNotAllowed"
+        if get_header(headers, b"content-encoding") is not None:
+            return True, b""
+        if stream.status in response.uncompressible_codes:
+            return True, b"StatusCodeNotAllowed"
+        return True, None
 
     def encode_data(self, stream: Stream, data: bytes, end_stream: bool) -> DataResult:
         """Compress a piece of the response."""

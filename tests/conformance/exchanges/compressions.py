@@ -24,13 +24,17 @@ def library(kind: str, **fields: object) -> Data:
     return {"name": "zip", "typed_config": {"@type": f"{LIBRARY}{kind}.v3.Gzip", **fields}}
 
 
-def other(library_name: str, kind: str, name: str, **fields: object) -> Data:
+def other(
+    library_name: str, kind: str, name: str, response_direction_config: Data | None = None, **fields: object
+) -> Data:
     """A filter with another library than gzip."""
     message = f"{TYPE}envoy.extensions.compression.{library_name}.{kind}.v3.{library_name.capitalize()}"
     config = {
         "@type": f"{EXTENSION}{kind}.v3.{kind.capitalize()}",
         f"{kind}_library": {"name": "zip", "typed_config": {"@type": message, **fields}},
     }
+    if response_direction_config is not None:
+        config["response_direction_config"] = response_direction_config
     return {"name": name, "typed_config": config}
 
 
@@ -93,6 +97,7 @@ def proxy(*filters: Data, up: Data = UP, **fields: object) -> Data:
 
 
 REQUESTS = {"request_direction_config": {"common_config": {"enabled": flag(True), "min_content_length": 10}}}
+STATUS = {"status_header_enabled": True, "disable_on_etag_header": True, "uncompressible_response_codes": [206]}
 CONFIGURATIONS = {
     "compressing": proxy(compressor("c")),
     "compressing_types": proxy(
@@ -106,6 +111,10 @@ CONFIGURATIONS = {
                 "uncompressible_response_codes": [206, 404],
             },
         )
+    ),
+    "compressing_status": proxy(
+        compressor("c", response_direction_config=STATUS),
+        other("brotli", "compressor", "d", STATUS),
     ),
     "compressing_deprecated": proxy(
         compressor(
@@ -436,3 +445,29 @@ EXCHANGES += [
     )
     for name, behind in (("more behind it", b"more"), ("two frames", PACKED[b"zstd"][1]))
 ]
+IMAGE = b"content-type: image/png\r\n"
+EXCHANGES += [
+    get("compressing_status", f"{name}, accepts {accepts}", answered, accepts)
+    for name, answered in {
+        "fine": answer(),
+        "chunks": answer(chunked=True),
+        "too small": answer(b"x"),
+        "another type": answer(lines=IMAGE + ETAG),
+        "an etag": answer(lines=PLAIN + ETAG, status=b"206 Partial Content"),
+        "another code": answer(status=b"206 Partial Content"),
+        "no-transform": answer(lines=HEADS["no-transform"] + ETAG),
+        "compressed already": answer(lines=HEADS["compressed already"], status=b"206 Partial Content"),
+        "its own": answer(lines=PLAIN + b"x-envoy-compression-status: mine\r\nvary: a\r\n"),
+        "a weak etag": answer(lines=WEAK),
+    }.items()
+    for accepts in (b"gzip", b"br", None)
+]
+EXCHANGES.append(get("compressing_status", "switched off", answer(), path=b"/disabled"))
+EXCHANGES.append(
+    get(
+        "compressing_status",
+        "HEAD",
+        (b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\n",),
+        method=b"HEAD",
+    )
+)

@@ -94,3 +94,15 @@ def test_a_route_switches_it():
 def test_an_answer_before_the_filter_has_seen_the_request():
     p = talk().downstream(b"GET / HTTP/1.1\r\n\r\n")
     assert p.down.read().startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_answer_may_say_why():
+    response = ResponseConfig(uncompressible_codes=frozenset((206,)), shows_status=True)
+    for status, length, said in (
+        (b"200 OK", 40, b"gzip;Compressed;OriginalLength=40"),
+        (b"206 Partial Content", 40, b"gzip;StatusCodeNotAllowed"),
+        (b"200 OK", 2, b"gzip;ContentLengthTooSmall"),
+    ):
+        p = talk(config(response=response)).downstream(ASKED)
+        p.upstream(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, length, b"x" * length))
+        assert b"\r\nx-envoy-compression-status: %b\r\n" % said in p.down.read()
