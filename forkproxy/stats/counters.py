@@ -18,7 +18,7 @@ readers must not touch the rest, since reading an untouched page of a shared map
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypedDict, TypeVar, cast
 
 from forkproxy.stats.group import (
@@ -158,13 +158,16 @@ class Registry:
         if self._before is not None:
             self._generation, self._before = self._before, None
 
-    def group(self, cls: type[G], prefix: str, *, rolls_up_to: Iterable[str] = ()) -> G:
+    def group(
+        self, cls: type[G], prefix: str, *, rolls_up_to: Iterable[str] = (), make: Callable[[], G] | None = None
+    ) -> G:
         """The group of this class under ``prefix`` for workers to count on, the same one each time within a generation.
 
         ``rolls_up_to``: further prefixes under which the figures appear as sums, such as ``http.ingress`` for
         ``listener.127.0.0.1_80.http.ingress``; costs nothing on the path. To be called in the supervisor, before fork.
+        ``make``: what makes the object, of a class below ``cls``, when nobody has asked for the group before.
         """
-        return self._group(self._generation, cls, prefix, rolls_up_to)
+        return self._group(self._generation, cls, prefix, rolls_up_to, make)
 
     def local_group(self, cls: type[G], prefix: str) -> G:
         """A group that the supervisor itself counts on (server.*, listener_manager.*, DNS).
@@ -199,7 +202,14 @@ class Registry:
         """A single histogram named ``name``: ``.value[sample] += 1``."""
         return self.group(HistogramValue, name)
 
-    def _group(self, generation: _Generation, cls: type[G], prefix: str, rolls_up_to: Iterable[str]) -> G:
+    def _group(
+        self,
+        generation: _Generation,
+        cls: type[G],
+        prefix: str,
+        rolls_up_to: Iterable[str],
+        make: Callable[[], G] | None = None,
+    ) -> G:
         key = (cls, prefix)
         group = generation.groups.get(key)
         if group is None:
@@ -212,7 +222,7 @@ class Registry:
                 if carried is not None:
                     self._add(placement, carried, None)
             placement.rolls_up_to = tuple(rolls_up_to)
-            group = generation.groups[key] = cls()
+            group = generation.groups[key] = cls() if make is None else make()
             generation.flushers.append(_Flusher(group, placement))
         return cast("G", group)
 

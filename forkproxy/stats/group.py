@@ -145,7 +145,7 @@ class StatGroupType(type):
                     f"{name}.{field}: {annotation!r} is no kind of statistic; the module that declares a group needs "
                     "'from __future__ import annotations'"
                 )
-        namespace["__slots__"] = tuple(own)
+        namespace["__slots__"] = (*cast("tuple[str, ...]", namespace.get("__slots__", ())), *own)
         cls = super().__new__(mcs, name, bases, namespace)
         inherited: dict[str, str] = {}
         for base in reversed(bases):

@@ -299,6 +299,11 @@ class ClusterStats(StatGroup):
     external__upstream_rq_time: Histogram
     internal__upstream_rq_time: Histogram
 
+    @property
+    def upstream_rq_active_of_all(self) -> int:
+        """Over all workers, where ``hash_balance_factor`` goes by it (upstream/active_requests.py); else of this one."""
+        return self.upstream_rq_active
+
 
 class HealthCheckStats(StatGroup):
     """``cluster.<stat_name>.health_check``: what the process that checks counts."""
@@ -368,6 +373,11 @@ class EndpointStats(StatGroup):
     rq_success: Counter
     rq_timeout: Counter
     rq_total: Counter
+
+    @property
+    def rq_active_of_all(self) -> int:
+        """Over all workers, where the cluster's policy goes by it (upstream/active_requests.py); else of this one."""
+        return self.rq_active
 
 
 class TcpProxyStats(StatGroup):

@@ -200,8 +200,8 @@ def bounded(choose: Choose, shares: Shares, balance_factor: int, stats: ClusterS
     share_of = dict(shares)
 
     def overload(endpoint: Endpoint, share: float) -> float:
-        slots = ((stats.upstream_rq_active + 1) * balance_factor + 99) // 100
-        return endpoint.stats.rq_active / max(math.ceil(slots * share), 1)
+        slots = ((stats.upstream_rq_active_of_all + 1) * balance_factor + 99) // 100
+        return endpoint.stats.rq_active_of_all / max(math.ceil(slots * share), 1)
 
     def choose_bounded(hash_: int, attempt: int) -> Endpoint | None:
         first = choose(hash_, attempt)

@@ -63,7 +63,7 @@ identity: Callable[[ResolvedEndpoint], tuple[object, ...]] = attrgetter(
 
 
 class Endpoint:
-    """The live endpoint in a worker. ``rq_active`` on ``stats`` is what LEAST_REQUEST compares."""
+    """The live endpoint in a worker. ``rq_active_of_all`` on ``stats`` is what LEAST_REQUEST compares."""
 
     __slots__ = (
         "address",

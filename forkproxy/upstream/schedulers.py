@@ -15,6 +15,7 @@ from typing import TypeVar
 from forkproxy.config.build.load_balancing import LoadBalancingConfig, SlowStart
 from forkproxy.net.loop import Loop
 from forkproxy.upstream import health
+from forkproxy.upstream.active_requests import Scan
 from forkproxy.upstream.endpoint import Endpoint
 
 Picker = Callable[[], Endpoint | None]
@@ -52,7 +53,9 @@ def scheduler(
     if not slow_until and len({endpoint.weight for endpoint in endpoints}) == 1:
         if config.policy != "LEAST_REQUEST":
             return _round_robin(endpoints)
-        return _full_scan(endpoints) if config.full_scan else _least_request(endpoints, config.choice_count)
+        if config.full_scan:
+            return _full_scan(endpoints, Scan(endpoints, loop))
+        return _least_request(endpoints, config.choice_count)
     weigh = _weight if config.policy != "LEAST_REQUEST" else _by_requests(config.active_request_bias)
     total = sum(endpoint.weight for endpoint in endpoints)
     if not slow_until or config.slow_start is None or loop is None:
@@ -86,21 +89,24 @@ def _least_request(endpoints: Sequence[Endpoint], choice_count: int) -> Picker:
 
     def pick() -> Endpoint:
         best = endpoints[int(draw() * count)]
+        least = best.stats.rq_active_of_all
         for _ in range(choice_count - 1):
             other = endpoints[int(draw() * count)]
-            if other.stats.rq_active < best.stats.rq_active:
-                best = other
+            active = other.stats.rq_active_of_all
+            if active < least:
+                best, least = other, active
         return best
 
     return pick
 
 
-def _full_scan(endpoints: Sequence[Endpoint]) -> Picker:
+def _full_scan(endpoints: Sequence[Endpoint], scan: Scan) -> Picker:
     draw = random.random
 
     def pick() -> Endpoint:
-        least = min([endpoint.stats.rq_active for endpoint in endpoints])
-        free = [endpoint for endpoint in endpoints if endpoint.stats.rq_active == least]
+        active = scan()
+        least = min(active)
+        free = [endpoint for endpoint, number in zip(endpoints, active, strict=True) if number == least]
         return free[int(draw() * len(free))]
 
     return pick
@@ -112,10 +118,10 @@ def _weight(endpoint: Endpoint) -> float:
 
 def _by_requests(bias: float) -> Weigh:
     if bias == 1.0:
-        return lambda endpoint: endpoint.weight / (endpoint.stats.rq_active + 1.0)
+        return lambda endpoint: endpoint.weight / (endpoint.stats.rq_active_of_all + 1.0)
     if bias == 0.0:
         return _weight
-    return lambda endpoint: endpoint.weight / (endpoint.stats.rq_active + 1.0) ** bias
+    return lambda endpoint: endpoint.weight / (endpoint.stats.rq_active_of_all + 1.0) ** bias
 
 
 def earliest_deadline(items: Sequence[T], weigh: Callable[[T], float], turns: int) -> Callable[[], T]:

@@ -48,6 +48,7 @@ from forkproxy.stats.groups import (
     ListenerWorkerStats,
     TlsStats,
 )
+from forkproxy.upstream.active_requests import CountingTogether
 from forkproxy.upstream.aggregate_cluster import AggregateCluster
 from forkproxy.upstream.circuit_breakers import BreakerCells, breaker_cells
 from forkproxy.upstream.cluster import Cluster
@@ -373,6 +374,7 @@ class _Building:
         self.outlier_sinks = Sinks(flush_interval_s=sinks.flush_interval_s)
         self.outlier_log: Callable[[bytes], None] | None = None
         self.outlier_cells: dict[str, list[EndpointCells]] = {}
+        self.together = CountingTogether(bootstrap.clusters)
         self.clusters: dict[str, Cluster] = {}
         self.dns_caches: dict[str, DnsCache] = {}
         self.filters: list[NetworkFilter] = []
@@ -382,13 +384,13 @@ class _Building:
 
     def cluster(self, config: ClusterConfig) -> Cluster:
         registry = self.registry
-        stats = registry.group(ClusterStats, f"cluster.{config.stat_name}")
+        stats = self.together.cluster_stats(registry, config.stat_name)
         if config.type == "STATIC":
             names = [str(endpoint.address) for locality in config.localities for endpoint in locality.endpoints]
         else:
             slots = ENDPOINT_SLOTS.get(config.type, DNS_ENDPOINT_SLOTS)
             names = [f"slot_{slot}" for slot in range(slots)]
-        groups = [registry.group(EndpointStats, f"cluster.{config.stat_name}.endpoint.{name}") for name in names]
+        groups = self.together.endpoint_stats(registry, config.stat_name, names)
         transport: Transport = Connection
         checked: Transport = Connection
         matcher: SocketMatcher | None = None
