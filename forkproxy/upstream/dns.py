@@ -496,8 +496,8 @@ class _Host:
         self._looked(timed_out=True)
 
     def stop(self) -> None:
-        self._timer.disarm()
-        self._query_timer.disarm()
+        self._timer.cancel()
+        self._query_timer.cancel()
         if self._question is not None:
             self._question.cancel()
 

@@ -1,8 +1,10 @@
 """Resolution against a name server of the test's own on loopback; nothing here asks the machine's resolver."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 
 import dns.rcode
 import pytest
@@ -458,6 +460,18 @@ def test_a_host_that_is_removed_is_asked_no_more(world):
     world.resolver.add(host(world, "c.test"))
     world.until(lambda said: said[-1]["host"] == "cache\0c.test:80")
     assert world.server.asked.count(("udp", "a.test.", "A")) == asked
+
+
+def test_a_host_that_is_removed_is_let_go_at_once(world):
+    """Not when it would have been asked again: that may be a day."""
+    world.server.records[("a.test.", "A")] = (86400, ["10.0.0.1"])
+    world.resolve()
+    world.resolver.add(host(world, respect_ttl=True, query_timeout_s=60.0))
+    world.until(lambda said: len(said) == 1)
+    (removed,) = (weakref.ref(each) for each in world.resolver._clusters.values())
+    world.resolver.remove("cache\0a.test:80")
+    gc.collect()
+    assert removed() is None
 
 
 @pytest.mark.parametrize(
