@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from forkproxy.config.build.core import Where
@@ -69,6 +69,8 @@ def _compile(action: RateLimitAction, service_cluster: bytes, where: Where) -> P
             return lambda stream: (key, found) if (found := request_header(stream, name)) else missing
         case "query_parameters":
             return lambda stream: (key, found) if (found := _query_parameter(stream, name)) is not None else missing
+        case "metadata":
+            return lambda stream: (key, found) if (found := _metadata(stream, action) or value) else missing
         case "generic_key":
             return lambda _stream: (key, value)
     tests: list[StreamTest] = [compile_header_matcher(each, where) for each in action.headers]
@@ -111,3 +113,11 @@ def _query_parameter(stream: Stream, name: bytes) -> bytes | None:
         if unquote_to_bytes(key) == name:
             return unquote_to_bytes(value)
     return None
+
+
+def _metadata(stream: Stream, action: RateLimitAction) -> bytes:
+    """The text there; anything else is nothing, as in Envoy."""
+    found: Any = stream.dynamic_metadata.get(action.name)
+    for key in action.path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found.encode() if isinstance(found, str) else b""

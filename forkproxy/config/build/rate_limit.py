@@ -27,7 +27,8 @@ _KEYS = {
 class RateLimitAction:
     """One ``RateLimit.Action``. ``kind`` is the field's name: "remote_address", "request_headers" …
 
-    ``key``: the descriptor's key. ``name``: of the header or query parameter that is read. ``value``: the descriptor's value.
+    ``key``: the descriptor's key. ``name``: of the header or query parameter that is read, or the namespace of metadata with
+    ``path`` in it. ``value``: the descriptor's value, or its default.
     ``expected`` and the matchers are for the kinds that match; the prefix lengths for "masked_remote_address".
     """
 
@@ -41,6 +42,7 @@ class RateLimitAction:
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
     v4_prefix: int = 32
     v6_prefix: int = 128
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def build_rate_limit(view: View, context: BuildContext) -> RateLimit:
 
 
 def _build_action(view: View, context: BuildContext) -> RateLimitAction:
-    """``RateLimit.Action``; those that read metadata, and extensions, stay unread."""
+    """``RateLimit.Action``; extensions, and metadata of routes, stay unread."""
     kind = view.which("action_specifier") or ""
     match kind:
         case "source_cluster" | "destination_cluster" | "remote_address":
@@ -89,11 +91,26 @@ def _build_action(view: View, context: BuildContext) -> RateLimitAction:
         case "generic_key" | "header_value_match" | "query_parameter_value_match":
             inner = view.require(kind)
             return _build_fixed(kind, inner, context)
+        case "metadata":
+            return _build_metadata(view.require(kind))
         case "masked_remote_address":
             inner = view.require(kind)
             v4, v6 = inner.uint("v4_prefix_mask_len", 32), inner.uint("v6_prefix_mask_len", 128)
             return RateLimitAction(kind, kind, v4_prefix=v4, v6_prefix=v6)
     return RateLimitAction("")
+
+
+def _build_metadata(view: View) -> RateLimitAction:
+    view.enum("source", supported=("DYNAMIC",))
+    place = view.require("metadata_key")
+    return RateLimitAction(
+        "metadata",
+        view.str("descriptor_key"),
+        place.str("key"),
+        value=view.str("default_value"),
+        skip_if_absent=view.bool("skip_if_absent"),
+        path=tuple(segment.str("key") for segment in place.repeated("path")),
+    )
 
 
 def _build_fixed(kind: str, view: View, context: BuildContext) -> RateLimitAction:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.conformance.exchanges.filter_configurations import ALWAYS, EXTENSION, NEVER, OFF, ROUTER_FILTER, UP, on
+from tests.conformance.exchanges.filter_configurations import (
+    ALWAYS,
+    EXTENSION,
+    NEVER,
+    OFF,
+    ROUTER_FILTER,
+    UP,
+    http_filter,
+    on,
+)
 from tests.support.bootstrap import Data, bootstrap, hcm, route, vhost
 from tests.support.exchange import Exchange, ReadResponses
 
@@ -58,6 +67,13 @@ QUERY_MATCH = {
         "query_parameters": [{"name": "q", "string_match": {"exact": "a b"}}],
     }
 }
+
+
+def metadata(*path: str, **fields: object) -> Data:
+    key = {"key": "meta", "path": [{"key": each} for each in path]}
+    return {"metadata": {"descriptor_key": "meta", "metadata_key": key, **fields}}
+
+
 MASKED = {"masked_remote_address": {"v4_prefix_mask_len": 8}}
 
 
@@ -138,6 +154,12 @@ ENTRIES = {
     "no-match": ([NO_MATCH], [("not", "m")]),
     "query-match": ([QUERY_MATCH], [("query_match", "qm")]),
     "remote": ([{"remote_address": {}}], [("remote_address", "127.0.0.1")]),
+    "metadata": ([metadata("text")], [("meta", "told")]),
+    "metadata-number": ([metadata("number")], [("meta", "1")]),
+    "metadata-deep": ([metadata("in", "side")], [("meta", "deep")]),
+    "metadata-default": ([metadata("number", default_value="d")], [("meta", "d")]),
+    "metadata-skipped": ([metadata("none", skip_if_absent=True), HEADER], [("user", "a")]),
+    "metadata-missing": ([metadata("none"), HEADER], [("user", "a")]),
     "masked": ([MASKED], [("masked_remote_address", "127.0.0.0/8")]),
     "source": ([{"source_cluster": {}}], [("source_cluster", "here")]),
     "destination": ([{"destination_cluster": {}}], [("destination_cluster", "up")]),
@@ -221,7 +243,12 @@ def descriptors() -> Data:
     ]
     host = vhost(*routes, rate_limits=[actions(KEYED)])
     bare = {"@type": TYPE, "stat_prefix": "bare", **ON, "descriptors": two, "rate_limits": [actions(HEADER)], **shown}
-    filters = [{"name": NAME, "typed_config": bare}, ROUTER_FILTER]
+    told = {"metadata_namespace": "meta", "value": {"text": "told", "number": 1, "in": {"side": "deep"}}}
+    filters = [
+        http_filter("set", "set_metadata.v3.Config", metadata=[told]),
+        {"name": NAME, "typed_config": bare},
+        ROUTER_FILTER,
+    ]
     data = bootstrap([hcm({"virtual_hosts": [host]}, http_filters=filters)], [UP])
     return {**data, "node": {"id": "here-1", "cluster": "here"}}
 

@@ -46,6 +46,21 @@ def test_query_parameters_are_decoded():
     assert entry(RateLimitAction("query_parameters", "k", "none", skip_if_absent=True)) == ()
 
 
+def test_metadata_is_text_or_nothing():
+    of = stream()
+    of.dynamic_metadata = {"n": {"a": {"b": "deep"}, "c": 7, "d": ""}}
+    for path, default, skips, expected in (
+        (("a", "b"), "", False, ((b"k", b"deep"),)),
+        (("a",), "", False, None),
+        (("c",), "def", False, ((b"k", b"def"),)),
+        (("c", "x"), "", True, ()),
+        (("d",), "", False, None),
+        ((), "", True, ()),
+    ):
+        action = RateLimitAction("metadata", "k", "n", value=default, skip_if_absent=skips, path=path)
+        assert entry(action, of) == expected
+
+
 def test_clusters():
     assert entry(RateLimitAction("source_cluster", "source_cluster")) == ((b"source_cluster", b"here"),)
     assert entry(RateLimitAction("destination_cluster", "destination_cluster")) == ((b"destination_cluster", b"up"),)

@@ -77,6 +77,13 @@ def test_what_is_not_done_stays_unread():
     ]
 
 
+def test_metadata_of_routes_is_not_read():
+    text = "rate_limits: [{actions: [{metadata: {descriptor_key: a, metadata_key: {key: b, path: [{key: c}]}, source: %s}}]}]"
+    (action,) = value(text % "DYNAMIC").rate_limits[0].actions
+    assert (action.kind, action.key, action.name, action.path) == ("metadata", "a", "b", ("c",))
+    assert messages(text % "ROUTE_ENTRY") == ["ROUTE_ENTRY is not implemented"]
+
+
 def test_hits_count_for_the_filters_own_rate_limits_only():
     text = "rate_limits: [{hits_addend: {number: 3}, actions: [{remote_address: {}}]}]"
     assert [each.hits for each in value(text).rate_limits] == [3]
