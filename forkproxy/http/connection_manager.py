@@ -184,7 +184,14 @@ class ConnectionManager:
 
     __slots__ = (
         *("_date_line", "_date_until", "_drained", "access_logs", "add_server", "chain", "codes"),
-        *("connections", "draining", "fails_health_check", "generate_request_id", "http1_stats", "log_filter_exception"),
+        *(
+            "connections",
+            "draining",
+            "fails_health_check",
+            "generate_request_id",
+            "http1_stats",
+            "log_filter_exception",
+        ),
         *("loop", "match", "max_requests", "overwrite_server", "plain", "proto_header", "request_ids"),
         *("server_line", "settings", "stats", "stream_timeout_s", "tls"),
     )

@@ -9,7 +9,7 @@ CountingPool where the file sets one, else once the cluster's own figure comes n
 own, ``high()``, as in Envoy.
 
 An endpoint may close a connection in the moment in which the next request is sent on it. Nothing of a response has come then,
-and such a request, when it is idempotent and has no body, is sent again on another connection (RFC 9110 section 9.2.2).
+and such a request, when it is idempotent and its body is short, is sent again on another connection (RFC 9110 section 9.2.2).
 """
 
 from __future__ import annotations

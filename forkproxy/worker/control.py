@@ -5,8 +5,8 @@ it is. To a worker go ``drain`` (``time_s``, ``going``: the [listener, index] of
 it), ``close_listeners``, ``stop_listening`` (``listeners``), ``drain_connections`` (``listeners``, ``since``, ``time_s``),
 ``stop``, ``reopen_logs``, ``log_level`` (``level``, ``component``), ``flush`` (``round``),
 ``pin`` (``cpus``), ``health_check`` (``failed``), ``endpoints`` (``cluster``, ``endpoints``) and ``health`` (``cluster``,
-``address``, ``set``, ``clear``: flags of upstream/health.py); from it come ``ready``, ``draining``, ``failed`` (``reason``, ``exit``) and
-``flushed`` (``round``).
+``address``, ``set``, ``clear``: flags of upstream/health.py); from it come ``ready``, ``draining``, ``failed`` (``reason``,
+``exit``) and ``flushed`` (``round``).
 """
 
 from __future__ import annotations

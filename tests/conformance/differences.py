@@ -29,6 +29,12 @@ def refused(what: str, status: int = 400, aspects: tuple[str, ...] = ALL) -> Dif
     return Difference(REFUSED.format(what), aspects, status)
 
 
+SENT_AGAIN = Difference(
+    "an idempotent request, whose body is short, is sent again on a fresh connection (RFC 9110 section 9.2.2); it counts in "
+    "upstream_rq_total once more, and the log shows one attempt.",
+    ("downstream", "upstream", "log", "stats"),
+    200,
+)
 DIFFERENCES: dict[str, Difference] = {
     "obs-fold": refused("a folded header line (section 5.2)."),
     "obs-fold tab": refused("a folded header line (section 5.2)."),
@@ -63,12 +69,9 @@ DIFFERENCES: dict[str, Difference] = {
         ("downstream", "ending", "log", "stats"),
         200,
     ),
-    "reused connection closed by upstream": Difference(
-        "an idempotent request without a body is sent again on a fresh connection (RFC 9110 section 9.2.2); it counts in "
-        "upstream_rq_total once more, and the log shows one attempt.",
-        ("downstream", "upstream", "log", "stats"),
-        200,
-    ),
+    "reused connection closed by upstream": SENT_AGAIN,
+    "body on a reused connection closed by upstream": SENT_AGAIN,
+    "chunks on a reused connection closed by upstream": SENT_AGAIN,
     "obs-fold from upstream": refused("a folded header line (section 5.2).", 502),
     "bare lf from upstream": refused("a bare LF as line end (section 2.2).", 502),
 }

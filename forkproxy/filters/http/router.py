@@ -52,6 +52,8 @@ _join_lines = b"\r\n".join
 _SMALL_NUMBERS = tuple([b"%d" % number for number in range(1024)])
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
 
+KEPT_BODY_BYTES = 16384
+"""Of a request that may be sent twice, a body up to this size is kept until its response comes."""
 # Methods whose requests may be sent twice (RFC 9110 section 9.2.2).
 _IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 # Methods whose requests get no "content-length: 0" when they have no body (RFC 9110 section 8.6).
@@ -356,8 +358,11 @@ class UpstreamRequest:
             tail = tail[2:]
         authority = stream.authority
         connection.write(_join((method, b" ", stream.path or authority, host, authority, b"\r\n", lines, tail)))
-        if self._held is not None:
-            held, self._held = self._held, None
+        held, self._held = self._held, None
+        if not self._end_stream and client.requests > 1 and method in _IDEMPOTENT_METHODS:
+            # The endpoint may close a connection in the moment of its reuse: then the body is wanted again.
+            self._held = []
+        if held is not None:
             self._held_bytes = 0
             for data, end_stream, trailers in held:
                 self.send_data(data, end_stream, trailers)
@@ -374,6 +379,8 @@ class UpstreamRequest:
         if client is None:
             self._hold(data, end_stream, trailers)
             return
+        if self._held is not None:
+            self._keep(data, end_stream, trailers)
         connection = client.connection
         if data:
             if self._send_chunked:
@@ -400,6 +407,14 @@ class UpstreamRequest:
         if self._held_bytes > downstream.high_watermark and not self._holding_downstream:
             self._holding_downstream = True
             downstream.pause_reading()
+
+    def _keep(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
+        # It has been sent; a short body is kept until the response comes.
+        self._held_bytes += len(data)
+        if self._held is not None and self._held_bytes <= KEPT_BODY_BYTES:
+            self._held.append((data, end_stream, trailers))
+        else:
+            self._held = None
 
     def on_upstream_above_high_watermark(self) -> None:
         """PoolRequest: read no more from downstream."""
@@ -537,8 +552,11 @@ class UpstreamRequest:
         return self.stream.connection
 
     def may_be_sent_again(self) -> bool:
-        """PoolRequest: nothing of a response has come; idempotent and without a body, it may go to another connection."""
-        if not self._end_stream or self.stream.method not in _IDEMPOTENT_METHODS or self.stream.upstream is not self:
+        """PoolRequest: nothing of a response has come; an idempotent request whose body is still at hand may go to another
+        connection."""
+        if self.stream.method not in _IDEMPOTENT_METHODS or self.stream.upstream is not self:
+            return False
+        if not self._end_stream and self._held is None:
             return False
         self._let_go()
         self._client = None

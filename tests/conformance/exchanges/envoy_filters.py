@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.conformance.exchanges import basic_auth, csrf, faults, health_check_filter, ip_tagging, metadata_filters, rbac
+from tests.conformance.exchanges import (
+    basic_auth,
+    csrf,
+    faults,
+    health_check_filter,
+    ip_tagging,
+    metadata_filters,
+    rbac,
+)
 
 _MODULES = (basic_auth, csrf, faults, health_check_filter, ip_tagging, metadata_filters, rbac)
 CONFIGURATIONS = {name: data for module in _MODULES for name, data in module.CONFIGURATIONS.items()}

@@ -280,6 +280,31 @@ FAILURES = [
         responses=2,
         log_lines=2,
     ),
+    Exchange(
+        "body on a reused connection closed by upstream",
+        (GET, ReadResponses(1), b"PUT /p HTTP/1.1\r\n" + H + b"content-length: 5\r\n\r\nhello"),
+        ((OK,), (Close(),), (OK,)),
+        responses=2,
+        log_lines=2,
+    ),
+    Exchange(
+        "chunks on a reused connection closed by upstream",
+        (
+            GET,
+            ReadResponses(1),
+            b"PUT /p HTTP/1.1\r\n" + H + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ),
+        ((OK,), (Close(),), (OK,)),
+        responses=2,
+        log_lines=2,
+    ),
+    Exchange(
+        "post on a reused connection closed by upstream",
+        (GET, ReadResponses(1), b"POST /p HTTP/1.1\r\n" + H + b"content-length: 5\r\n\r\nhello"),
+        ((OK,), (Close(),), (OK,)),
+        responses=2,
+        log_lines=2,
+    ),
     answer(
         "early answer, body follows",
         Early(),

@@ -55,7 +55,9 @@ def test_the_trailers_tell_the_sizes():
     p = talk(trailers).downstream(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
     p.upstream(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(PACKED) + PACKED)
     name = b"x-envoy-decompressor-zip-"
-    assert trailers.seen == [[(name + b"compressed-bytes", b"%d" % len(PACKED)), (name + b"uncompressed-bytes", b"190")]]
+    assert trailers.seen == [
+        [(name + b"compressed-bytes", b"%d" % len(PACKED)), (name + b"uncompressed-bytes", b"190")]
+    ]
 
 
 def test_a_request():
