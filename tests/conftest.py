@@ -13,6 +13,11 @@ if os.geteuid() == 0:
     os.environ.setdefault("FORKPROXY_USER", "root")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first: with several processes, nobody waits for it at the end."""
+    items.sort(key=lambda item: "test_systemd_lab.py" not in item.nodeid)
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks():
     """A test that leaves a file descriptor or a child process behind has failed."""

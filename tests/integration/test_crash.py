@@ -128,16 +128,16 @@ def test_a_supervisor_that_was_stopped_itself_blames_nobody(tmp_path):
 
 
 def test_a_worker_that_was_starting_while_everybody_was_stopped_gets_its_time(tmp_path):
-    with Supervised(tmp_path, concurrency=1, heartbeat_timeout_s=1.5, ready_timeout_s=2.0) as supervised:
+    with Supervised(tmp_path, concurrency=1, heartbeat_timeout_s=1.5, ready_timeout_s=4.0) as supervised:
         supervised.configure({"listeners": {"main": "127.0.0.1:0"}, "fault": "slow"})
         supervised.signal(signal.SIGHUP)
         (starting,) = until(lambda: supervised.workers("starting"))
         for pid in (starting["pid"], supervised.process.pid):
             os.kill(pid, signal.SIGSTOP)
-        threading.Event().wait(2.5)
+        threading.Event().wait(4.5)
         os.kill(supervised.process.pid, signal.SIGCONT)
         # It sees that the time is up before the worker can say anything.
-        assert supervised.status()["uptime_s"] > 2.5
+        assert supervised.status()["uptime_s"] > 4.5
         os.kill(starting["pid"], signal.SIGCONT)
         until(lambda: starting["pid"] in supervised.pids())
         assert "reload refused" not in supervised.log()

@@ -26,7 +26,10 @@ def _ports_nobody_is_given() -> Iterator[int]:
     # Below the range from which the kernel gives ports to who asks for any: there, a port that was free a moment ago may be
     # the next connection's own, or the next server's.
     first_given = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    ports = list(range(max(first_given - 12_000, 1024), first_given))
+    # Tests run in several processes at a time (pytest-xdist): each has ports of its own.
+    turn = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    step = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = list(range(max(first_given - 12_000, 1024), first_given))[turn::step]
     random.SystemRandom().shuffle(ports)
     return itertools.cycle(ports)
 

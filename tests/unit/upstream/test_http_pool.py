@@ -411,6 +411,28 @@ def test_a_request_on_a_connection_that_was_idle_too_long_is_sent_again():
         p.expect_quiet()
 
 
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx",
+        b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 16384\r\n\r\n" + b"x" * 16384,
+        b"GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+    ],
+)
+def test_a_short_body_goes_with_it(request_bytes):
+    p = play().exchange().downstream(request_bytes).expect_upstream(request_bytes, on=0)
+    p.upstream_ends(on=0).expect_upstream(request_bytes, on=1).upstream(OK, on=1).expect_downstream(OK)
+    p.expect_quiet()
+
+
+def test_a_body_under_way_goes_on_where_the_request_goes():
+    head = b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n"
+    p = play().exchange().downstream(head + b"ab").expect_upstream(head + b"ab", on=0)
+    p.upstream_ends(on=0).expect_upstream(head + b"ab", on=1)
+    p.downstream(b"cd").expect_upstream(b"cd", on=1).upstream(OK, on=1).expect_downstream(OK)
+
+
 def test_it_goes_to_a_fresh_connection_although_others_are_idle():
     p = play()
     three_requests(p)
@@ -438,8 +460,8 @@ def test_with_no_room_for_a_fresh_one_it_goes_to_an_idle_one():
     "request_bytes",
     [
         b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
-        b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx",
-        b"GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx",
+        b"PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 16385\r\n\r\n" + b"x" * 16385,
     ],
 )
 def test_what_may_not_be_sent_twice_is_not(request_bytes):
