@@ -86,11 +86,12 @@ class Served:
 
 
 def shown(served):
-    """/clusters, with this run's ports taken out."""
+    """/clusters, with this run's ports taken out, and whether idle connections are open still."""
     text = served.proxy.proxy.admin("/clusters")[1].decode()
     for name, number in served.proxy.ports.items():
         text = text.replace(f":{number}::", f":{name}::")
-    return sorted(line for line in text.splitlines() if line.startswith("up::"))
+    lines = (line for line in text.splitlines() if "::cx_active::" not in line)
+    return sorted(line for line in lines if line.startswith("up::"))
 
 
 def test_clusters_shows_what_envoy_shows():
