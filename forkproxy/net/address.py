@@ -14,6 +14,17 @@ class Restored(tuple[str, int]):
     __slots__ = ()
 
 
+MAX_PORT = 65535
+
+
+def parse_port(text: str) -> int | None:
+    """The port that ``text`` is, in decimal digits; None when it is none."""
+    if not text.isdecimal() or len(text) > 5:
+        return None
+    port = int(text)
+    return port if port <= MAX_PORT else None
+
+
 def family_of(address: SocketAddress) -> socket.AddressFamily:
     """The address family that a socket for ``address`` needs."""
     if isinstance(address, str):

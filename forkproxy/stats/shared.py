@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import errno
 import mmap
-from heapq import heappop, heappush
 
 SEATS = 4096
 """Worker processes at a time, those that drain among them."""
@@ -211,7 +210,6 @@ class SharedCells:
         self._areas: list[_Area] = []
         self._places: dict[Name, tuple[_Area, int]] = {}
         self._ledgers: dict[_Area, list[SharedLedger]] = {}
-        self._free: list[int] = list(range(SEATS))
         self._taken: dict[int, int] = {}
         self._seat = 0
 
@@ -252,9 +250,9 @@ class SharedCells:
 
     def take_seat(self) -> int:
         """A seat for a process that is about to be forked, the lowest that is free. OSError when all are taken."""
-        if not self._free:
+        seat = next((seat for seat in range(SEATS) if seat not in self._taken), None)
+        if seat is None:
             raise OSError(errno.EAGAIN, f"there are {SEATS} workers already, those that drain among them")
-        seat = heappop(self._free)
         self._taken[seat] = len(self._areas)
         self._tell_seats()
         return seat
@@ -267,7 +265,6 @@ class SharedCells:
             for ledger in self._ledgers.get(area, ()):
                 ledger.close_account(start)
             area.cells[start : start + area.used] = memoryview(bytes(area.used * 8)).cast("q")
-        heappush(self._free, seat)
         self._tell_seats()
 
     def _seats_in_use(self) -> int:

@@ -1,8 +1,8 @@
 """The DNS caches of dynamic forward proxies: hosts are resolved once for all workers, and forgotten when nobody uses them.
 
 A worker that meets a host it does not know sends ``dns_ask``. The resolver process resolves it and goes on doing so; every
-worker is told each change with ``dns_host``. From time to time workers tell which
-hosts they used (``dns_used``); one that nobody has used for ``host_ttl`` is taken back with ``dns_gone``.
+worker is told each change with ``dns_host``. From time to time workers tell which hosts they used (``dns_used``); one that
+nobody has used for ``host_ttl`` is taken back with ``dns_gone``.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ SWEEP_INTERVAL_S = 1.0
 
 @dataclass(slots=True)
 class _Hosts:
-    """What is known of one cache's hosts, and when each was last used. Those of ``asked`` have had no answer yet."""
+    """When each host of one cache was last used, and what is ``known`` of those that have had an answer."""
 
     config: DnsCacheConfig
     known: dict[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
     last_used: dict[str, float] = field(default_factory=dict)
-    asked: set[str] = field(default_factory=set)
 
 
 class DnsCaches:
@@ -82,9 +81,9 @@ class DnsCaches:
 
     def _take_over(self, before: _Hosts, hosts: _Hosts) -> None:
         """Requests wait for what the cache was asked with its configuration before."""
-        for key in before.asked:
+        for key in before.last_used.keys() - before.known.keys():
             if not self._want(hosts, key):
-                self._tell(_host_message(hosts, key, (), OVERFLOW))
+                self._fleet.tell(_host_message(hosts, key, (), OVERFLOW))
 
     # -- workers
 
@@ -113,7 +112,6 @@ class DnsCaches:
         if len(hosts.last_used) >= hosts.config.max_hosts:
             return False
         hosts.last_used[key] = monotonic()
-        hosts.asked.add(key)
         self._stats(hosts).host_added += 1
         self._count_hosts(hosts)
         self._resolvers.send(_request(hosts, key))
@@ -135,22 +133,17 @@ class DnsCaches:
         before = hosts.known.get(key)
         addresses = tuple(message["addresses"])
         self._count(hosts, before[0] if before is not None else (), message)
-        hosts.asked.discard(key)
         hosts.known[key] = now = (addresses, message["reason"])
         if now != before:
             for cache in self._copies(name):
                 cache.set_host(key, *now)
             self._count_members(name)
-            self._tell(_told(hosts, key))
+            self._fleet.tell(_told(hosts, key))
 
     def _copies(self, name: str) -> list[DnsCache]:
         """Those of the generations of which workers may still be born."""
         runs = {self._generations.running, self._generations.newest}
         return [run.generation.dns_caches[name] for run in runs if run and name in run.generation.dns_caches]
-
-    def _tell(self, message: Message) -> None:
-        for worker in self._fleet.workers():
-            worker.channel.send(message)
 
     def _count_members(self, name: str) -> None:
         run = self._generations.running
@@ -166,14 +159,14 @@ class DnsCaches:
         for hosts in self._caches.values():
             old = [key for key, used in hosts.last_used.items() if now - used > hosts.config.host_ttl_s]
             for key in old:
-                if key not in hosts.asked:
+                if key in hosts.known:
                     self._forget(hosts, key)
         if any(hosts.last_used for hosts in self._caches.values()):
             self._timer.arm(self._loop.now + SWEEP_INTERVAL_S)
 
     def _forget(self, hosts: _Hosts, key: str) -> None:
         del hosts.last_used[key]
-        hosts.known.pop(key, None)
+        del hosts.known[key]
         name = hosts.config.name
         for cache in self._copies(name):
             cache.remove_host(key)
@@ -181,7 +174,7 @@ class DnsCaches:
         self._stats(hosts).host_removed += 1
         self._count_hosts(hosts)
         self._resolvers.send({"op": "forget", "host": name + SEPARATOR + key})
-        self._tell({"op": "dns_gone", "cache": name, "host": key})
+        self._fleet.tell({"op": "dns_gone", "cache": name, "host": key})
 
     # -- figures
 

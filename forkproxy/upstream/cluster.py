@@ -38,29 +38,44 @@ HashStats = RingHashStats | MaglevStats
 def resolved_endpoints(localities: Iterable[LocalityEndpoints]) -> list[ResolvedEndpoint]:
     """Endpoints that need no DNS (STATIC, EDS), in the order of the file."""
     return [
-        ResolvedEndpoint(
-            address=_socket_address(endpoint.address.pipe_path, endpoint.address.host, endpoint.address.port),
-            hostname=endpoint.hostname,
-            weight=endpoint.weight,
-            priority=locality.priority,
-            health_status=endpoint.health_status,
-            region=locality.region,
-            zone=locality.zone,
-            sub_zone=locality.sub_zone,
-            locality_weight=locality.weight,
-            overprovisioning_factor=locality.overprovisioning_factor,
-            weighted_priority_health=locality.weighted_priority_health,
-            metadata=endpoint.metadata,
-            match_metadata=endpoint.match_metadata,
-            locality_match_metadata=locality.match_metadata,
-            additional_addresses=tuple(
-                _socket_address(each.pipe_path, each.host, each.port) for each in endpoint.additional_addresses
-            ),
-            **_check_fields(endpoint),
+        _resolved(
+            locality,
+            endpoint,
+            _socket_address(endpoint.address.pipe_path, endpoint.address.host, endpoint.address.port),
+            endpoint.hostname,
+            tuple(_socket_address(each.pipe_path, each.host, each.port) for each in endpoint.additional_addresses),
         )
         for locality in localities
         for endpoint in locality.endpoints
     ]
+
+
+def _resolved(
+    locality: LocalityEndpoints,
+    endpoint: EndpointConfig,
+    address: SocketAddress,
+    hostname: str,
+    additional_addresses: tuple[SocketAddress, ...] = (),
+) -> ResolvedEndpoint:
+    """A configured endpoint that is at ``address``, with what the file says of it and of its locality."""
+    return ResolvedEndpoint(
+        address=address,
+        hostname=hostname,
+        weight=endpoint.weight,
+        priority=locality.priority,
+        health_status=endpoint.health_status,
+        region=locality.region,
+        zone=locality.zone,
+        sub_zone=locality.sub_zone,
+        locality_weight=locality.weight,
+        overprovisioning_factor=locality.overprovisioning_factor,
+        weighted_priority_health=locality.weighted_priority_health,
+        metadata=endpoint.metadata,
+        match_metadata=endpoint.match_metadata,
+        locality_match_metadata=locality.match_metadata,
+        additional_addresses=additional_addresses,
+        **_check_fields(endpoint),
+    )
 
 
 def _check_fields(endpoint: EndpointConfig) -> dict[str, Any]:
@@ -356,25 +371,8 @@ class Cluster:
         resolved: list[ResolvedEndpoint] = []
         for entry in found:
             locality, endpoint = configured[int(str(entry.get("index", 0)))]
-            resolved.append(
-                ResolvedEndpoint(
-                    address=(str(entry["ip"]), int(str(entry["port"]))),
-                    hostname=endpoint.hostname or str(entry.get("host") or endpoint.address.host),
-                    weight=endpoint.weight,
-                    priority=locality.priority,
-                    health_status=endpoint.health_status,
-                    region=locality.region,
-                    zone=locality.zone,
-                    sub_zone=locality.sub_zone,
-                    locality_weight=locality.weight,
-                    overprovisioning_factor=locality.overprovisioning_factor,
-                    weighted_priority_health=locality.weighted_priority_health,
-                    metadata=endpoint.metadata,
-                    match_metadata=endpoint.match_metadata,
-                    locality_match_metadata=locality.match_metadata,
-                    **_check_fields(endpoint),
-                )
-            )
+            hostname = endpoint.hostname or str(entry.get("host") or endpoint.address.host)
+            resolved.append(_resolved(locality, endpoint, (str(entry["ip"]), int(str(entry["port"]))), hostname))
         if self.config.type == "LOGICAL_DNS" and resolved:
             # One endpoint, however many addresses it has.
             more = tuple(other.address for other in resolved[1:])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from forkproxy.config.build.dynamic_forward_proxy import DnsCacheConfig
+from forkproxy.net.address import parse_port
 from forkproxy.net.loop import Loop
 from forkproxy.stats.groups import DnsCacheWorkerStats
 from forkproxy.upstream.dns import DNS_PORT, Target
@@ -19,7 +20,6 @@ Send = Callable[[dict[str, Any]], None]
 
 TOUCH_INTERVAL_S = 5.0
 """How often a worker tells which hosts are in use; hosts live for minutes."""
-MAX_PORT = 65535
 SEPARATOR = "\0"
 """Between a cache's name and a host's key; no header can hold one."""
 OVERFLOW = "overflow"
@@ -133,7 +133,7 @@ def _nobody(_message: dict[str, Any]) -> None:
 def host_key(authority: str, default_port: int) -> str:
     """The key of a Host header: "name:port", with the scheme's port when it names none. The name's case is kept, as in Envoy."""
     _, colon, port = authority.rpartition(":")
-    if colon and port.isdecimal() and len(port) <= 5 and int(port) <= MAX_PORT:
+    if colon and parse_port(port) is not None:
         return authority
     return f"{authority}:{default_port}"
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.config.build.original_dst import OriginalDstConfig
 from forkproxy.http.headers import get as get_header
-from forkproxy.net.address import Restored, SocketAddress, text
+from forkproxy.net.address import Restored, SocketAddress, parse_port, text
 from forkproxy.net.connection import Connection
 from forkproxy.stats.groups import ClusterStats, EndpointStats
 from forkproxy.upstream.cluster import Cluster
-from forkproxy.upstream.dns_cache import MAX_PORT, CachedHost, DnsCache, host_key, split_key
+from forkproxy.upstream.dns_cache import CachedHost, DnsCache, host_key, split_key
 from forkproxy.upstream.endpoint import Endpoint, ResolvedEndpoint, StatSlots
 from forkproxy.upstream.schedulers import Picker, pick_none
 from forkproxy.upstream.transports import Transport
@@ -283,12 +283,13 @@ def _add_counters(source: EndpointStats, target: EndpointStats) -> None:
 
 def parse_destination(value: str) -> tuple[str, int] | None:
     """``1.2.3.4:80`` or ``[::1]:80``; None for anything else."""
-    host, colon, port = value.strip().rpartition(":")
-    if not colon or not port.isdecimal() or len(port) > 5 or int(port) > MAX_PORT:
+    host, colon, digits = value.strip().rpartition(":")
+    port = parse_port(digits)
+    if not colon or port is None:
         return None
     try:
         if host.startswith("[") and host.endswith("]"):
-            return (str(ipaddress.IPv6Address(host[1:-1])), int(port))
-        return (str(ipaddress.IPv4Address(host)), int(port))
+            return (str(ipaddress.IPv6Address(host[1:-1])), port)
+        return (str(ipaddress.IPv4Address(host)), port)
     except ValueError:
         return None

@@ -187,8 +187,12 @@ def test_decisions(kind, start, upstreams):
     clusters = [outlier_cluster(f"d{index}", upstreams, outliers) for index, (outliers, *_rest) in enumerate(DECISIONS)]
     proxy = start(kind, clusters=clusters)
     upstreams[0].answer = lambda data: DECISIONS[int(data[6:7])][1]
-    for index in range(len(DECISIONS)):
-        ask(proxy, 4 * ENDPOINTS, f"/d{index}")
+    for rows in (1, 2):
+        for index in range(len(DECISIONS)):
+            ask(proxy, 2 * ENDPOINTS, f"/d{index}")
+        # The row begins anew when Envoy's main thread has judged it, not before: where nobody is ejected that must be waited for.
+        for name in ("d0", "d2"):
+            wait_for(lambda name=name: figures(proxy, name).get("detected_consecutive_5xx"), rows)
     expected = [(only(*ejected), counts) for _outliers, _answer, ejected, counts in DECISIONS]
     names = [f"d{index}" for index in range(len(DECISIONS))]
     wait_for(lambda: [(flags(proxy, name), figures(proxy, name)) for name in names], expected)

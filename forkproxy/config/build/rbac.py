@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,11 +102,6 @@ def build_permission(view: View, context: BuildContext) -> Rule:
     kind = view.which("rule") or ""
     where = build_where(view)
     match kind:
-        case "and_rules" | "or_rules":
-            rules = view.require(kind).repeated("rules")
-            return Rule(kind.removesuffix("_rules"), context.each(rules, build_permission), where)
-        case "not_rule":
-            return Rule("not", build_permission(view.require("not_rule"), context), where)
         case "destination_ip":
             return Rule("destination_ip", build_cidr_range(view.require("destination_ip"), context), where)
         case "destination_port":
@@ -115,7 +111,7 @@ def build_permission(view: View, context: BuildContext) -> Rule:
             return Rule("destination_port", _port_range(view.require("destination_port_range")), where)
         case "requested_server_name":
             return Rule("server_name", build_string_matcher(view.require("requested_server_name"), context), where)
-    return _either(view, kind, where, context)
+    return _either(view, kind, where, context, build_permission)
 
 
 def build_principal(view: View, context: BuildContext) -> Rule:
@@ -123,11 +119,6 @@ def build_principal(view: View, context: BuildContext) -> Rule:
     kind = view.which("identifier") or ""
     where = build_where(view)
     match kind:
-        case "and_ids" | "or_ids":
-            rules = view.require(kind).repeated("ids")
-            return Rule(kind.removesuffix("_ids"), context.each(rules, build_principal), where)
-        case "not_id":
-            return Rule("not", build_principal(view.require("not_id"), context), where)
         case "authenticated":
             name = view.require("authenticated").message("principal_name")
             return Rule("authenticated", build_string_matcher(name, context) if name is not None else None, where)
@@ -137,12 +128,19 @@ def build_principal(view: View, context: BuildContext) -> Rule:
             return Rule("direct_remote_ip", build_cidr_range(view.require("direct_remote_ip"), context), where)
         case "remote_ip":
             return Rule("remote_ip", build_cidr_range(view.require("remote_ip"), context), where)
-    return _either(view, kind, where, context)
+    return _either(view, kind, where, context, build_principal)
 
 
-def _either(view: View, kind: str, where: Where, context: BuildContext) -> Rule:
-    # What permissions and principals have in common.
+def _either(
+    view: View, kind: str, where: Where, context: BuildContext, build: Callable[[View, BuildContext], Rule]
+) -> Rule:
+    # What permissions and principals have in common. ``build``: which of the two this is.
     match kind:
+        case "and_rules" | "or_rules" | "and_ids" | "or_ids":
+            operator, _, members = kind.partition("_")
+            return Rule(operator, context.each(view.require(kind).repeated(members), build), where)
+        case "not_rule" | "not_id":
+            return Rule("not", build(view.require(kind), context), where)
         case "any":
             view.bool("any")
             return Rule("any", None, where)

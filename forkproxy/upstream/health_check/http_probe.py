@@ -12,9 +12,10 @@ from forkproxy.http.codec import CodecError
 from forkproxy.http.headers import Headers
 from forkproxy.http.http1 import ClientCodec
 from forkproxy.http.stream import Stream
-from forkproxy.net.connection import LOCAL_CLOSE, REMOTE_CLOSE, Connection
+from forkproxy.net.connection import REMOTE_CLOSE
 from forkproxy.upstream.health_check import payload
-from forkproxy.upstream.health_check.session import ACTIVE, NETWORK
+from forkproxy.upstream.health_check.probe import ConnectionProbe
+from forkproxy.upstream.health_check.session import ACTIVE
 
 if TYPE_CHECKING:
     from forkproxy.upstream.health_check.checker import HealthChecker
@@ -29,22 +30,15 @@ MAX_BODY_BYTES = 1 << 20
 _BODILESS = ("GET", "HEAD", "DELETE", "TRACE")
 
 
-class HttpProbe:
+class HttpProbe(ConnectionProbe):
     """See the module's text. Also the ClientSink of its codec."""
 
-    __slots__ = (
-        *("_body", "_body_limit", "_check", "_checker", "_codec", "_connection", "_headers", "_session", "_status"),
-        *("_begun",),
-    )
+    __slots__ = ("_body", "_body_limit", "_check", "_codec", "_headers", "_status")
 
     def __init__(self, checker: HealthChecker, session: Session, check: HttpCheck) -> None:
-        self._checker = checker
-        self._session = session
+        super().__init__(checker, session)
         self._check = check
-        self._connection: Connection | None = None
         self._codec: ClientCodec | None = None
-        self._begun = False
-        """A check is under way."""
         self._status = 0
         self._headers: Headers = []
         self._body = bytearray()
@@ -52,37 +46,24 @@ class HttpProbe:
 
     def check(self) -> None:
         """Probe: send the request, over the connection of the last check when it is still there."""
-        if self._connection is None:
-            try:
-                connection = self._checker.connect(self._session.endpoint)
-            except OSError:
-                self._session.on_failure(NETWORK)
+        connection = self._connection
+        if connection is None:
+            connection = self._connect()
+            if connection is None:
                 return
-            self._connection = connection
             self._codec = ClientCodec(self)
-            connection.on_data = self._on_data
-            connection.on_close = self._on_close
         assert self._codec is not None
         self._begun = True
         self._status = 0
         self._body.clear()
         self._codec.expect(self._check.method == "HEAD")
-        self._connection.write(self._request())
-
-    def give_up(self) -> None:
-        """Probe: it takes too long."""
-        self._begun = False
-        self._drop()
-
-    close = give_up
+        connection.write(self._request())
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
         codec, self._codec = self._codec, None
         if codec is not None:
             codec.close()
-        if connection is not None:
-            connection.abort(LOCAL_CLOSE)
+        super()._drop()
 
     def _request(self) -> bytes:
         check = self._check
@@ -134,12 +115,6 @@ class HttpProbe:
             self._decide()
             return
         self._fail()
-
-    def _fail(self) -> None:
-        self._drop()
-        if self._begun:
-            self._begun = False
-            self._session.on_failure(NETWORK)
 
     # -- ClientSink
 

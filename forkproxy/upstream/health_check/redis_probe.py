@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forkproxy.config.build.health_check import RedisCheck
-from forkproxy.net.connection import LOCAL_CLOSE, Connection
-from forkproxy.upstream.health_check.session import ACTIVE, NETWORK
+from forkproxy.upstream.health_check.probe import ConnectionProbe
+from forkproxy.upstream.health_check.session import ACTIVE
 
 if TYPE_CHECKING:
     from forkproxy.upstream.health_check.checker import HealthChecker
@@ -20,47 +20,26 @@ MAX_ANSWER_BYTES = 4096
 """No answer to either question is as long as that: all are one line."""
 
 
-class RedisProbe:
+class RedisProbe(ConnectionProbe):
     """See the module's text."""
 
-    __slots__ = ("_begun", "_checker", "_connection", "_exists_stats", "_good", "_received", "_request", "_session")
+    __slots__ = ("_exists_stats", "_good", "_received", "_request")
 
     def __init__(self, checker: HealthChecker, session: Session, check: RedisCheck) -> None:
-        self._checker = checker
-        self._session = session
+        super().__init__(checker, session)
         self._request = _command(b"EXISTS", check.key.encode()) if check.key else _command(b"PING")
         self._exists_stats = checker.redis_stats if check.key else None
         self._good = b":0" if check.key else b"+PONG"
-        self._connection: Connection | None = None
-        self._begun = False
         self._received = b""
 
     def check(self) -> None:
         """Probe: ask, over the connection of the last check when it is still there."""
-        if self._connection is None:
-            try:
-                connection = self._checker.connect(self._session.endpoint)
-            except OSError:
-                self._session.on_failure(NETWORK)
-                return
-            self._connection = connection
-            connection.on_data = self._on_data
-            connection.on_close = self._on_close
+        connection = self._connection or self._connect()
+        if connection is None:
+            return
         self._begun = True
         self._received = b""
-        self._connection.write(self._request)
-
-    def give_up(self) -> None:
-        """Probe: it takes too long."""
-        self._begun = False
-        self._drop()
-
-    close = give_up
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort(LOCAL_CLOSE)
+        connection.write(self._request)
 
     def _on_data(self, data: bytes) -> None:
         if not self._begun:
@@ -84,16 +63,6 @@ class RedisProbe:
             if self._exists_stats is not None:
                 self._exists_stats.exists_failure += 1
             self._session.on_failure(ACTIVE)
-
-    def _on_close(self, _reason: str) -> None:
-        self._connection = None
-        self._fail()
-
-    def _fail(self) -> None:
-        self._drop()
-        if self._begun:
-            self._begun = False
-            self._session.on_failure(NETWORK)
 
 
 def _command(*words: bytes) -> bytes:

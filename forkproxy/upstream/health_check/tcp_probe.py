@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forkproxy.config.build.health_check import TcpCheck
-from forkproxy.net.connection import LOCAL_CLOSE, Connection
+from forkproxy.net.connection import Connection
 from forkproxy.upstream.health_check import payload
-from forkproxy.upstream.health_check.session import NETWORK
+from forkproxy.upstream.health_check.probe import ConnectionProbe
 
 if TYPE_CHECKING:
     from forkproxy.upstream.health_check.checker import HealthChecker
@@ -20,17 +20,14 @@ _V2_LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 """PROXY protocol version 2: the LOCAL command, no addresses."""
 
 
-class TcpProbe:
+class TcpProbe(ConnectionProbe):
     """See the module's text."""
 
-    __slots__ = ("_begun", "_check", "_checker", "_connection", "_received", "_session")
+    __slots__ = ("_check", "_received")
 
     def __init__(self, checker: HealthChecker, session: Session, check: TcpCheck) -> None:
-        self._checker = checker
-        self._session = session
+        super().__init__(checker, session)
         self._check = check
-        self._connection: Connection | None = None
-        self._begun = False
         self._received = bytearray()
 
     def check(self) -> None:
@@ -40,28 +37,9 @@ class TcpProbe:
         if self._connection is not None:
             self._send()
             return
-        try:
-            connection = self._checker.connect(self._session.endpoint)
-        except OSError:
-            self._begun = False
-            self._session.on_failure(NETWORK)
-            return
-        self._connection = connection
-        connection.on_connected = self._on_connected
-        connection.on_data = self._on_data
-        connection.on_close = self._on_close
-
-    def give_up(self) -> None:
-        """Probe: it takes too long."""
-        self._begun = False
-        self._drop()
-
-    close = give_up
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connect()
         if connection is not None:
-            connection.abort(LOCAL_CLOSE)
+            connection.on_connected = self._on_connected
 
     def _on_connected(self) -> None:
         if self._check.receive:
@@ -92,16 +70,6 @@ class TcpProbe:
         if not keep:
             self._drop()
         self._session.on_success()
-
-    def _on_close(self, _reason: str) -> None:
-        self._connection = None
-        self._fail()
-
-    def _fail(self) -> None:
-        self._drop()
-        if self._begun:
-            self._begun = False
-            self._session.on_failure(NETWORK)
 
 
 def _proxy_header(connection: Connection, version: str) -> bytes:

@@ -43,7 +43,7 @@ class World:
         self.served = {}
         self.run = self.make()
         self.workers = [Worker(self.run), Worker(self.run)]
-        fleet = SimpleNamespace(serve=self.served.__setitem__, workers=lambda: self.workers)
+        fleet = SimpleNamespace(serve=self.served.__setitem__, tell=self.tell_all)
         self.resolvers = SimpleNamespace(send=self.asked.append)
         self.generations = SimpleNamespace(running=self.run, newest=self.run)
         updates = SimpleNamespace(on_membership=lambda _run, name: self.members.append(name))
@@ -54,6 +54,10 @@ class World:
         cache = DnsCache(config or self.config, DnsCacheWorkerStats())
         cluster = SimpleNamespace(name="up", dns_cache=cache)
         return Run(dns_caches={"outside": cache}, clusters={"up": cluster})
+
+    def tell_all(self, message):
+        for worker in self.workers:
+            worker.channel.send(message)
 
     def ask(self, key=KEY, worker=0):
         self.served["dns_ask"](self.workers[worker], {"cache": "outside", "host": key})
