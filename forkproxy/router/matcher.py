@@ -40,6 +40,8 @@ except ImportError:  # pragma: no cover (the tests run with it)
 
 BytesTest = Callable[[bytes], bool]
 StreamTest = Callable[["Stream"], bool]
+Dice = Callable[[int], Callable[[], float]]
+"""For so many sides, what is rolled: a number from 0 up to 1."""
 
 MAX_BACKTRACKING_BYTES = 4096
 
@@ -316,12 +318,17 @@ def is_grpc(stream: Stream) -> bool:
     return False
 
 
-def compile_fraction(fraction: FractionalPercent) -> StreamTest | None:
+def fair(_sides: int) -> Callable[[], float]:
+    """The dice of requests that are really served. (``router.explain`` has loaded ones.)"""
+    return random.random
+
+
+def compile_fraction(fraction: FractionalPercent, dice: Dice = fair) -> StreamTest | None:
     """A test that is true for that share of requests; None when it is true for all of them."""
     if fraction.numerator >= fraction.denominator:
         return None
     share = fraction.numerator / fraction.denominator
-    draw = random.random
+    draw = dice(fraction.denominator)
 
     def matches(_stream: Stream) -> bool:
         return draw() < share

@@ -15,7 +15,6 @@ the job: with one virtual host ``*`` and one route ``/`` it compares one byte.
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -43,12 +42,14 @@ from forkproxy.router.header_mutation import (
     compile_response,
 )
 from forkproxy.router.matcher import (
+    Dice,
     StreamTest,
     all_of,
     compile_fraction,
     compile_header_matcher,
     compile_query_matcher,
     compile_regex_set,
+    fair,
     is_grpc,
 )
 from forkproxy.router.retry import Retries, compile_retries
@@ -204,13 +205,18 @@ class RouteTable:
     when a route is built: a bad regular expression, a header that may not be changed.
 
     ``match(stream)`` returns the Route, or None when there is none; it reads method, path, authority and the request
-    headers, and sets nothing.
+    headers, and sets nothing. ``dice`` decides what is left to chance.
     """
 
     __slots__ = ("cluster_lookup", "config", "match", "virtual_hosts")
 
     def __init__(
-        self, config: RouteTableConfig, *, compile_format: CompileFormat, cluster_lookup: ClusterLookup
+        self,
+        config: RouteTableConfig,
+        *,
+        compile_format: CompileFormat,
+        cluster_lookup: ClusterLookup,
+        dice: Dice = fair,
     ) -> None:
         self.config = config
         self.cluster_lookup = cluster_lookup
@@ -221,10 +227,10 @@ class RouteTable:
             virtual_host = VirtualHost(virtual_host_config)
             virtual_host.routes = tuple(builder.build(entry, virtual_host) for entry in virtual_host_config.routes)
             self.virtual_hosts.append(virtual_host)
-            select = _compile_virtual_host(virtual_host)
+            select = _compile_virtual_host(virtual_host, dice)
             for domain in virtual_host_config.domains:
                 by_domain[domain.lower().encode()] = select
-        self.match: Select = _compile_hosts(by_domain, config.ignore_port_in_host_matching)
+        self.match: Select = compile_hosts(by_domain, config.ignore_port_in_host_matching)
 
     def bind(self) -> None:
         """Look up the cluster of every route that names one. Called once all clusters exist."""
@@ -356,7 +362,8 @@ def _no_route(_stream: Stream) -> Route | None:
     return None
 
 
-def _compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool) -> Select:
+def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool) -> Select:
+    """Ask the one that the request's host chooses among ``by_domain``, which loses its ``*``."""
     default = by_domain.pop(b"*", None)
     if not by_domain:
         return default or _no_route
@@ -412,17 +419,17 @@ def _compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool) -> Select:
 # Choosing the route
 
 
-def _compile_virtual_host(virtual_host: VirtualHost) -> Select:
-    select = _compile_routes(virtual_host.routes)
+def _compile_virtual_host(virtual_host: VirtualHost, dice: Dice) -> Select:
+    select = compile_routes(virtual_host.routes, dice)
     if any(route.weighted is not None for route in virtual_host.routes):
-        select = _with_weights(select, virtual_host.routes)
+        select = _with_weights(select, virtual_host.routes, dice)
     if virtual_host.config.require_tls != "NONE":
         select = _with_tls(select, virtual_host)
     return select
 
 
-def _with_weights(select: Select, routes: Sequence[Route]) -> Select:
-    pickers = {id(route): _picker(route) for route in routes if route.weighted is not None}
+def _with_weights(select: Select, routes: Sequence[Route], dice: Dice) -> Select:
+    pickers = {id(route): _picker(route, dice) for route in routes if route.weighted is not None}
 
     def select_weighted(stream: Stream) -> Route | None:
         route = select(stream)
@@ -433,7 +440,7 @@ def _with_weights(select: Select, routes: Sequence[Route]) -> Select:
     return select_weighted
 
 
-def _picker(route: Route) -> Callable[[], Route]:
+def _picker(route: Route, dice: Dice) -> Callable[[], Route]:
     config = route.config
     assert route.weighted is not None
     assert config is not None
@@ -448,7 +455,7 @@ def _picker(route: Route) -> Callable[[], Route]:
         )
     bounds = list(accumulate(weight for weight in weights if weight))
     total = bounds[-1]
-    draw = random.random
+    draw = dice(total)
 
     def pick() -> Route:
         return choices[bisect_right(bounds, int(draw() * total))]
@@ -471,10 +478,10 @@ def _with_tls(select: Select, virtual_host: VirtualHost) -> Select:
     return select_secure
 
 
-def _condition(match: RouteMatch, where: Where) -> StreamTest | None:
+def _condition(match: RouteMatch, where: Where, dice: Dice) -> StreamTest | None:
     tests: list[StreamTest] = []
     if match.runtime_fraction is not None:
-        fraction = compile_fraction(match.runtime_fraction)
+        fraction = compile_fraction(match.runtime_fraction, dice)
         if fraction is not None:
             tests.append(fraction)
     if match.grpc:
@@ -519,13 +526,14 @@ class _PathIndex:
         return sorted(lowest.items(), key=lambda item: item[1])
 
 
-def _compile_routes(routes: Sequence[Route]) -> Select:
+def compile_routes(routes: Sequence[Route], dice: Dice = fair) -> Select:
+    """Find the first of ``routes`` that matches; of one with weighted clusters no cluster is chosen yet."""
     matches: list[RouteMatch] = []
     conditions: list[StreamTest | None] = []
     for route in routes:
         assert route.config is not None
         matches.append(route.config.match)
-        conditions.append(_condition(route.config.match, route.config.where))
+        conditions.append(_condition(route.config.match, route.config.where, dice))
     if not routes:
         return _no_route
     if matches[0].kind == "prefix" and matches[0].value in ("", "/") and conditions[0] is None:

@@ -227,7 +227,7 @@ class Listener:
         stats = self.stats
         stats.downstream_cx_total += 1
         restored = original_destination(accepted, self._transparent) if self._restores else None
-        live = self._only or self._choose(restored or addresses.normalise(accepted.getsockname()), peer)
+        live = self._only or self.choose(restored or addresses.normalise(accepted.getsockname()), peer)
         if live is None:
             stats.no_filter_chain_match += 1
             accepted.close()
@@ -257,7 +257,8 @@ class Listener:
             connection.on_close = on_close
             connection.start()
 
-    def _choose(self, local: SocketAddress, peer: SocketAddress) -> LiveFilterChain | None:
+    def choose(self, local: SocketAddress, peer: SocketAddress) -> LiveFilterChain | None:
+        """The filter chain for a connection to ``local`` from ``peer``."""
         best: LiveFilterChain | None = None
         best_score: tuple[int, ...] = ()
         for live in self.chains:
