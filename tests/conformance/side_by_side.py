@@ -45,7 +45,15 @@ def sorted_by_configuration(exchanges: Iterable[Exchange]) -> list[Exchange]:
 
 
 def assert_same(exchange: Exchange, pairs: Pairs) -> None:
-    """Play it on both: no aspect differs, or just those that are listed do."""
+    """Play it on both: no aspect differs, or just those that are listed do. After a failure the programs are started anew."""
+    try:
+        _judge(exchange, pairs)
+    except BaseException:
+        pairs.close()
+        raise
+
+
+def _judge(exchange: Exchange, pairs: Pairs) -> None:
     expected, got = play_both(exchange, *pairs.on(exchange.config))
     listed = DIFFERENCES.get(exchange.name)
     if listed is None:
