@@ -305,12 +305,14 @@ def compile_text(
     return function.make()
 
 
-def compile_header_value(text: str, where: Where, *, static: Mapping[str, str] = _NO_STATIC) -> Format:
+def compile_header_value(
+    text: str, where: Where, *, omit_empty_values: bool = True, static: Mapping[str, str] = _NO_STATIC
+) -> Format:
     """The value of a header to add: what is missing is nothing, and a line end can never get into a header.
 
     Raises ConfigError.
     """
-    render = compile_text(_without_json_arguments(text), where, omit_empty_values=True, static=static)
+    render = compile_text(_without_json_arguments(text), where, omit_empty_values=omit_empty_values, static=static)
 
     def header_value(stream: Stream) -> bytes:
         value = render(stream)

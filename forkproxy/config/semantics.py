@@ -18,13 +18,14 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, Final
 
-from forkproxy.config import registry
+from forkproxy.config import registry, uri_template
 from forkproxy.config.problems import Kind, Problem, by_place
 from forkproxy.config.tree import Node
 
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP_PROXY: Final = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
+_URI_TEMPLATE_REWRITE: Final = "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig"
 # Terminal or not by their configuration, or in an upstream chain only.
 _MAY_BE_TERMINAL: Final = frozenset(
     {
@@ -432,9 +433,43 @@ class _Check:
         action = route.get("route")
         if action is not None:
             self._route_action(action, f"{path}.route", validate_clusters)
+        self._path_policies(route, path)
         redirect = route.get("redirect")
         if redirect is not None:
             self._regex(_at(redirect, "regex_rewrite", "pattern"), f"{path}.redirect.regex_rewrite.pattern")
+
+    def _path_policies(self, route: Node, path: str) -> None:
+        """URI templates: the rewriter needs the matcher, and its variables; a prefix needs a prefix that was matched."""
+        policy = _at(route, "match", "path_match_policy")
+        if policy is not None:
+            for action, message in (
+                ("route", "cannot use prefix_rewrite with matcher extension"),
+                ("redirect", "cannot use redirect.prefix_rewrite with path_match_policy"),
+            ):
+                prefix = _at(route, action, "prefix_rewrite")
+                if prefix is not None and prefix.value:
+                    self._error(prefix, f"{path}.{action}.prefix_rewrite", message)
+        rewriter = _at(route, "route", "path_rewrite_policy")
+        if rewriter is None:
+            return
+        where = f"{path}.route.path_rewrite_policy"
+        template = _at(policy, "typed_config", "path_template")
+        rewrite = _at(rewriter, "typed_config", "path_template_rewrite")
+        if template is None or rewrite is None:
+            if _message_of(rewriter.get("typed_config")) == _URI_TEMPLATE_REWRITE:
+                self._error(
+                    rewriter,
+                    where,
+                    "unable to use envoy.path.rewrite.uri_template.uri_template_rewriter extension without "
+                    "envoy.path.match.uri_template.uri_template_matcher extension",
+                )
+        elif uri_template.lacks_variables(str(template.value), str(rewrite.value)):
+            self._error(
+                rewrite,
+                f"{where}.typed_config.path_template_rewrite",
+                f"mismatch between variables in path_match_policy {template.value} and "
+                f"path_rewrite_policy {rewrite.value}",
+            )
 
     def _route_match(self, match: Node, path: str) -> None:
         self._regex(match.get("safe_regex"), f"{path}.safe_regex")
@@ -472,7 +507,8 @@ class _Check:
                 self._error(
                     name, where, f'unknown {what} "{name.value}"', _did_you_mean(str(name.value), self._clusters)
                 )
-        rewrites = [name for name in ("prefix_rewrite", "regex_rewrite", "path_rewrite_policy") if _set(action, name)]
+        names_of_rewrites = ("prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite")
+        rewrites = [name for name in names_of_rewrites if _set(action, name)]
         if len(rewrites) > 1:
             second = action.get(rewrites[1])
             assert second is not None

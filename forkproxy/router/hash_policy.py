@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 from forkproxy.config.build.hash_policy import HashPolicy
+from forkproxy.router.filter_state import filter_state_text
 from forkproxy.router.matcher import compile_substitution
 from forkproxy.router.rewrite import request_header
 
@@ -68,6 +69,8 @@ def _compile(policy: HashPolicy) -> HashMethod:
         return _cookie(policy)
     if policy.kind == "query_parameter":
         return _query_parameter(policy.name.encode())
+    if policy.kind == "filter_state":
+        return _filter_state(policy.name)
     return lambda stream: ip_hash(stream.downstream_remote_address)
 
 
@@ -106,6 +109,14 @@ def _query_parameter(name: bytes) -> HashMethod:
             if key == name:
                 return _hash(value)
         return None
+
+    return hash_of
+
+
+def _filter_state(key: str) -> HashMethod:
+    def hash_of(stream: Stream) -> int | None:
+        value = filter_state_text(stream, key)
+        return None if value is None else _hash(value)
 
     return hash_of
 

@@ -184,6 +184,27 @@ def compile_substitution(pattern: str, substitution: str, where: Where) -> Calla
     return substitute
 
 
+def compile_template_rewrite(regex: str, parts: Sequence[tuple[str, bool]], where: Where) -> Callable[[bytes], bytes]:
+    """What becomes of a path that ``regex`` matches whole: literals, and (where the bool is True) its named groups. Of any
+    other path, which a filter may have made meanwhile, nothing: b"".
+    """
+    if re2 is None:
+        fullmatch = re.compile(regex.encode()).fullmatch
+    else:
+        _check_regex(regex, where)
+        fullmatch = re2.compile(regex.encode(), _options()).fullmatch
+    names = list(re.compile(regex).groupindex)  # in the order of their numbers
+    compiled = tuple(names.index(text) + 1 if is_name else text.encode() for text, is_name in parts)
+
+    def substitute(path: bytes) -> bytes:
+        found = fullmatch(path)
+        if found is None:
+            return b""
+        return b"".join([part if isinstance(part, bytes) else found.group(part) for part in compiled])
+
+    return substitute
+
+
 def compile_string(matcher: StringMatcher, where: Where = Where()) -> BytesTest:  # noqa: B008 (an immutable value)
     """``StringMatcher`` as a test of bytes. ``ignore_case`` is ASCII's, and does not apply to regular expressions."""
     if matcher.kind == "safe_regex":

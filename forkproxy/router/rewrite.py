@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 
 from forkproxy.config.build.core import Where
 from forkproxy.config.build.route import ForwardAction, RedirectAction, RegexRewrite, RouteMatch
-from forkproxy.router.header_mutation import replace
-from forkproxy.router.matcher import compile_substitution
+from forkproxy.router.header_mutation import CompileFormat, replace
+from forkproxy.router.matcher import compile_substitution, compile_template_rewrite
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
 
-PathRewrite = Callable[[bytes], bytes]
+PathRewrite = Callable[["Stream"], bytes]
+"""From a stream to its new path with its query; empty: the path stays."""
+HostRewrite = Callable[["Stream"], bytes]
+"""From a stream to its new host; empty: the host stays."""
 
 
 class Rewrite(Protocol):
@@ -59,32 +62,57 @@ def request_header(stream: Stream, name: bytes) -> bytes:
 def compile_path_rewrite(
     match: RouteMatch, prefix_rewrite: str, regex_rewrite: RegexRewrite | None, where: Where
 ) -> PathRewrite | None:
-    """From the request's path with its query to the new one; None when the route leaves paths alone."""
+    """By prefix or regular expression; None when the route leaves paths alone."""
     if regex_rewrite is not None:
-        substitute = compile_substitution(regex_rewrite.regex, regex_rewrite.substitution, where)
-
-        def rewrite_by_regex(path: bytes) -> bytes:
-            end = query_start(path)
-            return substitute(path[:end]) + path[end:]
-
-        return rewrite_by_regex
+        return _path_only(compile_substitution(regex_rewrite.regex, regex_rewrite.substitution, where))
     if not prefix_rewrite:
         return None
     new = prefix_rewrite.encode()
     if match.kind == "safe_regex":
         # The regular expression matched the whole path: only the query stays.
-        return lambda path: new + path[query_start(path) :]
+        return lambda stream: new + stream.path[query_start(stream.path) :]
     length = len(match.value.encode())
-    return lambda path: new + path[length:]
+    return lambda stream: new + stream.path[length:]
+
+
+def _path_only(substitute: Callable[[bytes], bytes]) -> PathRewrite:
+    """``substitute`` for the path, what comes after it as it is."""
+
+    def rewrite(stream: Stream) -> bytes:
+        path = stream.path
+        end = query_start(path)
+        new = substitute(path[:end])
+        return new + path[end:] if new else b""
+
+    return rewrite
+
+
+def _compile_route_path(
+    action: ForwardAction, match: RouteMatch, where: Where, compile_format: CompileFormat
+) -> PathRewrite | None:
+    if action.path_template_rewrite:
+        return _path_only(compile_template_rewrite(match.value, action.path_template_rewrite, where))
+    if not action.path_rewrite:
+        return compile_path_rewrite(match, action.prefix_rewrite, action.regex_rewrite, where)
+    render = compile_format(action.path_rewrite, where)
+
+    def rewrite(stream: Stream) -> bytes:
+        path = stream.path
+        new = render(stream)
+        return new + path[query_start(path) :] if new else b""
+
+    return rewrite
 
 
 def rewrite_path(stream: Stream, rewrite: PathRewrite, insert_envoy_headers: bool) -> None:
     """Put the new path on the stream and the old one into x-envoy-original-path."""
     path = stream.path
     if path:
-        if insert_envoy_headers:
-            replace(stream.request_headers, b"x-envoy-original-path", path)
-        stream.path = rewrite(path)
+        new = rewrite(stream)
+        if new:
+            if insert_envoy_headers:
+                replace(stream.request_headers, b"x-envoy-original-path", path)
+            stream.path = new
 
 
 def rewrite_host(stream: Stream, host: bytes, append_x_forwarded_host: bool, insert_envoy_headers: bool = True) -> None:
@@ -107,18 +135,39 @@ def rewrite_host(stream: Stream, host: bytes, append_x_forwarded_host: bool, ins
     stream.authority = host
 
 
-def compile_rewrite(action: ForwardAction, match: RouteMatch, weighted_host: str, where: Where) -> Rewrite | None:
+def _compile_host(action: ForwardAction, where: Where, compile_format: CompileFormat) -> HostRewrite | None:
+    """Literal, header, path and format, the first that is set; ``auto_host_rewrite`` is the router's."""
+    if action.host_rewrite_literal:
+        literal = action.host_rewrite_literal.encode()
+        return lambda _stream: literal
+    if action.host_rewrite_header:
+        header = action.host_rewrite_header.lower().encode()
+        return lambda stream: request_header(stream, header)
+    if action.host_rewrite_path_regex is not None:
+        regex = action.host_rewrite_path_regex
+        substitute = compile_substitution(regex.regex, regex.substitution, where)
+        return lambda stream: substitute(stream.path[: query_start(stream.path)])
+    return compile_format(action.host_rewrite, where) if action.host_rewrite else None
+
+
+def compile_rewrite(
+    action: ForwardAction,
+    match: RouteMatch,
+    weighted_host: str,
+    where: Where,
+    compile_path_format: CompileFormat,
+    compile_host_format: CompileFormat,
+) -> Rewrite | None:
     """Host and path rewrites of a forwarding route; None when it has none (auto_host_rewrite is the router's).
 
     ``weighted_host`` is the host_rewrite_literal of the weighted cluster: it is written silently and first, so that a
     rewrite of the route's own wins over it.
     """
-    path_rewrite = compile_path_rewrite(match, action.prefix_rewrite, action.regex_rewrite, where)
+    path_rewrite = _compile_route_path(action, match, where, compile_path_format)
     append = action.append_x_forwarded_host
     first_host = weighted_host.encode()
-    literal = action.host_rewrite_literal.encode()
-    header = action.host_rewrite_header.lower().encode()
-    if not (first_host or literal or header):
+    host_rewrite = _compile_host(action, where, compile_host_format)
+    if not first_host and host_rewrite is None:
         if path_rewrite is None:
             return None
         only_path = path_rewrite
@@ -127,7 +176,7 @@ def compile_rewrite(action: ForwardAction, match: RouteMatch, weighted_host: str
     def rewrite(stream: Stream, insert_envoy_headers: bool = True, /) -> None:
         if first_host:
             stream.authority = first_host
-        host = literal or (request_header(stream, header) if header else b"")
+        host = host_rewrite(stream) if host_rewrite is not None else b""
         if host:
             rewrite_host(stream, host, append, insert_envoy_headers)
         if path_rewrite is not None:

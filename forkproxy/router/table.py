@@ -15,9 +15,7 @@ the job: with one virtual host ``*`` and one route ``/`` it compares one byte.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from forkproxy.config.build.context import PerFilterConfig
@@ -33,7 +31,7 @@ from forkproxy.config.build.route import (
     WeightedCluster,
 )
 from forkproxy.config.build.route import VirtualHost as VirtualHostConfig
-from forkproxy.config.problems import ConfigError
+from forkproxy.router.conditions import compile_condition
 from forkproxy.router.hash_policy import HashMethod, compile_hash_policies, makes_cookies
 from forkproxy.router.header_mutation import (
     CompileFormat,
@@ -41,17 +39,7 @@ from forkproxy.router.header_mutation import (
     compile_request,
     compile_response,
 )
-from forkproxy.router.matcher import (
-    Dice,
-    StreamTest,
-    all_of,
-    compile_fraction,
-    compile_header_matcher,
-    compile_query_matcher,
-    compile_regex_set,
-    fair,
-    is_grpc,
-)
+from forkproxy.router.matcher import Dice, StreamTest, compile_regex_set, fair
 from forkproxy.router.retry import Retries, compile_retries
 from forkproxy.router.rewrite import (
     Rewrite,
@@ -61,6 +49,7 @@ from forkproxy.router.rewrite import (
     https_location,
     request_header,
 )
+from forkproxy.router.weighted import Pick, compile_pick
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
@@ -200,7 +189,8 @@ class Route:
 class RouteTable:
     """A compiled ``RouteConfiguration``.
 
-    ``compile_format(text, where)`` compiles a header value with command operators. ``cluster_lookup(name)`` is asked by
+    ``compile_format(text, where)`` compiles a header value with command operators, ``compile_host_format`` one in which what
+    is missing is "-" (by default the same). ``cluster_lookup(name)`` is asked by
     ``bind``, once the clusters exist, and per request for ``cluster_header``. Raises ConfigError for what only shows
     when a route is built: a bad regular expression, a header that may not be changed.
 
@@ -215,13 +205,14 @@ class RouteTable:
         config: RouteTableConfig,
         *,
         compile_format: CompileFormat,
+        compile_host_format: CompileFormat | None = None,
         cluster_lookup: ClusterLookup,
         dice: Dice = fair,
     ) -> None:
         self.config = config
         self.cluster_lookup = cluster_lookup
         self.virtual_hosts: list[VirtualHost] = []
-        builder = _RouteBuilder(config, compile_format, cluster_lookup)
+        builder = _RouteBuilder(config, compile_format, compile_host_format or compile_format, cluster_lookup)
         by_domain: dict[bytes, Select] = {}
         for virtual_host_config in config.virtual_hosts:
             virtual_host = VirtualHost(virtual_host_config)
@@ -253,9 +244,16 @@ class RouteTable:
 class _RouteBuilder:
     """Makes Routes of the entries of one route configuration."""
 
-    def __init__(self, config: RouteTableConfig, compile_format: CompileFormat, cluster_lookup: ClusterLookup) -> None:
+    def __init__(
+        self,
+        config: RouteTableConfig,
+        compile_format: CompileFormat,
+        compile_host_format: CompileFormat,
+        cluster_lookup: ClusterLookup,
+    ) -> None:
         self.config = config
         self.compile_format = compile_format
+        self.compile_host_format = compile_host_format
         self.cluster_lookup = cluster_lookup
 
     def build(self, entry: RouteEntry, virtual_host: VirtualHost) -> Route:
@@ -294,7 +292,8 @@ class _RouteBuilder:
         route.idle_timeout_s = action.idle_timeout_s
         route.idle_timeout_set = action.idle_timeout_set
         route.cluster_name = weighted.name if weighted is not None else action.cluster
-        route.cluster_header = action.cluster_header.lower().encode()
+        header = weighted.cluster_header if weighted is not None else action.cluster_header
+        route.cluster_header = header.lower().encode()
         route.cluster_not_found_status = action.cluster_not_found_response_code
         route.lookup = self.cluster_lookup
         route.is_high = action.is_high
@@ -304,7 +303,9 @@ class _RouteBuilder:
         route.auto_host_rewrite = action.auto_host_rewrite
         route.append_x_forwarded_host = action.append_x_forwarded_host
         weighted_host = weighted.host_rewrite_literal if weighted is not None else ""
-        route.rewrite = compile_rewrite(action, entry.match, weighted_host, entry.where)
+        route.rewrite = compile_rewrite(
+            action, entry.match, weighted_host, entry.where, self.compile_format, self.compile_host_format
+        )
         route.filter_levels = self._filter_levels(entry, virtual_host, weighted)
         levels = self._levels(entry, virtual_host, weighted)
         route.finalize_request = compile_request(levels, self.compile_format)
@@ -429,38 +430,23 @@ def _compile_virtual_host(virtual_host: VirtualHost, dice: Dice) -> Select:
 
 
 def _with_weights(select: Select, routes: Sequence[Route], dice: Dice) -> Select:
-    pickers = {id(route): _picker(route, dice) for route in routes if route.weighted is not None}
+    picks = {id(route): _pick(route, dice) for route in routes if route.weighted is not None}
 
     def select_weighted(stream: Stream) -> Route | None:
         route = select(stream)
         if route is None or route.weighted is None:
             return route
-        return pickers[id(route)]()
+        return picks[id(route)](stream)
 
     return select_weighted
 
 
-def _picker(route: Route, dice: Dice) -> Callable[[], Route]:
+def _pick(route: Route, dice: Dice) -> Pick:
     config = route.config
     assert route.weighted is not None
     assert config is not None
     assert isinstance(config.action, ForwardAction)
-    weights = [cluster.weight for cluster in config.action.weighted_clusters]
-    # A cluster of weight 0 is never taken; bisect would take it if it stood last.
-    choices = tuple(choice for choice, weight in zip(route.weighted, weights, strict=True) if weight)
-    if not choices:
-        where = config.where
-        raise ConfigError(
-            where.path, where.line, where.column, "the weights of weighted_clusters must add up to more than 0"
-        )
-    bounds = list(accumulate(weight for weight in weights if weight))
-    total = bounds[-1]
-    draw = dice(total)
-
-    def pick() -> Route:
-        return choices[bisect_right(bounds, int(draw() * total))]
-
-    return pick
+    return compile_pick(config.action, route.weighted, config.where, dice)
 
 
 def _with_tls(select: Select, virtual_host: VirtualHost) -> Select:
@@ -476,19 +462,6 @@ def _with_tls(select: Select, virtual_host: VirtualHost) -> Select:
         return select(stream)
 
     return select_secure
-
-
-def _condition(match: RouteMatch, where: Where, dice: Dice) -> StreamTest | None:
-    tests: list[StreamTest] = []
-    if match.runtime_fraction is not None:
-        fraction = compile_fraction(match.runtime_fraction, dice)
-        if fraction is not None:
-            tests.append(fraction)
-    if match.grpc:
-        tests.append(is_grpc)
-    tests.extend(compile_header_matcher(header, where) for header in match.headers)
-    tests.extend(compile_query_matcher(parameter, where) for parameter in match.query_parameters)
-    return all_of(tests)
 
 
 class _PathIndex:
@@ -533,7 +506,7 @@ def compile_routes(routes: Sequence[Route], dice: Dice = fair) -> Select:
     for route in routes:
         assert route.config is not None
         matches.append(route.config.match)
-        conditions.append(_condition(route.config.match, route.config.where, dice))
+        conditions.append(compile_condition(route.config.match, route.config.where, dice))
     if not routes:
         return _no_route
     if matches[0].kind == "prefix" and matches[0].value in ("", "/") and conditions[0] is None:
@@ -545,7 +518,7 @@ def compile_routes(routes: Sequence[Route], dice: Dice = fair) -> Select:
     sensitive, folded = _PathIndex(), _PathIndex()
     patterns: list[tuple[int, str, Where]] = []
     for number, (match, route) in enumerate(zip(matches, routes, strict=True)):
-        if match.kind == "safe_regex":
+        if match.kind in ("safe_regex", "uri_template"):
             assert route.config is not None
             patterns.append((number, match.value, route.config.where))
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.exchanges import requests, responses, retries, routing, streams, transports
+from tests.conformance.exchanges import requests, responses, retries, route_actions, routing, streams, transports
 from tests.conformance.side_by_side import Pairs, assert_same, sorted_by_configuration
 from tests.conformance.test_differential_filters import EXCHANGES as OF_FILTERS
 from tests.support.envoy import find_envoy
@@ -17,6 +17,7 @@ EXCHANGES = [
     *requests.EXCHANGES,
     *responses.EXCHANGES,
     *retries.EXCHANGES,
+    *route_actions.EXCHANGES,
     *routing.EXCHANGES,
     *streams.EXCHANGES,
     *transports.EXCHANGES,

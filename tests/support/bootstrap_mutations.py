@@ -36,6 +36,17 @@ def weighted(*clusters: Data) -> Data:
     return {"match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": list(clusters)}}}
 
 
+def by_template(path: str, rewrite: str = "", **action: Any) -> Data:
+    def policy(kind: str, message: str, field: str, text: str) -> Data:
+        typed = {"@type": f"{TYPE}envoy.extensions.path.{kind}.uri_template.v3.UriTemplate{message}", field: text}
+        return {"name": kind, "typed_config": typed}
+
+    if rewrite:
+        action["path_rewrite_policy"] = policy("rewrite", "RewriteConfig", "path_template_rewrite", rewrite)
+    match = {"path_match_policy": policy("match", "MatchConfig", "path_template", path)} if path else {"prefix": "/"}
+    return {"match": match, "route": {"cluster": "c", **action}}
+
+
 def host(*routes: Data, name: str = "v", domains: tuple[str, ...] = ("*",), **more: Any) -> Data:
     return {"name": name, "domains": list(domains), "routes": list(routes) or [route()], **more}
 
@@ -125,6 +136,46 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
         'cluster: unknown shadow cluster "nope"',
         True,
         over(host(route(request_mirror_policies=[{"cluster": "nope"}]))),
+    )
+    # URI templates
+    for name, path, rewrite, message, refused in (
+        ("template", "/{a}/**", "/{a}", "", False),
+        ("template is wrong", "/**/*", "", "", True),  # the builders refuse it
+        ("template rewrite is wrong", "/{a}", "/a//b", "", True),  # the same
+        (
+            "template without the variable",
+            "/{a}",
+            "/{b}",
+            "path_template_rewrite: mismatch between variables in path_match_policy /{a} and path_rewrite_policy /{b}",
+            True,
+        ),
+        (
+            "template rewrite alone",
+            "",
+            "/b",
+            "path_rewrite_policy: unable to use envoy.path.rewrite.uri_template."
+            "uri_template_rewriter extension without envoy.path.match.uri_template.uri_template_matcher extension",
+            True,
+        ),
+    ):
+        yield name, message, refused, over(host(by_template(path, rewrite)))
+    yield (
+        "template and prefix_rewrite",
+        "prefix_rewrite: cannot use prefix_rewrite with matcher extension",
+        True,
+        over(host(by_template("/a", "", prefix_rewrite="/b"))),
+    )
+    yield (
+        "template and redirect by prefix",
+        "prefix_rewrite: cannot use redirect.prefix_rewrite with path_match_policy",
+        True,
+        over(host({"match": by_template("/a")["match"], "redirect": {"prefix_rewrite": "/b"}})),
+    )
+    yield (
+        "two rewrites of a path",
+        "path_rewrite: excludes prefix_rewrite",
+        True,
+        over(host(route(prefix_rewrite="/a", path_rewrite="/b"))),
     )
     yield "unknown tcp cluster", "", False, bootstrap([listener(tcp(cluster="nope"))])
     yield "duplicate cluster", 'name: duplicate cluster "c"', True, bootstrap(None, [cluster(), cluster()])

@@ -99,6 +99,13 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig": (
         "forkproxy.config.build.cluster:build_getaddrinfo_resolver"
     ),
+    # paths
+    "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig": (
+        "forkproxy.config.build.uri_template:build_matcher"
+    ),
+    "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": (
+        "forkproxy.config.build.uri_template:build_rewriter"
+    ),
     # health checks
     "envoy.extensions.health_checkers.redis.v3.Redis": "forkproxy.config.build.health_check:build_redis",
     "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink": (

@@ -13,7 +13,8 @@ from forkproxy.config.view import View
 class HashPolicy:
     """``RouteAction.HashPolicy``.
 
-    ``kind``: "header", "cookie", "source_ip" or "query_parameter", each but source_ip with a ``name`` (of a header in lower case).
+    ``kind``: "header", "cookie", "source_ip", "query_parameter" or "filter_state", each but source_ip with a ``name`` (of a
+    header in lower case).
     ``regex`` and ``substitution`` rewrite a header's values; without a ``regex`` they stay. ``ttl_s`` None: a cookie that is not
     there is not made; else Set-Cookie has ``path`` and ``attributes``, and Max-Age when ``ttl_s`` is not 0.
     """
@@ -35,7 +36,7 @@ def build_hash_policies(views: list[View], context: BuildContext) -> tuple[HashP
 
 
 def build_hash_policy(view: View, context: BuildContext) -> HashPolicy | None:
-    """``RouteAction.HashPolicy``; a filter state object's hash is not had."""
+    """``RouteAction.HashPolicy``."""
     kind = view.which("policy_specifier")
     terminal = view.bool("terminal")
     where = build_where(view)
@@ -69,7 +70,7 @@ def build_hash_policy(view: View, context: BuildContext) -> HashPolicy | None:
         name = view.require("query_parameter").str("name")
         return HashPolicy("query_parameter", name, terminal=terminal, where=where)
     if kind == "filter_state":
-        view.unsupported("hashing an object of the filter state is not implemented", field="filter_state")
+        return HashPolicy("filter_state", view.require("filter_state").str("key"), terminal=terminal, where=where)
     return None
 
 

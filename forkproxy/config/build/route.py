@@ -21,11 +21,14 @@ from forkproxy.config.build.core import (
     build_where,
 )
 from forkproxy.config.build.cors import CorsPolicy, build_policy
+from forkproxy.config.build.filter_state import FilterStateMatcher, build_filter_state_matcher
 from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
 from forkproxy.config.build.load_balancing import build_lb_metadata
+from forkproxy.config.build.metadata import MetadataMatcher, build_metadata_matcher
 from forkproxy.config.build.rate_limit import RateLimit, build_rate_limits
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
 from forkproxy.config.build.tls import build_data_source
+from forkproxy.config.uri_template import NEVER
 from forkproxy.config.view import View
 
 default_timeout_s = 15.0
@@ -41,7 +44,11 @@ _REDIRECT_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """``config.route.v3.RouteMatch``. ``kind``: "prefix", "path", "safe_regex", "path_separated_prefix"; ``value`` its text."""
+    """``config.route.v3.RouteMatch``. ``kind``: "prefix", "path", "safe_regex", "path_separated_prefix"; ``value`` its text.
+
+    ``kind`` "uri_template": ``value`` is the regular expression that the template means, ``template`` its text.
+    ``presented`` and ``validated``: of ``tls_context``, None where it does not matter.
+    """
 
     kind: str
     value: str
@@ -50,11 +57,16 @@ class RouteMatch:
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
     grpc: bool = False
     runtime_fraction: FractionalPercent | None = None
+    template: str = ""
+    presented: bool | None = None
+    validated: bool | None = None
+    dynamic_metadata: tuple[MetadataMatcher, ...] = ()
+    filter_state: tuple[FilterStateMatcher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedCluster:
-    """One of ``WeightedCluster.clusters``."""
+    """One of ``WeightedCluster.clusters``: its ``name``, or the header that names it."""
 
     name: str
     weight: int
@@ -62,6 +74,7 @@ class WeightedCluster:
     host_rewrite_literal: str = ""
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
     metadata_match: dict[str, Any] = field(default_factory=dict)
+    cluster_header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +87,28 @@ class RegexRewrite:
 
 @dataclass(frozen=True, slots=True)
 class ForwardAction:
-    """``RouteAction``: exactly one of ``cluster``, ``cluster_header``, ``weighted_clusters`` is set.
+    """``RouteAction``: exactly one of ``cluster``, ``cluster_header``, ``weighted_clusters`` is set, or none for a route whose
+    action forwards nothing: it has no cluster then, in Envoy too.
 
+    ``weighted_header`` and ``weighted_by_hash``: what chooses among the weighted clusters instead of chance.
+    ``path_rewrite`` and ``host_rewrite`` are formats; ``path_template_rewrite``: literals, and (with True) names of variables.
     ``timeout_s`` None means no timeout (the file says ``0s``); the builder writes Envoy's default of 15 s when absent.
     """
 
     cluster: str = ""
     cluster_header: str = ""
     weighted_clusters: tuple[WeightedCluster, ...] = ()
+    weighted_header: str = ""
+    weighted_by_hash: bool = False
     cluster_not_found_response_code: int = 503
     prefix_rewrite: str = ""
     regex_rewrite: RegexRewrite | None = None
     host_rewrite_literal: str = ""
     host_rewrite_header: str = ""
+    host_rewrite_path_regex: RegexRewrite | None = None
+    host_rewrite: str = ""
+    path_rewrite: str = ""
+    path_template_rewrite: tuple[tuple[str, bool], ...] = ()
     auto_host_rewrite: bool = False
     append_x_forwarded_host: bool = False
     timeout_s: float | None = 15.0
@@ -172,15 +194,21 @@ class RouteTableConfig:
 
 
 def build_route_match(view: View, context: BuildContext) -> RouteMatch:
-    """``RouteMatch``; CONNECT, path templates, TLS context, metadata and filter state matches stay unread."""
+    """``RouteMatch``; CONNECT stays unread."""
     kind = view.which("path_specifier") or "prefix"
-    if kind == "safe_regex":
+    template = ""
+    if kind == "path_match_policy":
+        made = context.extension(view.require("path_match_policy"), "path matcher")
+        kind = "uri_template"
+        template, value = made.value if made is not None else ("", NEVER)
+    elif kind == "safe_regex":
         value = build_regex(view.require("safe_regex"))
     elif kind in ("prefix", "path", "path_separated_prefix"):
         value = view.str(kind)
     else:
         value = ""
     fraction = view.message("runtime_fraction")
+    tls = view.message("tls_context")
     return RouteMatch(
         kind=kind,
         value=value,
@@ -189,13 +217,23 @@ def build_route_match(view: View, context: BuildContext) -> RouteMatch:
         query_parameters=context.each(view.repeated("query_parameters"), build_query_parameter_matcher),
         grpc=view.message("grpc") is not None,
         runtime_fraction=build_runtime_fraction(fraction, context) if fraction is not None else None,
+        template=template,
+        presented=_bool_if_set(tls, "presented"),
+        validated=_bool_if_set(tls, "validated"),
+        dynamic_metadata=context.each(view.repeated("dynamic_metadata"), build_metadata_matcher),
+        filter_state=context.each(view.repeated("filter_state"), build_filter_state_matcher),
     )
 
 
+def _bool_if_set(view: View | None, name: str) -> bool | None:
+    return view.bool(name) if view is not None and view.has(name) else None
+
+
 def build_weighted_cluster(view: View, context: BuildContext) -> WeightedCluster:
-    """``WeightedCluster.ClusterWeight``; ``cluster_header`` stays unread."""
+    """``WeightedCluster.ClusterWeight``."""
     return WeightedCluster(
         name=view.str("name"),
+        cluster_header=view.str("cluster_header"),
         weight=view.uint("weight"),
         headers=build_header_mutations(view, context),
         host_rewrite_literal=view.str("host_rewrite_literal"),
@@ -225,7 +263,8 @@ def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
 
 def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
     """``RouteAction``. Mirroring, upgrades and whatever else is not named here stay unread."""
-    cluster = cluster_header = ""
+    cluster = cluster_header = weighted_header = ""
+    weighted_by_hash = False
     weighted: tuple[WeightedCluster, ...] = ()
     match view.which("cluster_specifier"):
         case "cluster":
@@ -233,8 +272,13 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         case "cluster_header":
             cluster_header = view.str("cluster_header")
         case "weighted_clusters":
-            weighted = build_weighted_clusters(view.require("weighted_clusters"), context)
+            clusters = view.require("weighted_clusters")
+            weighted = build_weighted_clusters(clusters, context)
+            chooser = clusters.which("random_value_specifier")
+            weighted_header = clusters.str("header_name") if chooser == "header_name" else ""
+            weighted_by_hash = clusters.bool("use_hash_policy") if chooser == "use_hash_policy" else False
     regex_rewrite = view.message("regex_rewrite")
+    host_regex = view.message("host_rewrite_path_regex")
     prefix_rewrite = view.str("prefix_rewrite")
     rewrite = view.which("host_rewrite_specifier")
     idle_timeout_s = view.duration_s("idle_timeout")
@@ -244,11 +288,17 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         cluster=cluster,
         cluster_header=cluster_header,
         weighted_clusters=weighted,
+        weighted_header=weighted_header.lower(),
+        weighted_by_hash=weighted_by_hash,
         cluster_not_found_response_code=_NOT_FOUND_CODES[view.enum("cluster_not_found_response_code")],
         prefix_rewrite=prefix_rewrite,
         regex_rewrite=build_regex_rewrite(regex_rewrite, context) if regex_rewrite is not None else None,
         host_rewrite_literal=view.str("host_rewrite_literal") if rewrite == "host_rewrite_literal" else "",
         host_rewrite_header=view.str("host_rewrite_header") if rewrite == "host_rewrite_header" else "",
+        host_rewrite_path_regex=build_regex_rewrite(host_regex, context) if host_regex is not None else None,
+        host_rewrite=view.str("host_rewrite") if rewrite == "host_rewrite" else "",
+        path_rewrite=view.str("path_rewrite"),
+        path_template_rewrite=build_path_rewrite(view, context),
         auto_host_rewrite=view.bool("auto_host_rewrite") if rewrite == "auto_host_rewrite" else False,
         append_x_forwarded_host=view.bool("append_x_forwarded_host"),
         timeout_s=timeout_s or None,
@@ -262,6 +312,14 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
         include_vh_rate_limits=view.bool("include_vh_rate_limits"),
     )
+
+
+def build_path_rewrite(view: View, context: BuildContext) -> tuple[tuple[str, bool], ...]:
+    """``path_rewrite_policy`` of a ``RouteAction``; whether it goes with the route's matcher is seen by the route."""
+    policy = view.message("path_rewrite_policy")
+    made = context.extension(policy, "path rewriter") if policy is not None else None
+    rewrite: tuple[tuple[str, bool], ...] = made.value if made is not None else ()
+    return rewrite
 
 
 def build_redirect_action(view: View, context: BuildContext) -> RedirectAction:
@@ -304,6 +362,9 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
         action = build_forward_action(view.require("route"), context)
     elif action_kind == "redirect":
         action = build_redirect_action(view.require("redirect"), context)
+    elif action_kind in ("non_forwarding_action", "filter_action"):
+        view.require(action_kind)
+        action = ForwardAction()
     elif action_kind == "direct_response":
         action = build_direct_response_action(view.require("direct_response"), context, max_body_bytes)
     else:

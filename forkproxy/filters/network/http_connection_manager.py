@@ -13,6 +13,7 @@ Everything that can be decided now is decided here; ``http.connection_manager`` 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from forkproxy.access_log.formatter import compile_header_value
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
@@ -44,7 +45,12 @@ class HttpConnectionManagerFilter(NetworkFilter):
         prefix = f"http.{config.stat_prefix}"
         listener_prefix = f"listener.{context.listener_stat_prefix}.http.{config.stat_prefix}"
         registry = context.registry
-        routes = RouteTable(config.route_table, compile_format=compile_header_value, cluster_lookup=context.cluster)
+        routes = RouteTable(
+            config.route_table,
+            compile_format=compile_header_value,
+            compile_host_format=partial(compile_header_value, omit_empty_values=False),
+            cluster_lookup=context.cluster,
+        )
         routes.bind()
         where, context.stat_prefix = context.where, prefix
         used, switches = per_route.used_filters(config)

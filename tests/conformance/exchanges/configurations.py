@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tests.conformance.exchanges import compressions, dynamic, envoy_filters, rate_limits, retries, sessions
+from tests.conformance.exchanges import (
+    compressions,
+    dynamic,
+    envoy_filters,
+    rate_limits,
+    retries,
+    route_actions,
+    sessions,
+)
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
     TYPE,
@@ -313,6 +321,7 @@ CONFIGURATIONS: dict[str, Data] = {
             "explicit_http_config": {"http_protocol_options": {}},
         }})]),
     "rewriting": rewriting(),
+    "route_actions": route_actions.CONFIGURATION,
     "retries": retries.configuration(),
     "failing": failing(),
     "stuck": plain([cluster("up", "stuck", connect_timeout="0.2s")]),

@@ -4,11 +4,15 @@ import pytest
 
 from forkproxy.config.build.route import ForwardAction, RegexRewrite, RouteMatch
 from forkproxy.router import rewrite
-from tests.unit.router.fakes import WHERE, FakeStream, redirect
+from tests.unit.router.fakes import WHERE, FakeStream, compile_fake_format, redirect
 
 
 def match(kind, value, **more):
     return RouteMatch(kind, value, **more)
+
+
+def compiled(action, route_match, weighted_host=""):
+    return rewrite.compile_rewrite(action, route_match, weighted_host, WHERE, compile_fake_format, compile_fake_format)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +28,7 @@ def match(kind, value, **more):
     ],
 )
 def test_prefix_rewrite(route_match, new, path, expected):
-    apply = rewrite.compile_rewrite(ForwardAction(prefix_rewrite=new), route_match, "", WHERE)
+    apply = compiled(ForwardAction(prefix_rewrite=new), route_match, "")
     stream = FakeStream(path, headers=[(b"x-envoy-original-path", b"/zzz"), (b"x-last", b"1")])
     apply(stream)
     assert stream.path == expected
@@ -34,13 +38,13 @@ def test_prefix_rewrite(route_match, new, path, expected):
 def test_regex_rewrite_leaves_the_query_alone():
     action = ForwardAction(regex_rewrite=RegexRewrite("/(b+)", "/[\\1]"))
     stream = FakeStream(b"/rwr/bb/b?x=/b")
-    rewrite.compile_rewrite(action, match("prefix", "/rwr"), "", WHERE)(stream)
+    compiled(action, match("prefix", "/rwr"), "")(stream)
     assert stream.path == b"/rwr/[bb]/[b]?x=/b"
     assert (b"x-envoy-original-path", b"/rwr/bb/b?x=/b") in stream.request_headers
 
 
 def test_no_rewrite_is_none():
-    assert rewrite.compile_rewrite(ForwardAction(auto_host_rewrite=True), match("prefix", "/"), "", WHERE) is None
+    assert compiled(ForwardAction(auto_host_rewrite=True), match("prefix", "/"), "") is None
 
 
 @pytest.mark.parametrize(
@@ -81,14 +85,14 @@ def test_no_rewrite_is_none():
 )
 def test_host_rewrite(fields, weighted, headers, authority, added):
     stream = FakeStream(headers=headers)
-    rewrite.compile_rewrite(ForwardAction(**fields), match("prefix", "/"), weighted, WHERE)(stream)
+    compiled(ForwardAction(**fields), match("prefix", "/"), weighted)(stream)
     assert stream.authority == authority
     assert stream.request_headers[1:] == added
 
 
 def test_host_before_path_and_suppressed_envoy_headers():
     action = ForwardAction(host_rewrite_literal="r", append_x_forwarded_host=True, prefix_rewrite="/N")
-    apply = rewrite.compile_rewrite(action, match("prefix", "/h"), "", WHERE)
+    apply = compiled(action, match("prefix", "/h"), "")
     stream = FakeStream(b"/h")
     apply(stream)
     assert [name for name, _ in stream.request_headers[1:]] == [
@@ -104,7 +108,7 @@ def test_host_before_path_and_suppressed_envoy_headers():
 
 def test_a_request_without_a_path_keeps_none():
     stream = FakeStream(b"")
-    rewrite.compile_rewrite(ForwardAction(prefix_rewrite="/N"), match("prefix", ""), "", WHERE)(stream)
+    compiled(ForwardAction(prefix_rewrite="/N"), match("prefix", ""), "")(stream)
     assert stream.path == b""
 
 
@@ -184,3 +188,36 @@ def test_request_header_knows_pseudo_headers():
         b"1",
         b"",
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "authority", "new"),
+    [
+        ({"path_rewrite": "%REQ(x-a)%"}, b"/r?q", b"h.example", b"one?q"),
+        ({"path_rewrite": "%NOTHING%"}, b"/r?q", b"h.example", b"/r?q"),
+        ({"regex_rewrite": RegexRewrite(".*", "")}, b"/r?q", b"h.example", b"/r?q"),
+        ({"host_rewrite": "%REQ(x-a)%"}, b"/r", b"one", b"/r"),
+        ({"host_rewrite": "%NOTHING%"}, b"/r", b"h.example", b"/r"),
+        ({"host_rewrite": "%PATH%", "path_rewrite": "%NOTHING%"}, b"/r", b"/r", b"/r"),
+        ({"host_rewrite_path_regex": RegexRewrite("^/(.*)$", "\\1.x")}, b"/r?q", b"r.x", b"/r?q"),
+        ({"host_rewrite_path_regex": RegexRewrite("no", "")}, b"/r?q", b"/r", b"/r?q"),
+    ],
+)
+def test_formats_and_the_path_as_host(fields, path, authority, new):
+    stream = FakeStream(path, headers=[(b"x-a", b"one")])
+    compiled(ForwardAction(**fields), match("prefix", "/r"))(stream)
+    assert (stream.authority, stream.path) == (authority, new)
+    names = [name for name, _ in stream.request_headers]
+    assert (b"x-envoy-original-path" in names) is (new != path)
+    assert (b"x-envoy-original-host" in names) is (authority != b"h.example")
+
+
+def test_the_variables_of_a_template():
+    action = ForwardAction(path_template_rewrite=(("/", False), ("y", True), ("-", False), ("x", True)))
+    apply = compiled(action, match("uri_template", "/(?P<x>[a-z]+)/(?P<y>[0-9]+)"))
+    stream = FakeStream(b"/ab/12?q=/")
+    apply(stream)
+    assert stream.path == b"/12-ab?q=/"
+    changed = FakeStream(b"/a filter has changed it")
+    apply(changed)
+    assert changed.path == b"/a filter has changed it"
