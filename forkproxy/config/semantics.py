@@ -391,6 +391,7 @@ class _Check:
         any_port, matching_port = manager.get("strip_any_host_port"), manager.get("strip_matching_host_port")
         if any_port is not None and any_port.value and matching_port is not None and matching_port.value:
             self._error(any_port, f"{path}.strip_any_host_port", "excludes strip_matching_host_port")
+        self._original_ip_detection(manager, path)
         upgrades: dict[str, Node] = {}
         for where, upgrade in _items(manager, "upgrade_configs", path):
             kind = upgrade.get("upgrade_type")
@@ -399,6 +400,20 @@ class _Check:
         table = manager.get("route_config")
         if table is not None:
             self._route_table(table, f"{path}.route_config")
+
+    def _original_ip_detection(self, manager: Node, path: str) -> None:
+        for where, extension in _items(manager, "original_ip_detection_extensions", path):
+            for field in ("use_remote_address", "xff_num_trusted_hops"):
+                mixed = manager.get(field)
+                if mixed is not None and mixed.value:
+                    message = f"Original IP detection extensions and {field} may not be mixed"
+                    self._error(mixed, f"{path}.{field}", message)
+            typed = extension.get("typed_config")
+            trusted = typed.get("xff_trusted_cidrs") if typed is not None else None
+            hops = typed.get("xff_num_trusted_hops") if typed is not None else None
+            if trusted is not None and hops is not None and hops.value:
+                message = "Cannot set both xff_num_trusted_hops and xff_trusted_cidrs"
+                self._error(hops, f"{where}.typed_config.xff_num_trusted_hops", message)
 
     def _route_table(self, table: Node, path: str) -> None:
         flag = table.get("validate_clusters")

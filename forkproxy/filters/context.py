@@ -39,6 +39,8 @@ class FilterContext:
     report_exception: Callable[[str, Exception], None] | None = None
     tls: bool = False
     """The filter chain's transport is TLS."""
+    internal_addresses: bool = False
+    """The connection manager may find requests to come from inside."""
     dns_cache: Callable[[DnsCacheConfig, Where], DnsCache] | None = None
     """The DNS cache with this configuration; ConfigError when its name has another one elsewhere."""
     local_ip: str = ""

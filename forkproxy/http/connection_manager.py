@@ -11,19 +11,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any, Protocol
 
 from forkproxy.http import response_flags as flags
 from forkproxy.http.chain import HttpFilterChain
+from forkproxy.http.client_address import EDGE, REJECTED, ClientAddresses
 from forkproxy.http.codec import CodecError
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.http1 import (
-    HAS_ENVOY,
-    HAS_FORWARDED_FOR,
-    HAS_FORWARDED_PROTO,
     HAS_REQUEST_ID,
     ServerCodec,
     ServerSettings,
@@ -33,7 +30,6 @@ from forkproxy.http.request_id import make_request_ids
 from forkproxy.http.status import HTTP_10, HTTP_11
 from forkproxy.http.status import reason as reason_phrase
 from forkproxy.http.stream import Stream
-from forkproxy.net import address as addresses
 from forkproxy.net.connection import CLOSE_TIMEOUT, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER
@@ -62,36 +58,8 @@ _NO_HOST: Any = None
 
 SMALL_CHUNK_BYTES = 16384
 
-_LOOPBACK = frozenset(("127.0.0.1", "::1"))
-
 OVERWRITE = "OVERWRITE"
 PASS_THROUGH = "PASS_THROUGH"
-
-# Request headers that only the inside may set; requests from outside lose them (Envoy: "HTTP header sanitizing").
-_SANITISED_ALWAYS = frozenset(
-    (
-        *(
-            b"x-envoy-internal",
-            b"x-envoy-retriable-status-codes",
-            b"x-envoy-retriable-header-names",
-            b"x-envoy-ip-tags",
-        ),
-        *(b"x-envoy-max-retries", b"x-envoy-retry-on", b"x-envoy-retry-grpc-on", b"x-envoy-force-trace"),
-        *(
-            b"x-envoy-upstream-rq-timeout-ms",
-            b"x-envoy-upstream-rq-per-try-timeout-ms",
-            b"x-envoy-expected-rq-timeout-ms",
-        ),
-        *(b"x-envoy-upstream-alt-stat-name", b"x-envoy-upstream-rq-timeout-alt-response", b"x-forwarded-client-cert"),
-        *(b"x-envoy-hedge-on-per-try-timeout", b"x-envoy-upstream-stream-duration-ms"),
-    )
-)
-_SANITISED_AT_THE_EDGE = frozenset(
-    (
-        *(b"x-envoy-decorator-operation", b"x-envoy-downstream-service-cluster", b"x-envoy-downstream-service-node"),
-        *(b"x-envoy-original-path", b"x-envoy-original-host"),
-    )
-)
 
 
 class UpstreamHandle(Protocol):
@@ -120,29 +88,26 @@ class ConnectionManagerSettings:
     """What a connection manager does, in the terms of the request path (seconds, bytes, NEVER for a timeout that is off)."""
 
     __slots__ = (
-        *("add_user_agent", "append_x_forwarded_for", "codec", "delayed_close_timeout_s", "generate_request_id"),
-        *("local_ip", "scheme"),
+        *("add_user_agent", "client_addresses", "codec", "delayed_close_timeout_s", "generate_request_id"),
+        *("scheme",),
         *("header_key_format", "idle_timeout_s", "max_connection_duration_s", "max_requests_per_connection"),
         *("max_stream_duration_s", "merge_slashes", "normalize_path", "path_with_escaped_slashes_action"),
         *("preserve_external_request_id", "proxy_100_continue", "request_headers_timeout_s", "request_id_in_response"),
         *("request_timeout_s", "server_header_transformation", "server_name", "service_cluster"),
         *("stream_error_on_invalid_http_message", "stream_idle_timeout_s", "strip_any_host_port", "service_node"),
-        *("strip_matching_host_port", "strip_trailing_host_dot", "use_remote_address", "via", "xff_num_trusted_hops"),
+        *("strip_matching_host_port", "strip_trailing_host_dot", "via"),
     )
 
     def __init__(self, codec: ServerSettings | None = None) -> None:
         self.codec = codec or ServerSettings()
         self.scheme = b"http"
-        self.local_ip = b""
+        self.client_addresses = ClientAddresses()
         self.add_user_agent = False
         self.service_cluster = b""
         self.service_node = b""
         self.server_name = b"envoy"
         self.server_header_transformation = OVERWRITE
         self.via = b""
-        self.use_remote_address = False
-        self.xff_num_trusted_hops = 0
-        self.append_x_forwarded_for = True
         self.generate_request_id = True
         self.preserve_external_request_id = False
         self.request_id_in_response = False
@@ -183,7 +148,7 @@ class ConnectionManager:
     """What all connections of one HttpConnectionManager entry share in a worker."""
 
     __slots__ = (
-        *("_date_line", "_date_until", "_drained", "access_logs", "add_server", "chain", "codes"),
+        *("_date_line", "_date_until", "_drained", "access_logs", "add_server", "chain", "client_addresses", "codes"),
         *(
             "connections",
             "draining",
@@ -208,6 +173,7 @@ class ConnectionManager:
         log_filter_exception: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self.settings = settings
+        self.client_addresses = settings.client_addresses
         self.chain = chain
         self.match = match
         self.stats = stats
@@ -236,7 +202,7 @@ class ConnectionManager:
         self._date_until = 0.0
         # Nothing configured that touches a request's head beyond x-forwarded-proto and the request id.
         self.plain = not (
-            settings.use_remote_address
+            settings.client_addresses.looks_at_every_request
             or settings.via
             or settings.add_user_agent
             or settings.normalize_path
@@ -619,24 +585,11 @@ class HttpConnection:
         settings = self.manager.settings
         if not self._normalise(stream):
             return False
-        edge = settings.use_remote_address
-        if request_flags & HAS_ENVOY:
-            stream.request_headers = [
-                header
-                for header in stream.request_headers
-                if header[0] not in _SANITISED_ALWAYS and not (edge and header[0] in _SANITISED_AT_THE_EDGE)
-            ]
+        standing = self.manager.client_addresses.admit(stream, request_flags)
+        if standing == REJECTED:
+            return False
+        edge = standing == EDGE
         headers = stream.request_headers
-        scheme = settings.scheme
-        if edge:
-            self._forwarded_for_at_the_edge(stream, scheme)
-        else:
-            if request_flags & HAS_FORWARDED_FOR:
-                self._trust_forwarded_for(stream)
-            if not request_flags & HAS_FORWARDED_PROTO:
-                headers.append((b"x-forwarded-proto", scheme))
-            elif get_header(headers, b"x-forwarded-proto") == b"https":
-                stream.scheme = b"https"
         if settings.add_user_agent:
             set_header(headers, b"x-envoy-downstream-service-cluster", settings.service_cluster)
             if settings.service_node:
@@ -664,40 +617,6 @@ class HttpConnection:
             set_header(headers, b"x-request-id", stream.request_id)
         elif request_flags & HAS_REQUEST_ID and edge:
             headers[:] = [header for header in headers if header[0] != b"x-request-id"]
-
-    def _forwarded_for_at_the_edge(self, stream: Stream, scheme: bytes) -> None:
-        settings = self.manager.settings
-        headers = stream.request_headers
-        peer = self.connection.remote_address
-        peer_ip = peer[0] if isinstance(peer, tuple) else ""
-        forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
-        client = peer_ip
-        hops = settings.xff_num_trusted_hops
-        if hops:
-            # The trusted proxies before us have appended what they saw: count back from the end.
-            chain = [part.strip() for part in forwarded.split(b",")]
-            if forwarded and len(chain) >= hops:
-                client = _ip_text(chain[-hops]) or peer_ip
-        if settings.append_x_forwarded_for and peer_ip:
-            # Envoy: a client on this machine is known to the next hop by this machine's address.
-            own = settings.local_ip if settings.local_ip and peer_ip in _LOOPBACK else peer_ip.encode()
-            set_header(headers, b"x-forwarded-for", b"%b,%b" % (forwarded, own) if forwarded else own)
-        if not hops or get_header(headers, b"x-forwarded-proto") is None:
-            set_header(headers, b"x-forwarded-proto", scheme)
-        if client:
-            set_header(headers, b"x-envoy-external-address", client.encode())
-            if client != peer_ip:
-                stream.remote_address = addresses.text((client, 0))
-
-    def _trust_forwarded_for(self, stream: Stream) -> None:
-        # Without use_remote_address the header is what says who the client is.
-        hops = self.manager.settings.xff_num_trusted_hops
-        forwarded = b",".join([value for name, value in stream.request_headers if name == b"x-forwarded-for"])
-        chain = [part.strip() for part in forwarded.split(b",")]
-        if len(chain) > hops:
-            client = _ip_text(chain[-1 - hops])
-            if client:
-                stream.remote_address = addresses.text((client, 0))
 
     def _normalise(self, stream: Stream) -> bool:
         settings = self.manager.settings
@@ -1138,19 +1057,6 @@ class HttpConnection:
             self._left_inside_a_head()
         self.queue.clear()
         self.codec.close()
-
-
-def _ip_text(value: bytes) -> str:
-    """The IP address in one element of x-forwarded-for (a port may follow), or "" when it is none."""
-    text = value.decode("latin-1")
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        return ""
 
 
 def _reformat(line: bytes, key_format: Callable[[bytes], bytes]) -> bytes:

@@ -32,7 +32,6 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "request_trailers": None,
     "response_trailers": None,
     "request_id": b"",
-    "scheme": b"http",
     "endpoint": None,
     "upstream_connection": None,
     "upstream_first_tx": 0.0,
@@ -174,6 +173,8 @@ class Stream:
             return self.route.virtual_host if self.route is not None else None
         if name == "cluster":  # answered before the router: the cluster that the route would have chosen, as in Envoy
             return self.route.find_cluster(self) if self.route is not None else None
+        if name == "scheme":
+            return self.http.manager.settings.scheme
         try:
             return _DEFAULTS[name]
         except KeyError:

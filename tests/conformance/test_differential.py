@@ -8,12 +8,22 @@ from __future__ import annotations
 import pytest
 
 from tests.conformance.differences import DIFFERENCES
-from tests.conformance.exchanges import requests, responses, retries, route_actions, routing, streams, transports
+from tests.conformance.exchanges import (
+    addresses,
+    requests,
+    responses,
+    retries,
+    route_actions,
+    routing,
+    streams,
+    transports,
+)
 from tests.conformance.side_by_side import Pairs, assert_same, sorted_by_configuration
 from tests.conformance.test_differential_filters import EXCHANGES as OF_FILTERS
 from tests.support.envoy import find_envoy
 
 EXCHANGES = [
+    *addresses.EXCHANGES,
     *requests.EXCHANGES,
     *responses.EXCHANGES,
     *retries.EXCHANGES,

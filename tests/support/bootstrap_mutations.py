@@ -434,6 +434,25 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
         True,
         over(strip_any_host_port=True, strip_matching_host_port=True),
     )
+    xff = TYPE + "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig"
+    detection = {"name": "d", "typed_config": {"@type": xff}}
+    for field, value in (("use_remote_address", True), ("xff_num_trusted_hops", 1)):
+        yield (
+            f"a detector of addresses and {field}",
+            f"{field}: Original IP detection extensions and {field} may not be mixed",
+            True,
+            over(original_ip_detection_extensions=[detection], **{field: value}),
+        )
+    yield (
+        "hops and ranges of trusted proxies",
+        "xff_num_trusted_hops: Cannot set both xff_num_trusted_hops and xff_trusted_cidrs",
+        True,
+        over(
+            original_ip_detection_extensions=[
+                {"name": "d", "typed_config": {"@type": xff, "xff_num_trusted_hops": 1, "xff_trusted_cidrs": {}}}
+            ]
+        ),
+    )
     yield (
         "host added",
         "key: :-prefixed or host headers may not be modified",

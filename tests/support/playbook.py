@@ -17,6 +17,7 @@ import socket
 from itertools import count
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers
+from forkproxy.config.build.client_address import ClientAddressConfig
 from forkproxy.config.build.cluster import ClusterConfig, EndpointConfig, LocalityEndpoints
 from forkproxy.config.build.core import AddressConfig, HeaderMutations, Where
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
@@ -59,9 +60,6 @@ HCM_DEFAULTS = {
     "server_name": "envoy",
     "server_header_transformation": "OVERWRITE",
     "via": "",
-    "use_remote_address": False,
-    "xff_num_trusted_hops": 0,
-    "skip_xff_append": False,
     "generate_request_id": True,
     "preserve_external_request_id": False,
     "always_set_request_id_in_response": False,
@@ -293,13 +291,27 @@ def make_cluster(config, slots=None, cls=Cluster):
     return cls(config, ClusterStats(), [EndpointStats() for _ in range(slots)])
 
 
+CLIENT_ADDRESS = {
+    "use_remote_address": False,
+    "xff_num_trusted_hops": 0,
+    "skip_xff_append": False,
+    "append_x_forwarded_port": False,
+    "detections": (),
+    "internal_ranges": (),
+    "internal_unix_sockets": False,
+}
+
+
 def hcm_config(routes=None, filters=(), router=None, virtual_host=None, per_filter_config=None, **fields):
     """An HttpConnectionManagerConfig for one virtual host, with Envoy's defaults; ``filters``: entries before the router."""
     routes = routes if routes is not None else [route()]
     hosts = (VirtualHost("all", ("*",), tuple(routes), **{**_HOST_DEFAULTS, **(virtual_host or {})}),)
     entries = (*filters, FilterEntry("router", ROUTER, router or RouterConfig(), WHERE))
     table = RouteTableConfig("r", hosts, NO_MUTATIONS, per_filter_config=per_filter_config or {})
-    return HttpConnectionManagerConfig(route_table=table, http_filters=entries, **{**HCM_DEFAULTS, **fields})
+    address = ClientAddressConfig(**{name: fields.pop(name, value) for name, value in CLIENT_ADDRESS.items()})
+    return HttpConnectionManagerConfig(
+        route_table=table, http_filters=entries, client_address=address, **{**HCM_DEFAULTS, **fields}
+    )
 
 
 _HOST_DEFAULTS = {

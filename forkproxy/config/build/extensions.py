@@ -50,6 +50,11 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState": (
         "forkproxy.config.build.stateful_session:build_header"
     ),
+    # original IP detection
+    "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig": (
+        "forkproxy.config.build.client_address:build_custom_header"
+    ),
+    "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig": "forkproxy.config.build.client_address:build_xff",
     # access loggers
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
+from forkproxy.config.build.client_address import ClientAddressConfig, build_client_address
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMutations, Where, build_header_key_format, build_where
 from forkproxy.config.build.listener import FilterEntry, build_filter_entry
@@ -29,9 +30,7 @@ class HttpConnectionManagerConfig:
     server_header_transformation: str
     """ "OVERWRITE", "APPEND_IF_ABSENT" or "PASS_THROUGH"."""
     via: str
-    use_remote_address: bool
-    xff_num_trusted_hops: int
-    skip_xff_append: bool
+    client_address: ClientAddressConfig
     generate_request_id: bool
     preserve_external_request_id: bool
     always_set_request_id_in_response: bool
@@ -121,9 +120,7 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
             "server_header_transformation", supported=("OVERWRITE", "APPEND_IF_ABSENT", "PASS_THROUGH")
         ),
         via=view.str("via"),
-        use_remote_address=view.bool("use_remote_address"),
-        xff_num_trusted_hops=view.uint("xff_num_trusted_hops"),
-        skip_xff_append=view.bool("skip_xff_append"),
+        client_address=build_client_address(view, context),
         generate_request_id=view.bool("generate_request_id", True),
         preserve_external_request_id=view.bool("preserve_external_request_id"),
         always_set_request_id_in_response=view.bool("always_set_request_id_in_response"),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from forkproxy.config.build.health_check_filter import HealthCheckFilterConfig
 from forkproxy.filters.context import FilterContext
 from forkproxy.http import response_flags as flags
+from forkproxy.http.client_address import is_inside
 from forkproxy.http.filter import STOP_ITERATION, TAKEN, DataResult, HookResult, HttpFilter
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
@@ -127,7 +128,8 @@ class HealthCheck(HttpFilter):
         # The router has counted this status a moment ago, before anything could be flushed.
         cluster = stream.cluster if stream.attempt_count else None
         if cluster is not None:
-            codes = cluster.stats.external__upstream_rq
+            stats = cluster.stats
+            codes = stats.internal__upstream_rq if is_inside(stream) else stats.external__upstream_rq
             if codes.get(stream.status):
                 codes[stream.status] -= 1
 

@@ -17,6 +17,7 @@ from forkproxy.config.build.load_balancing import criteria, has_metadata
 from forkproxy.config.build.router import RouterConfig
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http import response_flags as flags
+from forkproxy.http.client_address import is_inside
 from forkproxy.http.filter import DataResult, HookResult, HttpFilter
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
@@ -92,6 +93,8 @@ class Router(HttpFilter):
     def __init__(self, config: RouterConfig, stats: RouterStats) -> None:
         self.stats = stats
         self.dynamic_stats = config.dynamic_stats
+        self.counts_inside = False
+        """Some requests may come from inside, and count apart."""
         self.envoy_headers = not config.suppress_envoy_headers
         self.respect_expected_timeout = config.respect_expected_rq_timeout
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
@@ -99,7 +102,9 @@ class Router(HttpFilter):
     @classmethod
     def from_config(cls, config: RouterConfig, context: FilterContext) -> Router:
         """Counts under the connection manager's prefix, ``http.<stat_prefix>``."""
-        return cls(config, context.registry.group(RouterStats, context.stat_prefix))
+        made = cls(config, context.registry.group(RouterStats, context.stat_prefix))
+        made.counts_inside = context.internal_addresses
+        return made
 
     def start(self, worker: WorkerContext) -> None:
         """Keep the loop for its clock."""
@@ -192,6 +197,12 @@ class Router(HttpFilter):
                 request.request_ended(stream.route.timeout_s)
         return None
 
+    def codes(self, stream: Stream, cluster: Cluster) -> dict[int, int]:
+        """Where the status of an answer to this request counts."""
+        stats = cluster.stats
+        inside = self.counts_inside and is_inside(stream)
+        return stats.internal__upstream_rq if inside else stats.external__upstream_rq
+
     # -- answers without an endpoint
 
     def _answer(self, stream: Stream, route: Any) -> None:
@@ -211,7 +222,7 @@ class Router(HttpFilter):
     def _no_pool(self, stream: Stream, cluster: Cluster) -> None:
         stream.attempt_count = stream.attempt_count or 1
         if self.dynamic_stats:
-            cluster.stats.external__upstream_rq[503] += 1
+            self.codes(stream, cluster)[503] += 1
         headers = _attempts(stream)
         stream.send_local_reply(
             503, b"no healthy upstream", headers=headers, details="no_healthy_upstream", flags=flags.UH
@@ -231,7 +242,7 @@ class Router(HttpFilter):
             stream.send_local_reply(status, details=f"upstream_reset_after_response_started{{{spelled}}}", flags=flag)
             return
         if self.dynamic_stats:
-            cluster.stats.external__upstream_rq[status] += 1
+            self.codes(stream, cluster)[status] += 1
         if stream.endpoint is not None:
             endpoint.stats.rq_error += 1
         headers = _attempts(stream)
@@ -439,7 +450,7 @@ class UpstreamRequest:
         """ClientSink: a 1xx response."""
         if self.router.dynamic_stats and not self._interim and status in (100, 102, 103):
             self._interim = True
-            self.cluster.stats.external__upstream_rq[status] += 1
+            self.router.codes(self.stream, self.cluster)[status] += 1
         self.stream.http.encode_interim(self.stream, status, headers)
 
     def decode_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
@@ -450,7 +461,10 @@ class UpstreamRequest:
         stream.upstream_first_rx = now
         stream.last_activity = now
         if router.dynamic_stats:
-            self.cluster.stats.external__upstream_rq[status] += 1
+            if router.counts_inside:
+                router.codes(stream, self.cluster)[status] += 1
+            else:
+                self.cluster.stats.external__upstream_rq[status] += 1
             if self._client is not None and self._client.codec.is_canary:
                 self.cluster.stats.canary__upstream_rq[status] += 1
         endpoint = self.endpoint
@@ -510,7 +524,10 @@ class UpstreamRequest:
             # Only now may the stream forget this exchange; one whose request is still under way has to be cut.
             stream.upstream = None
         if self.router.dynamic_stats and self._ended_at:
-            self.cluster.stats.external__upstream_rq_time[int((now - self._ended_at) * 1000)] += 1
+            stats = self.cluster.stats
+            inside = self.router.counts_inside and is_inside(stream)
+            times = stats.internal__upstream_rq_time if inside else stats.external__upstream_rq_time
+            times[int((now - self._ended_at) * 1000)] += 1
         if self._paused or self._holding_downstream:
             self._let_go()
 
@@ -579,7 +596,7 @@ class UpstreamRequest:
         self.cluster.stats.upstream_rq_timeout += 1
         self.endpoint.stats.rq_timeout += 1
         if not stream.response_started and self.router.dynamic_stats:
-            self.cluster.stats.external__upstream_rq[504] += 1
+            self.router.codes(stream, self.cluster)[504] += 1
         if not stream.response_started and self.endpoint.monitor is not None:
             self.endpoint.monitor.on_timeout(connected=self._client is not None)
         _time_out(stream, "response_timeout")
@@ -966,5 +983,5 @@ class RetriedRequest(UpstreamRequest):
         if not stream.response_started:
             self.endpoint.stats.rq_error += 1
             if self.router.dynamic_stats:
-                self.cluster.stats.external__upstream_rq[504] += 1
+                self.router.codes(stream, self.cluster)[504] += 1
         _time_out(stream, details)

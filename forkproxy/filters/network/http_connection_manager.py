@@ -16,16 +16,19 @@ from collections.abc import Callable
 from functools import partial
 
 from forkproxy.access_log.formatter import compile_header_value
+from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
 from forkproxy.filters import factory, per_route
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http.chain import HttpFilterChain
+from forkproxy.http.client_address import ClientAddresses, Detector, header_detector, xff_detector
 from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
 from forkproxy.http.headers import proper_case
 from forkproxy.http.http1 import ServerSettings
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter
 from forkproxy.net.timers import NEVER
+from forkproxy.router.ranges import compile_range
 from forkproxy.router.table import RouteTable
 from forkproxy.stats.groups import Http1Stats, HttpConnectionManagerStats, ListenerHttpStats
 
@@ -53,6 +56,8 @@ class HttpConnectionManagerFilter(NetworkFilter):
         )
         routes.bind()
         where, context.stat_prefix = context.where, prefix
+        addresses = config.client_address
+        context.internal_addresses = bool(addresses.internal_ranges) or addresses.internal_unix_sockets
         used, switches = per_route.used_filters(config)
         filters = factory.http_filters(used, context)
         per_route.resolve(routes.all_routes(), used, filters)
@@ -115,16 +120,13 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     )
     settings = ConnectionManagerSettings(codec)
     settings.scheme = b"https" if context.tls else b"http"
-    settings.local_ip = context.local_ip.encode()
+    settings.client_addresses = _client_addresses(config.client_address, context)
     settings.add_user_agent = config.add_user_agent
     settings.service_cluster = context.node.cluster.encode()
     settings.service_node = context.node.id.encode()
     settings.server_name = config.server_name.encode()
     settings.server_header_transformation = config.server_header_transformation
     settings.via = config.via.encode()
-    settings.use_remote_address = config.use_remote_address
-    settings.xff_num_trusted_hops = config.xff_num_trusted_hops
-    settings.append_x_forwarded_for = not config.skip_xff_append
     settings.generate_request_id = config.generate_request_id
     settings.preserve_external_request_id = config.preserve_external_request_id
     settings.request_id_in_response = config.always_set_request_id_in_response
@@ -147,6 +149,27 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     settings.delayed_close_timeout_s = config.delayed_close_timeout_s or 0.0
     settings.stream_error_on_invalid_http_message = config.stream_error_on_invalid_http_message
     return settings
+
+
+def _client_addresses(config: ClientAddressConfig, context: FilterContext) -> ClientAddresses:
+    return ClientAddresses(
+        use_remote_address=config.use_remote_address,
+        hops=config.xff_num_trusted_hops,
+        append_xff=not config.skip_xff_append,
+        append_port=config.append_x_forwarded_port,
+        detectors=[_detector(each) for each in config.detections],
+        internal=[compile_range(each) for each in config.internal_ranges],
+        internal_pipes=config.internal_unix_sockets,
+        local_ip=context.local_ip.encode(),
+        scheme=b"https" if context.tls else b"http",
+    )
+
+
+def _detector(config: XffDetectionConfig | HeaderDetectionConfig) -> Detector:
+    if isinstance(config, HeaderDetectionConfig):
+        return header_detector(config.header_name.encode(), config.is_trusted, config.reject_status)
+    trusted = [compile_range(each) for each in config.trusted_ranges]
+    return xff_detector(config.num_trusted_hops, trusted, not config.skip_append)
 
 
 def _or_never(seconds: float | None) -> float:

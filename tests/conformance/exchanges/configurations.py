@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.exchanges import (
+    addresses,
     compressions,
     dynamic,
     envoy_filters,
@@ -338,6 +339,7 @@ CONFIGURATIONS: dict[str, Data] = {
     "json_log": plain(access_log=file_log(JSON_OPERATORS)),
     "tcp": tcp(),
     **FILTERED,
+    **addresses.CONFIGURATIONS,
     **dynamic.CONFIGURATIONS,
     **compressions.CONFIGURATIONS,
     **rate_limits.CONFIGURATIONS,

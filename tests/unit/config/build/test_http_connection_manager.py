@@ -50,9 +50,6 @@ def test_envoys_defaults():
     [
         ("codec_type: HTTP1", "codec_type", "HTTP1"),
         ("generate_request_id: false", "generate_request_id", False),
-        ("use_remote_address: true", "use_remote_address", True),
-        ("xff_num_trusted_hops: 2", "xff_num_trusted_hops", 2),
-        ("skip_xff_append: true", "skip_xff_append", True),
         ("via: v", "via", "v"),
         ("add_user_agent: true", "add_user_agent", True),
         ("server_name: name", "server_name", "name"),
