@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from forkproxy.http.connection_manager import HttpConnection
     from forkproxy.http.filter import HttpFilter
+    from forkproxy.http.tally import Tally
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "decode_buffer_limit": None,
@@ -91,6 +92,7 @@ class Stream:
             "scheme",
             "set_cookies",
         ),
+        "tally",
         *("start", "status", "upstream", "upstream_connection", "upstream_first_rx", "upstream_first_tx"),
         *("upstream_last_rx", "upstream_transport_failure_reason", "virtual_host"),
     )
@@ -149,6 +151,8 @@ class Stream:
         self.details = ""
         self.route: Any = None
         self.upstream: Any = None
+        self.tally: Tally | None = None
+        """Where it counts besides its cluster's plain figures."""
         self.response_deadline = NEVER
         self.decode_held: Held | None = None
         self.encode_held: Held | None = None

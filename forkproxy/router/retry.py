@@ -14,6 +14,7 @@ from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.router.matcher import StreamTest, compile_header_matcher
+from forkproxy.stats.groups import RequestsStats
 
 CONNECTION_FAILURES: Final = frozenset(("remote connection failure", "local connection failure", "connection timeout"))
 OVERFLOW: Final = "overflow"
@@ -175,6 +176,7 @@ class RetryState:
         "_pending",
         "_policy",
         "_random",
+        "groups",
         "request_started",
     )
 
@@ -188,6 +190,8 @@ class RetryState:
         self._asked_ms = 0
         self._pending = False
         self._random = draw
+        self.groups: tuple[RequestsStats, ...] = ()
+        """Where retries count besides the cluster."""
         self.request_started = False
         """A head has been sent to some endpoint."""
 
@@ -206,15 +210,21 @@ class RetryState:
         stats = self._cluster.stats
         if self._pending and not wanted:
             stats.upstream_rq_retry_success += 1
+            for group in self.groups:
+                group.upstream_rq_retry_success += 1
         self.release()
         if not wanted:
             return NO
         if not self._left:
             stats.upstream_rq_retry_limit_exceeded += 1
+            for group in self.groups:
+                group.upstream_rq_retry_limit_exceeded += 1
             return LIMIT_EXCEEDED
         self._left -= 1
         if self._breakers.retries_full():
             stats.upstream_rq_retry_overflow += 1
+            for group in self.groups:
+                group.upstream_rq_retry_overflow += 1
             return TOO_MANY
         self._pending = True
         self._breakers.retries.add()
@@ -234,6 +244,8 @@ class RetryState:
         """The back-off is over. Envoy counts a retry only now."""
         stats = self._cluster.stats
         stats.upstream_rq_retry += 1
+        for group in self.groups:
+            group.upstream_rq_retry += 1
         if self._asked:
             stats.upstream_rq_retry_backoff_ratelimited += 1
         else:

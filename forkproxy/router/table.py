@@ -53,6 +53,7 @@ from forkproxy.router.weighted import Pick, compile_pick
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
+    from forkproxy.http.tally import Tally
 
 FORWARD = 0
 REDIRECT = 1
@@ -114,6 +115,7 @@ class Route:
         "cluster_name",
         "cluster_not_found_status",
         "config",
+        "count",
         "criteria",
         "direct",
         "filter_levels",
@@ -169,6 +171,8 @@ class Route:
         self.finalize_response: Callable[[Stream, Headers], None] | None = None
         self.rewrite: Rewrite | None = None
         self.retries: Retries | None = None
+        self.count: Callable[[Stream, Tally], None] | None = None
+        """Tells a tally where a request of this route counts besides (virtual_clusters.py)."""
         self.auto_host_rewrite = False
         self.append_x_forwarded_host = False
         self.redirect: Callable[[Stream], tuple[int, bytes]] | None = None

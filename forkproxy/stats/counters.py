@@ -21,6 +21,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypedDict, TypeVar, cast
 
+from forkproxy.stats.dynamic import CELLS as DYNAMIC_CELLS
+from forkproxy.stats.dynamic import DynamicStats, DynamicTotals
 from forkproxy.stats.group import (
     OTHER_STATUS,
     Counter,
@@ -62,6 +64,8 @@ _ARENA_CELLS = 8 * _PAGE_CELLS
 _HISTOGRAM_CELLS = 2 * _PAGE_CELLS
 _STATUS_CELLS = _PAGE_CELLS
 _NOTHING = BinnedHistogram()
+_DYNAMIC = "dynamic"
+"""The group that a statistic without one has in what is told to another supervisor."""
 
 G = TypeVar("G", bound=StatGroup)
 
@@ -134,6 +138,8 @@ class Registry:
     def __init__(self) -> None:
         self.cells = HEADER_CELLS
         self.shared = SharedCells()
+        self.dynamic = DynamicStats()
+        self._dynamic_totals = DynamicTotals()
         self._arena_next = self._arena_end = 0
         self._placements: dict[tuple[type[StatGroup], str], _Placement] = {}
         self._generation = _Generation()
@@ -202,6 +208,12 @@ class Registry:
         """A single histogram named ``name``: ``.value[sample] += 1``."""
         return self.group(HistogramValue, name)
 
+    def use_dynamic(self) -> DynamicStats:
+        """Where workers count what has its name only then (dynamic.py). To be called in the supervisor, before fork."""
+        if self.dynamic.start is None:
+            self.dynamic.start = self._take_pages(DYNAMIC_CELLS)
+        return self.dynamic
+
     def _group(
         self,
         generation: _Generation,
@@ -249,6 +261,7 @@ class Registry:
     def flush(self, slab: Slab) -> None:
         """In a worker: bring its slab up to date. A cluster that did not change costs 2 µs."""
         self._flush(self._generation.flushers, slab)
+        self.dynamic.flush(slab)
 
     def _flush(self, flushers: Iterable[_Flusher], slab: Slab) -> None:
         memory = slab.memory
@@ -288,10 +301,14 @@ class Registry:
             prefixes = (placement.prefix, *placement.rolls_up_to)
             for prefix in prefixes:
                 enter(snapshot, placement.cls, prefix, row, written, blocks, intervals)
+        if self.dynamic.start is not None:
+            self._dynamic_totals.enter(snapshot, slabs, self.dynamic.start, with_base=with_base)
         return snapshot
 
     def absorb(self, slab: Slab) -> None:
         """Keep a dead process's counters and histograms; its gauges end with it. The slab may be closed afterwards."""
+        if self.dynamic.start is not None:
+            self._dynamic_totals.absorb(slab, self.dynamic.start)
         for placement in self._placements.values():
             if placement.end > len(slab):
                 continue
@@ -330,6 +347,11 @@ class Registry:
             blocks = {name: block for name, block in blocks.items() if block}
             if cells or blocks:
                 found.append({"group": cls.__name__, "prefix": prefix, "cells": cells, "blocks": blocks})
+        if self.dynamic.start is not None:
+            counters = self._dynamic_totals.counters(slabs, self.dynamic.start)
+            histograms = self._dynamic_totals.histograms(slabs, self.dynamic.start)
+            counted = {name: list(bins.items()) for name, bins in histograms.items()}
+            found.append({"group": _DYNAMIC, "prefix": "", "cells": counters, "blocks": counted})
         return found
 
     def carry(self, totals: Iterable[Totals]) -> None:
@@ -339,9 +361,21 @@ class Registry:
             key = (entry["group"], entry["prefix"])
             before = self._carried.get(key)
             self._carried[key] = entry
+            if entry["group"] == _DYNAMIC:
+                self._carry_dynamic(entry, 1)
+                if before is not None:
+                    self._carry_dynamic(before, -1)
+                continue
             placement = self._placed.get(key)
             if placement is not None:
                 self._add(placement, entry, before)
+
+    def _carry_dynamic(self, totals: Totals, sign: int) -> None:
+        self.use_dynamic()
+        counters = {name: sign * count for name, count in totals["cells"].items()}
+        blocks = totals["blocks"].items()
+        histograms = {name: {position: sign * count for position, count in block} for name, block in blocks}
+        self._dynamic_totals.add(counters, histograms)
 
     def forget_carried_gauges(self) -> None:
         """The other supervisor has gone: its gauges count no more."""
@@ -371,6 +405,8 @@ class Registry:
     def reset_counters(self, slabs: Sequence[Slab]) -> None:
         """Counters start again from zero; gauges and histograms stay, as in Envoy."""
         self._collect_local()
+        if self.dynamic.start is not None:
+            self._dynamic_totals.reset_counters(slabs, self.dynamic.start)
         for placement in self._placements.values():
             layout = placement.cls.layout
             old = self._base.get(placement) or [0] * layout.cells
@@ -389,6 +425,8 @@ class Registry:
         What came in since the last call is the interval that histograms show from now on.
         """
         self._collect_local()
+        if self.dynamic.start is not None:
+            self._dynamic_totals.end_interval(slabs, self.dynamic.start)
         for placement in self._live():
             for up_to, first in list(placement.block_cells())[: len(placement.cls.layout.histograms)]:
                 if first not in self._base_blocks and not any(

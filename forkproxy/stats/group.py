@@ -182,6 +182,7 @@ class StatGroup(metaclass=StatGroupType):
 
     Everything starts at zero. ``totals`` names stats that are sums: attribute → the stat name it also counts towards.
     ``labels``: for each Labels attribute, the labels it may count. ``bare``: the stat's name is the prefix alone.
+    ``lazy``: histograms that are not shown before their first sample.
     ``hidden``: not in /stats; the plain figures are in ``Snapshot.hidden``.
     """
 
@@ -191,6 +192,7 @@ class StatGroup(metaclass=StatGroupType):
     """Attribute → the names it counts towards, behind the prefix; "" is the prefix itself."""
     totals: ClassVar[Mapping[str, str]] = {}
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    lazy: ClassVar[frozenset[str]] = frozenset()
     bare: ClassVar[bool] = False
     hidden: ClassVar[bool] = False
 

@@ -192,6 +192,7 @@ class ClusterStats(StatGroup):
         "external__upstream_rq_time": "upstream_rq_time",
         "internal__upstream_rq_time": "upstream_rq_time",
     }
+    lazy: ClassVar[frozenset[str]] = frozenset(("canary__upstream_rq_time",))
 
     assignment_stale: Counter
     assignment_timeout_received: Counter
@@ -298,11 +299,28 @@ class ClusterStats(StatGroup):
     retry__upstream_rq: StatusCodes
     external__upstream_rq_time: Histogram
     internal__upstream_rq_time: Histogram
+    canary__upstream_rq_time: Histogram
 
     @property
     def upstream_rq_active_of_all(self) -> int:
         """Over all workers, where ``hash_balance_factor`` goes by it (upstream/active_requests.py); else of this one."""
         return self.upstream_rq_active
+
+
+class RequestsStats(StatGroup):
+    """``vhost.<virtual host>.vcluster.<name>`` and ``vhost.<virtual host>.route.<stat_prefix>``: some of the requests to
+    clusters, those of a virtual cluster or of a route."""
+
+    lazy: ClassVar[frozenset[str]] = frozenset(("upstream_rq_time",))
+
+    upstream_rq_retry: Counter
+    upstream_rq_retry_limit_exceeded: Counter
+    upstream_rq_retry_overflow: Counter
+    upstream_rq_retry_success: Counter
+    upstream_rq_timeout: Counter
+    upstream_rq_total: Counter
+    upstream_rq: StatusCodes
+    upstream_rq_time: Histogram
 
 
 class HealthCheckStats(StatGroup):

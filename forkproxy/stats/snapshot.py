@@ -65,7 +65,7 @@ def enter(
             if is_used:
                 used.add(name)
     for attribute, bin_counts, interval in zip(layout.histograms, blocks, intervals, strict=False):
-        if attribute in cls.totals and not bin_counts:
+        if not bin_counts and (attribute in cls.totals or attribute in cls.lazy):
             continue
         for name in names(attribute):
             pair = snapshot.histograms.setdefault(name, HistogramPair(BinnedHistogram(), BinnedHistogram()))
@@ -112,3 +112,10 @@ def _status_names(name: str, codes: Mapping[int, int]) -> Iterator[tuple[str, in
     if OTHER_STATUS in codes:
         yield f"{name}_unknown", codes[OTHER_STATUS]
     yield f"{name}_completed", sum(codes.values())
+
+
+def names_of_status(name: str, status: int) -> tuple[str, ...]:
+    """The stats that one response of ``status`` counts towards."""
+    if not 100 <= status <= 599:
+        return f"{name}_unknown", f"{name}_completed"
+    return f"{name}_{status}", f"{name}_{status // 100}xx", f"{name}_completed"

@@ -71,6 +71,7 @@ class Endpoint:
         "health_flags",
         "healthy_since",
         "hostname",
+        "is_canary",
         "lb_metadata",
         "monitor",
         "pool",
@@ -93,6 +94,7 @@ class Endpoint:
         self.healthy_since = monotonic()
         """When it was found, or passed its active health checks again, in seconds of the loop's clock: its slow start begins."""
         self.lb_metadata: dict[str, Any] = json.loads(config.metadata) if config.metadata else {}
+        self.is_canary = self.lb_metadata.get("canary") is True
         self.monitor: Monitor | None = None
         """Who is told the results of requests; None when nobody wants to know them."""
         self.stats = stats
@@ -103,6 +105,7 @@ class Endpoint:
         self.config = config
         self.weight = config.weight
         self.lb_metadata = json.loads(config.metadata) if config.metadata else {}
+        self.is_canary = self.lb_metadata.get("canary") is True
         found_out = self.health_flags & ~health.CONFIGURED_FLAGS
         self.health_flags = health.flags_of_status(config.health_status) | found_out
 

@@ -15,6 +15,7 @@ from tests.conformance.exchanges import (
     retries,
     route_actions,
     routing,
+    statistics,
     streams,
     transports,
 )
@@ -29,6 +30,7 @@ EXCHANGES = [
     *retries.EXCHANGES,
     *route_actions.EXCHANGES,
     *routing.EXCHANGES,
+    *statistics.EXCHANGES,
     *streams.EXCHANGES,
     *transports.EXCHANGES,
 ]

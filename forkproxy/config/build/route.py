@@ -29,6 +29,7 @@ from forkproxy.config.build.rate_limit import RateLimit, build_rate_limits
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.uri_template import NEVER
+from forkproxy.config.build.virtual_cluster import VirtualClusterConfig, build_virtual_cluster
 from forkproxy.config.view import View
 
 default_timeout_s = 15.0
@@ -159,6 +160,8 @@ class RouteEntry:
     headers: HeaderMutations
     where: Where
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
+    stat_prefix: str = ""
+    """What its requests are counted under, ``vhost.<virtual host>.route.<stat_prefix>``, too; "" for nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,7 @@ class VirtualHost:
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
     retry_policy: RetryPolicy | None = None
     rate_limits: tuple[RateLimit, ...] = ()
+    virtual_clusters: tuple[VirtualClusterConfig, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +380,7 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
         headers=headers,
         where=build_where(view),
         per_filter_config=context.per_filter_config(view),
+        stat_prefix=view.str("stat_prefix"),
     )
 
 
@@ -396,6 +401,7 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         cors=build_cors(view, context),
         per_filter_config=context.per_filter_config(view),
         rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
+        virtual_clusters=context.each(view.repeated("virtual_clusters"), build_virtual_cluster),
     )
 
 

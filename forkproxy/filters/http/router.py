@@ -21,8 +21,10 @@ from forkproxy.http.client_address import is_inside
 from forkproxy.http.filter import DataResult, HookResult, HttpFilter
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
+from forkproxy.http.headers import remove as remove_header
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import OVERRIDE_ENDPOINT, Stream
+from forkproxy.http.tally import Tally
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.loop import Loop
@@ -30,6 +32,7 @@ from forkproxy.net.timers import NEVER, Timer
 from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, TOO_MANY, YES, Retries, RetryState
 from forkproxy.router.rewrite import rewrite_host
 from forkproxy.router.table import Route
+from forkproxy.stats.dynamic import DynamicStats
 from forkproxy.stats.groups import RouterStats
 from forkproxy.upstream.balancers import PickContext
 from forkproxy.upstream.cluster import Cluster
@@ -51,6 +54,7 @@ _join_header = b": ".join
 _join_lines = b"\r\n".join
 
 _SMALL_NUMBERS = tuple([b"%d" % number for number in range(1024)])
+_ALTERNATIVE_NAME = b"x-envoy-upstream-alt-stat-name"
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
 
 KEPT_BODY_BYTES = 16384
@@ -90,8 +94,9 @@ class Router(HttpFilter):
 
     terminal = True
 
-    def __init__(self, config: RouterConfig, stats: RouterStats) -> None:
+    def __init__(self, config: RouterConfig, stats: RouterStats, dynamic: DynamicStats | None = None) -> None:
         self.stats = stats
+        self.dynamic = dynamic or DynamicStats()
         self.dynamic_stats = config.dynamic_stats
         self.counts_inside = False
         """Some requests may come from inside, and count apart."""
@@ -102,7 +107,8 @@ class Router(HttpFilter):
     @classmethod
     def from_config(cls, config: RouterConfig, context: FilterContext) -> Router:
         """Counts under the connection manager's prefix, ``http.<stat_prefix>``."""
-        made = cls(config, context.registry.group(RouterStats, context.stat_prefix))
+        stats = context.registry.group(RouterStats, context.stat_prefix)
+        made = cls(config, stats, context.registry.use_dynamic() if config.dynamic_stats else None)
         made.counts_inside = context.internal_addresses
         return made
 
@@ -124,6 +130,8 @@ class Router(HttpFilter):
         if route.kind:
             self._answer(stream, route)
             return STOP_ITERATION
+        if route.count is not None or self.counts_inside:
+            self._open_tally(stream, route)
         cluster: Cluster | None = route.cluster or route.find_cluster(stream)
         if cluster is None:
             stats.no_cluster += 1
@@ -155,6 +163,32 @@ class Router(HttpFilter):
         else:
             endpoint.pool.acquire(request)
         return None
+
+    def _open_tally(self, stream: Stream, route: Route) -> None:
+        inside = self.counts_inside and is_inside(stream)
+        if route.count is None and not inside:
+            return
+        tally = stream.tally = Tally()
+        tally.dynamic = self.dynamic
+        if route.count is not None:
+            route.count(stream, tally)
+        if inside:
+            tally.is_internal = True
+            alternative = get_header(stream.request_headers, _ALTERNATIVE_NAME)
+            if alternative is not None:
+                tally.alternative = alternative.decode("latin-1")
+                remove_header(stream.request_headers, _ALTERNATIVE_NAME)
+
+    def charge(self, stream: Stream, cluster: Cluster, endpoint: Endpoint | None, status: int) -> None:
+        """Count a response that is not an endpoint's final one."""
+        if not self.dynamic_stats:
+            return
+        if endpoint is not None and endpoint.is_canary:
+            note_canary(stream)
+        if stream.tally is None:
+            cluster.stats.external__upstream_rq[status] += 1
+        else:
+            stream.tally.response(cluster, endpoint, status)
 
     def _pick(self, stream: Stream, route: Route, cluster: Cluster) -> Endpoint | None:
         override = stream.filter_state.get(OVERRIDE_ENDPOINT)
@@ -197,12 +231,6 @@ class Router(HttpFilter):
                 request.request_ended(stream.route.timeout_s)
         return None
 
-    def codes(self, stream: Stream, cluster: Cluster) -> dict[int, int]:
-        """Where the status of an answer to this request counts."""
-        stats = cluster.stats
-        inside = self.counts_inside and is_inside(stream)
-        return stats.internal__upstream_rq if inside else stats.external__upstream_rq
-
     # -- answers without an endpoint
 
     def _answer(self, stream: Stream, route: Any) -> None:
@@ -221,8 +249,7 @@ class Router(HttpFilter):
 
     def _no_pool(self, stream: Stream, cluster: Cluster) -> None:
         stream.attempt_count = stream.attempt_count or 1
-        if self.dynamic_stats:
-            self.codes(stream, cluster)[503] += 1
+        self.charge(stream, cluster, None, 503)
         headers = _attempts(stream)
         stream.send_local_reply(
             503, b"no healthy upstream", headers=headers, details="no_healthy_upstream", flags=flags.UH
@@ -241,8 +268,7 @@ class Router(HttpFilter):
                 self.stats.rq_reset_after_downstream_response_started += 1
             stream.send_local_reply(status, details=f"upstream_reset_after_response_started{{{spelled}}}", flags=flag)
             return
-        if self.dynamic_stats:
-            self.codes(stream, cluster)[status] += 1
+        self.charge(stream, cluster, endpoint, status)
         if stream.endpoint is not None:
             endpoint.stats.rq_error += 1
         headers = _attempts(stream)
@@ -259,6 +285,13 @@ class Router(HttpFilter):
             details=details,
             flags=flag,
         )
+
+
+def note_canary(stream: Stream) -> None:
+    """The response that is counted now is a canary's."""
+    if stream.tally is None:
+        stream.tally = Tally()
+    stream.tally.is_canary = True
 
 
 def pick_context(stream: Stream, route: Route, cluster: Cluster) -> PickContext:
@@ -346,6 +379,8 @@ class UpstreamRequest:
         connection = client.connection
         stream.upstream_connection = connection
         stream.upstream_first_tx = self.router.loop.now
+        if stream.tally is not None:
+            stream.tally.begin()
         method = stream.method
         client.begin(self, method == b"HEAD")
         headers = stream.request_headers
@@ -448,9 +483,9 @@ class UpstreamRequest:
 
     def decode_interim(self, status: int, headers: Headers) -> None:
         """ClientSink: a 1xx response."""
-        if self.router.dynamic_stats and not self._interim and status in (100, 102, 103):
+        if not self._interim and status in (100, 102, 103):
             self._interim = True
-            self.router.codes(self.stream, self.cluster)[status] += 1
+            self.router.charge(self.stream, self.cluster, self.endpoint, status)
         self.stream.http.encode_interim(self.stream, status, headers)
 
     def decode_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
@@ -460,14 +495,15 @@ class UpstreamRequest:
         now = router.loop.now
         stream.upstream_first_rx = now
         stream.last_activity = now
-        if router.dynamic_stats:
-            if router.counts_inside:
-                router.codes(stream, self.cluster)[status] += 1
-            else:
-                self.cluster.stats.external__upstream_rq[status] += 1
-            if self._client is not None and self._client.codec.is_canary:
-                self.cluster.stats.canary__upstream_rq[status] += 1
         endpoint = self.endpoint
+        if router.dynamic_stats:
+            client = self._client
+            if endpoint.is_canary or (client is not None and client.codec.is_canary):
+                note_canary(stream)
+            if stream.tally is None:
+                self.cluster.stats.external__upstream_rq[status] += 1
+            else:
+                stream.tally.response(self.cluster, endpoint, status)
         if status >= 500:
             endpoint.stats.rq_error += 1
         else:
@@ -524,10 +560,11 @@ class UpstreamRequest:
             # Only now may the stream forget this exchange; one whose request is still under way has to be cut.
             stream.upstream = None
         if self.router.dynamic_stats and self._ended_at:
-            stats = self.cluster.stats
-            inside = self.router.counts_inside and is_inside(stream)
-            times = stats.internal__upstream_rq_time if inside else stats.external__upstream_rq_time
-            times[int((now - self._ended_at) * 1000)] += 1
+            milliseconds = int((now - self._ended_at) * 1000)
+            if stream.tally is None:
+                self.cluster.stats.external__upstream_rq_time[milliseconds] += 1
+            else:
+                stream.tally.time(self.cluster, self.endpoint, milliseconds)
         if self._paused or self._holding_downstream:
             self._let_go()
 
@@ -595,8 +632,10 @@ class UpstreamRequest:
         stream = self.stream
         self.cluster.stats.upstream_rq_timeout += 1
         self.endpoint.stats.rq_timeout += 1
-        if not stream.response_started and self.router.dynamic_stats:
-            self.router.codes(stream, self.cluster)[504] += 1
+        if stream.tally is not None:
+            stream.tally.timeout()
+        if not stream.response_started:
+            self.router.charge(stream, self.cluster, self.endpoint, 504)
         if not stream.response_started and self.endpoint.monitor is not None:
             self.endpoint.monitor.on_timeout(connected=self._client is not None)
         _time_out(stream, "response_timeout")
@@ -639,6 +678,8 @@ class RetriedExchange:
         self.cluster = cluster
         breakers = cluster.breakers_of(stream.route.is_high)
         self.state = RetryState(policy, cluster, breakers) if policy.wants(stream) else None
+        if self.state is not None and stream.tally is not None:
+            self.state.groups = stream.tally.groups
         """None when there is no further attempt, whatever happens."""
         self.ended_at = 0.0
         self.policy = policy
@@ -797,6 +838,8 @@ class RetriedExchange:
     def on_response_timeout(self) -> None:
         """UpstreamHandle: the route's timeout has passed."""
         self.cluster.stats.upstream_rq_timeout += 1
+        if self.stream.tally is not None:
+            self.stream.tally.timeout()
         _time_out(self.stream, "response_timeout")
 
     def pause(self) -> None:
@@ -982,6 +1025,5 @@ class RetriedRequest(UpstreamRequest):
         stream.upstream = None
         if not stream.response_started:
             self.endpoint.stats.rq_error += 1
-            if self.router.dynamic_stats:
-                self.router.codes(stream, self.cluster)[504] += 1
+            self.router.charge(stream, self.cluster, self.endpoint, 504)
         _time_out(stream, details)

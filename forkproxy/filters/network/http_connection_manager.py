@@ -28,6 +28,7 @@ from forkproxy.http.http1 import ServerSettings
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter
 from forkproxy.net.timers import NEVER
+from forkproxy.router import virtual_clusters
 from forkproxy.router.ranges import compile_range
 from forkproxy.router.table import RouteTable
 from forkproxy.stats.groups import Http1Stats, HttpConnectionManagerStats, ListenerHttpStats
@@ -55,6 +56,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
             cluster_lookup=context.cluster,
         )
         routes.bind()
+        virtual_clusters.attach(routes, registry, context.node.zone)
         where, context.stat_prefix = context.where, prefix
         addresses = config.client_address
         context.internal_addresses = bool(addresses.internal_ranges) or addresses.internal_unix_sockets

@@ -11,6 +11,7 @@ from tests.conformance.exchanges import (
     retries,
     route_actions,
     sessions,
+    statistics,
 )
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
@@ -345,6 +346,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **rate_limits.CONFIGURATIONS,
     **sessions.CONFIGURATIONS,
     **envoy_filters.CONFIGURATIONS,
+    **statistics.CONFIGURATIONS,
 }  # fmt: skip
 
 RAW_UPSTREAM = frozenset({"tcp"})

@@ -103,6 +103,7 @@ def stream(**changes):
         "upstream_transport_failure_reason": "",
         "connection_termination_details": "",
         "route": SimpleNamespace(name="r1"),
+        "tally": None,
         "cluster": SimpleNamespace(name="up", stat_name="up"),
         "endpoint": SimpleNamespace(address="127.0.0.1:42177", hostname="ep.example"),
         "attempt_count": 1,
