@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from forkproxy.cli import about, configuration, extension, instance, operations, service, serving, workers
+from forkproxy.cli import about, configuration, extension, instance, operations, route, service, serving, workers
 from forkproxy.cli.terminal import EXIT_FAILURE, end
 
 
@@ -49,6 +49,7 @@ for command in (
     instance.upgrade,
     configuration.check,
     configuration.migrate,
+    route.route,
     configuration.config_group,
     instance.status,
     workers.top,

@@ -77,9 +77,9 @@ def dump(file: str | None, pid_file: Path | None) -> None:
 
     from forkproxy.admin import config_dump
 
-    result = _read(file, {"config_yaml": "", "allow_unsupported": False})
+    result = read(file, {"config_yaml": "", "allow_unsupported": False})
     if result.bootstrap is None:
-        end(EXIT_FAILURE, _problems_text(result, file, colour=is_coloured(sys.stderr)))
+        end(EXIT_FAILURE, problems_text(result, file, colour=is_coloured(sys.stderr)))
     loaded = config_dump.timestamp(datetime.now(UTC))
     click.echo(json.dumps({"configs": config_dump.full_dump(result.bootstrap.config_dump, loaded, None)}, indent=1))
 
@@ -114,6 +114,7 @@ def show_schema(path: str | None, as_json: bool) -> None:
 
 
 def find_config(given: str | None, overlay: str) -> str:
+    """The file that is meant, or the end of the program."""
     if given:
         return given
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
@@ -141,10 +142,10 @@ class Configuration:
         from forkproxy.supervisor.exits import ConfigurationRefused
 
         given = self._given
-        result = _read(self._path, given)
+        result = read(self._path, given)
         self._lines = result.lines
         if result.bootstrap is None:
-            text = _problems_text(result, self._path, colour=is_coloured(sys.stderr))
+            text = problems_text(result, self._path, colour=is_coloured(sys.stderr))
             raise ConfigurationRefused(text, files=result.files)
         for problem in result.warnings:
             log.get_logger("config").warning(problem.text(self._path))
@@ -172,14 +173,14 @@ def check_and_exit(given: dict[str, Any]) -> NoReturn:
 def _check(path: str, given: dict[str, Any], *, as_json: bool, strict: bool, quiet: bool) -> NoReturn:
     from forkproxy.supervisor.trial import problems_of
 
-    result = _read(path, given)
+    result = read(path, given)
     found = problems_of(result.bootstrap) if result.bootstrap is not None else []
     result = result.with_problems(found)
     if as_json:
         click.echo(json.dumps(result.as_json()))
     elif not quiet:
         if result.problems:
-            click.echo(_problems_text(result, path, colour=is_coloured(sys.stdout)))
+            click.echo(problems_text(result, path, colour=is_coloured(sys.stdout)))
         verdict = _VERDICTS[result.verdict]
         if result.verdict == "unsupported" and any(problem.opens_door for problem in result.problems):
             verdict = _CANNOT_BE_WAIVED
@@ -199,7 +200,8 @@ _VERDICTS = {
 }
 
 
-def _read(path: str, given: dict[str, Any]) -> LoadResult:
+def read(path: str, given: dict[str, Any]) -> LoadResult:
+    """Judge a file as the options have it."""
     from forkproxy.config.load import load_file
 
     # Where a configuration lies, its own filters may lie too (filters/factory.py): last, so that they hide no module of ours.
@@ -209,7 +211,8 @@ def _read(path: str, given: dict[str, Any]) -> LoadResult:
     return load_file(path, overlay_yaml=given["config_yaml"], allow_unsupported=given["allow_unsupported"])
 
 
-def _problems_text(result: LoadResult, path: str, *, colour: bool) -> str:
+def problems_text(result: LoadResult, path: str, *, colour: bool) -> str:
+    """What is wrong with it, with the lines of the source."""
     from forkproxy.config.problems import render_all
 
     return render_all(result.problems, path, result.lines, colour=colour)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
@@ -23,6 +24,14 @@ def is_coloured(stream: Any) -> bool:
 def in_colour(text: str, colour: str, stream: Any) -> str:
     """``text`` in a colour, where colour is welcome."""
     return click.style(text, fg=colour) if is_coloured(stream) else text
+
+
+def styled(stream: Any) -> Callable[[str, str], str]:
+    """A function of a text and "bold", "dim" or a colour, for what goes to ``stream``."""
+    if not is_coloured(stream):
+        return lambda text, _style: text
+    ways = {"bold": {"bold": True}, "dim": {"dim": True}}
+    return lambda text, style: click.style(text, **ways.get(style, {"fg": style}))
 
 
 def end(code: int, message: str) -> NoReturn:
