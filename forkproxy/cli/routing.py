@@ -13,7 +13,6 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
 
-from forkproxy.access_log.formatter import compile_header_value
 from forkproxy.cli.rehearsal import Rehearsal
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.core import AddressConfig, Where
@@ -23,7 +22,7 @@ from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.config.build.route import DirectResponseAction, ForwardAction, RouteMatch
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
 from forkproxy.filters.http.router import Router
-from forkproxy.filters.network.http_connection_manager import HttpConnectionManagerFilter
+from forkproxy.filters.network.http_connection_manager import HttpConnectionManagerFilter, make_routes
 from forkproxy.filters.network.tcp_proxy import TcpProxy
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.stream import Stream
@@ -31,7 +30,7 @@ from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress, parse_port
 from forkproxy.router import explain
 from forkproxy.router.explain import Explanation, Judgement, Outcome, quoted
-from forkproxy.router.rewrite import query_start
+from forkproxy.router.rewrite import query_start, request_header
 from forkproxy.router.table import Route, RouteTable, VirtualHost
 from forkproxy.stats.counters import Registry
 from forkproxy.worker.generation import Generation, build_generation
@@ -425,14 +424,7 @@ class _Http:
     def _table(self, live: RouteTable, number: int | None) -> RouteTable:
         if number is None:
             return live
-        table = RouteTable(
-            live.config,
-            compile_format=compile_header_value,
-            cluster_lookup=live.cluster_lookup,
-            dice=explain.loaded(number),
-        )
-        table.bind()
-        return table
+        return make_routes(live.config, live.cluster_lookup, explain.loaded(number))
 
     def tell(self, found: Json) -> None:
         with Rehearsal(self.manager) as rehearsal:
@@ -521,6 +513,7 @@ class _Http:
             said["route"] = _route(told.judgements[outcome.number])
         if outcome.weight is not None:
             said["weight"] = list(outcome.weight)
+            said["weight_by"] = _weight_by(route)
         stream.route = route
         said["action"] = self._action(route, stream)
         said["filters"] = self._filters(outcome, told)
@@ -564,7 +557,7 @@ class _Http:
         if not isinstance(action, ForwardAction):
             return {"kind": type(action).__name__}
         path, host = stream.path, stream.authority
-        cluster = self._cluster(route, action, stream)
+        cluster = self._cluster(route, stream)
         if route.finalize_request is not None:
             route.finalize_request(stream)
         if route.rewrite is not None:
@@ -581,13 +574,13 @@ class _Http:
             "priority": "HIGH" if route.is_high else "DEFAULT",
         }
 
-    def _cluster(self, route: Route, action: ForwardAction, stream: Stream) -> Json:
+    def _cluster(self, route: Route, stream: Stream) -> Json:
         name = route.cluster_name
-        if action.cluster_header:
-            name = _shown(get_header(stream.request_headers, action.cluster_header.lower().encode()) or b"")
+        if route.cluster_header:
+            name = _shown(request_header(stream, route.cluster_header))
         cluster = self.look.cluster(name)
-        if action.cluster_header:
-            cluster["by_header"] = action.cluster_header
+        if route.cluster_header:
+            cluster["by_header"] = route.cluster_header.decode()
         if not cluster["exists"]:
             cluster["status"] = route.cluster_not_found_status
         return cluster
@@ -637,6 +630,14 @@ def _distance(judgement: Judgement, path: str) -> tuple[int, float]:
     return (3 if likeness > 0.7 else _FAR), -likeness
 
 
+def _weight_by(route: Route) -> str:
+    """What chooses among the weighted clusters, where it is not chance."""
+    action = route.config.action if route.config is not None else None
+    if not isinstance(action, ForwardAction):
+        return ""
+    return f"header {action.weighted_header}" if action.weighted_header else "hash" if action.weighted_by_hash else ""
+
+
 def _missed(criterion: explain.Criterion) -> Json:
     return {"wants": criterion.wants, "got": criterion.got, "hint": criterion.hint}
 
@@ -674,12 +675,17 @@ def _change(before: bytes, after: bytes | None) -> Json | None:
 def _settings(config: HttpConnectionManagerConfig) -> list[str]:
     """What of the manager's settings touches a request before its route is looked for."""
     names = ["normalize_path", "merge_slashes", "strip_any_host_port", "strip_matching_host_port"]
-    names += ["strip_trailing_host_dot", "use_remote_address"]
+    names.append("strip_trailing_host_dot")
     found = [name for name in names if getattr(config, name)]
     if config.path_with_escaped_slashes_action != "KEEP_UNCHANGED":
         found.append(f"path_with_escaped_slashes_action {config.path_with_escaped_slashes_action}")
-    if config.xff_num_trusted_hops:
-        found.append(f"xff_num_trusted_hops {config.xff_num_trusted_hops}")
+    client = config.client_address
+    if client.use_remote_address:
+        found.append("use_remote_address")
+    if client.xff_num_trusted_hops:
+        found.append(f"xff_num_trusted_hops {client.xff_num_trusted_hops}")
+    if client.detections:
+        found.append("original_ip_detection_extensions")
     return found
 
 

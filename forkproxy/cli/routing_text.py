@@ -217,7 +217,8 @@ def _change(change: Json) -> str:
 
 def _weight(each: Json) -> str:
     weight, total = each["weight"]
-    return f"{percent(weight / total)} (weight {weight} of {total})"
+    by = f", by {each['weight_by']}" if each.get("weight_by") else ""
+    return f"{percent(weight / total)} (weight {weight} of {total}{by})"
 
 
 def _cluster(cluster: Json) -> str:

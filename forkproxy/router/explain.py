@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from forkproxy.config.build.core import HeaderMatcher, QueryParameterMatcher, StringMatcher, Where
@@ -20,14 +21,16 @@ from forkproxy.config.build.route import ForwardAction, RouteMatch
 from forkproxy.router.matcher import Dice, compile_regex, query_of
 from forkproxy.router.rewrite import query_start, request_header
 from forkproxy.router.table import Route, RouteTable, VirtualHost, compile_hosts, compile_routes, host_without_port
+from forkproxy.router.weighted import compile_pick
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
 
-_PATH_FIELDS = frozenset(("kind", "value", "case_sensitive"))
+_PATH_FIELDS = frozenset(("kind", "value", "case_sensitive", "template"))
 _CHANCE = "runtime_fraction"
 _PSEUDO = frozenset((":method", ":path", ":authority", ":scheme", "host"))
 _SHOWN_CHARACTERS = 120
+_OF_FILTERS = frozenset(("dynamic_metadata", "filter_state"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def explain(table: RouteTable, stream: Stream, *, dice_are_loaded: bool = False)
     others = tuple(_other_domains(table, stream, virtual_host))
     hints = tuple(_host_hints(table, stream, virtual_host, domain))
     judgements = tuple(_judge(number, route, stream) for number, route in enumerate(_routes(virtual_host)))
-    outcomes = tuple(_outcomes(judgements))
+    outcomes = tuple(_outcomes(judgements, stream))
     chosen: Outcome | None = None
     served = table.match(stream)
     if served is not None and served.config is None:  # require_tls has the first word
@@ -238,15 +241,15 @@ def _conditions(match: RouteMatch) -> Iterator[tuple[str, Any, RouteMatch]]:
 
 
 def _path_only(match: RouteMatch) -> RouteMatch:
-    return RouteMatch(match.kind, match.value, match.case_sensitive)
+    return RouteMatch(match.kind, match.value, match.case_sensitive, template=match.template)
 
 
-def _outcomes(judgements: Sequence[Judgement]) -> Iterator[Outcome]:
+def _outcomes(judgements: Sequence[Judgement], stream: Stream) -> Iterator[Outcome]:
     left = 1.0
     for judgement in judgements:
         if judgement.matches and judgement.share > 0:
             share = left * judgement.share
-            yield from _choices(judgement, share)
+            yield from _choices(judgement, share, stream)
             left -= share
             if judgement.share >= 1.0:
                 return
@@ -254,18 +257,24 @@ def _outcomes(judgements: Sequence[Judgement]) -> Iterator[Outcome]:
         yield Outcome(None, None, None, left)
 
 
-def _choices(judgement: Judgement, share: float) -> Iterator[Outcome]:
+def _choices(judgement: Judgement, share: float, stream: Stream) -> Iterator[Outcome]:
     route = judgement.route
     if route.weighted is None:
         yield Outcome(route, route, judgement.number, share)
         return
     assert route.config is not None
-    assert isinstance(route.config.action, ForwardAction)
-    weights = [cluster.weight for cluster in route.config.action.weighted_clusters]
+    action = route.config.action
+    assert isinstance(action, ForwardAction)
+    weights = [cluster.weight for cluster in action.weighted_clusters]
     total = sum(weights)
+    # With every number that may fall: a header or a hash may leave nothing to chance.
+    ends = accumulate(weight for weight in weights if weight)
+    picks = [compile_pick(action, route.weighted, route.config.where, loaded(end - 1))(stream) for end in ends]
+    is_certain = len({id(pick) for pick in picks}) == 1
     for choice, weight in zip(route.weighted, weights, strict=True):
-        if weight:
-            yield Outcome(route, choice, judgement.number, share * weight / total, (weight, total))
+        if weight and (choice is picks[0] or not is_certain):
+            part = 1.0 if is_certain else weight / total
+            yield Outcome(route, choice, judgement.number, share * part, (weight, total))
 
 
 # Words
@@ -283,6 +292,7 @@ def quoted(value: str) -> str:
 
 
 _PATH_WORDS = {"safe_regex": "regex"}
+_ARE_REGEXES = frozenset(("safe_regex", "uri_template"))
 
 
 def _path_criterion(route: Route, match: RouteMatch, stream: Stream) -> Criterion:
@@ -297,13 +307,13 @@ def _path_criterion(route: Route, match: RouteMatch, stream: Stream) -> Criterio
 
 def path_words(match: RouteMatch) -> str:
     """What the match says of the path, as in ``prefix "/api"``."""
-    ignoring = "" if match.case_sensitive or match.kind == "safe_regex" else ", in any case"
-    return f"{_PATH_WORDS.get(match.kind, match.kind)} {quoted(match.value)}{ignoring}"
+    ignoring = "" if match.case_sensitive or match.kind in _ARE_REGEXES else ", in any case"
+    return f"{_PATH_WORDS.get(match.kind, match.kind)} {quoted(match.template or match.value)}{ignoring}"
 
 
 def _path_hint(route: Route, match: RouteMatch, path: bytes, stream: Stream) -> str:
     value = match.value.encode()
-    if match.kind == "safe_regex":
+    if match.kind in _ARE_REGEXES:
         return _regex_hint(match.value, path)
     if match.case_sensitive and _matches(route, replace(match, case_sensitive=False), stream):
         return "it differs in upper and lower case"
@@ -356,7 +366,11 @@ def _describe(name: str, part: Any, matches: bool, stream: Stream) -> Criterion:
         kind = request_header(stream, b"content-type")
         got = f"content-type is {quoted(_text(kind))}" if kind else "there is no content-type"
         return Criterion("gRPC, by content-type application/grpc", matches, "" if matches else got)
-    return Criterion(f"{name} {_generic(part)}".rstrip(), matches, "" if matches else "the request has none such")
+    if name in ("presented", "validated"):
+        wants = f"{'a' if part else 'no'} client certificate that is {name}"
+        return Criterion(wants, matches, "" if matches else "such a request is taken to come without one")
+    got = "nothing is known of it before the filters run" if name in _OF_FILTERS else "the request has none such"
+    return Criterion(f"{name} {_generic(part)}".rstrip(), matches, "" if matches else got)
 
 
 def header_words(matcher: HeaderMatcher) -> str:

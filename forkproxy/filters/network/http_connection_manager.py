@@ -18,6 +18,7 @@ from functools import partial
 from forkproxy.access_log.formatter import compile_header_value
 from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
+from forkproxy.config.build.route import RouteTableConfig
 from forkproxy.filters import factory, per_route
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http.chain import HttpFilterChain
@@ -29,8 +30,9 @@ from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter
 from forkproxy.net.timers import NEVER
 from forkproxy.router import virtual_clusters
+from forkproxy.router.matcher import Dice, fair
 from forkproxy.router.ranges import compile_range
-from forkproxy.router.table import RouteTable
+from forkproxy.router.table import ClusterLookup, RouteTable
 from forkproxy.stats.groups import Http1Stats, HttpConnectionManagerStats, ListenerHttpStats
 
 
@@ -49,13 +51,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
         prefix = f"http.{config.stat_prefix}"
         listener_prefix = f"listener.{context.listener_stat_prefix}.http.{config.stat_prefix}"
         registry = context.registry
-        routes = RouteTable(
-            config.route_table,
-            compile_format=compile_header_value,
-            compile_host_format=partial(compile_header_value, omit_empty_values=False),
-            cluster_lookup=context.cluster,
-        )
-        routes.bind()
+        routes = make_routes(config.route_table, context.cluster)
         virtual_clusters.attach(routes, registry, context.node.zone)
         where, context.stat_prefix = context.where, prefix
         addresses = config.client_address
@@ -105,6 +101,19 @@ class HttpConnectionManagerFilter(NetworkFilter):
             http: HttpConnection | None = connection.filter_state.get(self)
             if http is not None:
                 http.on_close(reason)
+
+
+def make_routes(config: RouteTableConfig, cluster_lookup: ClusterLookup, dice: Dice = fair) -> RouteTable:
+    """The route table of a connection manager, bound to its clusters."""
+    routes = RouteTable(
+        config,
+        compile_format=compile_header_value,
+        compile_host_format=partial(compile_header_value, omit_empty_values=False),
+        cluster_lookup=cluster_lookup,
+        dice=dice,
+    )
+    routes.bind()
+    return routes
 
 
 def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> ConnectionManagerSettings:

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from forkproxy.config.build.core import FractionalPercent, HeaderMatcher, HeaderMutations, QueryParameterMatcher
+from forkproxy.config.build.core import FractionalPercent, HeaderMatcher, HeaderMutations, QueryParameterMatcher, Where
 from forkproxy.config.build.core import StringMatcher as Text
+from forkproxy.config.build.metadata import MetadataMatcher, ValueMatcher
 from forkproxy.config.build.route import ForwardAction, RouteMatch, RouteTableConfig, WeightedCluster
 from forkproxy.router import explain
 from forkproxy.router.explain import loaded
@@ -90,8 +91,8 @@ def random_action(rng):
         return redirect(host_redirect="x")
     if kind == 2:
         weights = [rng.choice([0, 1, 3, 10]) for _ in range(3)] + [1]
-        clusters = (WeightedCluster(f"w{place}", weight, NO_HEADERS) for place, weight in enumerate(weights))
-        return ForwardAction(weighted_clusters=tuple(clusters))
+        clusters = tuple(WeightedCluster(f"w{place}", weight, NO_HEADERS) for place, weight in enumerate(weights))
+        return ForwardAction(weighted_clusters=clusters, weighted_header=rng.choice(["", "x-a"]))
     return ForwardAction(cluster="up")
 
 
@@ -288,6 +289,32 @@ def test_loaded_dice_choose():
     }
     names = {number: outcome.choice.cluster_name for number, outcome in chosen.items()}
     assert names == {4: "up", 5: "a", 69: "a", 70: "b", 99: "b", 100: "up", 170: "b"}
+
+
+def test_a_header_leaves_nothing_to_chance():
+    weighted = tuple(WeightedCluster(name, weight, NO_HEADERS) for name, weight in (("a", 70), ("b", 30)))
+    action = ForwardAction(weighted_clusters=weighted, weighted_header="x-n")
+    (outcome,) = told(entry("prefix", "/", action), headers=[(b"x-n", b"75")]).outcomes
+    assert (outcome.choice.cluster_name, outcome.share, outcome.weight) == ("b", 1.0, (30, 100))
+    assert len(told(entry("prefix", "/", action)).outcomes) == 2
+
+
+def test_a_uri_template():
+    wants, got, _ = missed(told(entry("uri_template", "/a/([^/]+)", template="/a/{x}"), path="/b"))
+    assert (wants, got) == ('uri_template "/a/{x}"', 'the path is "/b"')
+    assert told(entry("uri_template", "/a/([^/]+)", template="/a/{x}"), path="/a/b").judgements[0].matches
+
+
+def test_what_there_are_no_words_for_is_told_by_its_fields():
+    matcher = MetadataMatcher("ns", ("a", "b"), ValueMatcher("string", string=Text("exact", "x")), False, Where())
+    stream = FakeStream()
+    stream.dynamic_metadata = {}
+    wants, got, _ = missed(explain.explain(table(vhost(entry(dynamic_metadata=(matcher,)))), stream))
+    assert wants == (
+        'dynamic_metadata (namespace "ns", path ["a", "b"],'
+        ' value (kind "string", string (kind "exact", value "x")), invert false)'
+    )
+    assert got == "nothing is known of it before the filters run"
 
 
 # Virtual hosts
