@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from forkproxy.access_log.operators import GRPC_NAMES, grpc_status, milliseconds
+from forkproxy.access_log.operators import GRPC_NAMES, milliseconds, response_grpc_status
 from forkproxy.config.build.access_log import AccessLogFilter
 from forkproxy.config.build.core import HeaderMatcher, Where
 from forkproxy.config.problems import ConfigError
@@ -25,6 +25,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 _TRACED = frozenset(b"9ab")
+_UNKNOWN = 2
 
 
 def _always(_stream: Any) -> bool:
@@ -78,7 +79,12 @@ def _grpc_status(config: AccessLogFilter) -> Test:
     """``flags``: the statuses by name; ``op`` "NE" is ``exclude``."""
     statuses = frozenset(GRPC_NAMES.index("CANCELLED" if name == "CANCELED" else name) for name in config.flags)
     wanted = config.op != "NE"
-    return lambda stream: (grpc_status(stream) in statuses) is wanted
+
+    def test(stream: Any) -> bool:
+        status = response_grpc_status(stream)
+        return ((_UNKNOWN if status is None else status) in statuses) is wanted
+
+    return test
 
 
 def compile_filter(config: AccessLogFilter, where: Where, compile_header_matcher: CompileHeaderMatcher) -> Test:

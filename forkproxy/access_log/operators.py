@@ -179,6 +179,11 @@ def grpc_status(stream: Any) -> int | None:
             break
     else:
         return None
+    return response_grpc_status(stream)
+
+
+def response_grpc_status(stream: Any) -> int | None:
+    """The same of any response, whatever was asked: what access log filters go by."""
     for lines in (stream.response_trailers, stream.response_headers):
         for name, value in lines or ():
             if name == b"grpc-status":
@@ -259,7 +264,7 @@ _PLAIN: dict[str, tuple[str, str]] = {
     "GRPC_STATUS_NUMBER": (MAYBE_INT, "grpc_status(s)"),
     # No address of an internal listener, no QUIC, no tracing: as in an Envoy without them.
     "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID": (BYTES, "b''"),
-    "LOCAL_REPLY_BODY": (BYTES, "b''"),
+    "LOCAL_REPLY_BODY": (BYTES, "s.local_reply_body"),
     "CUSTOM_FLAGS": (BYTES, "b''"),
     "BYTES_RETRANSMITTED": (INT, "0"),
     "PACKETS_RETRANSMITTED": (INT, "0"),

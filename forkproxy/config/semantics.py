@@ -397,6 +397,10 @@ class _Check:
             kind = upgrade.get("upgrade_type")
             if kind is not None:
                 self._once(upgrades, str(kind.value).lower(), kind, f"{where}.upgrade_type", "upgrade type")
+        replies = _at(manager, "local_reply_config")
+        if replies is not None:
+            for where, mapper in _items(replies, "mappers", f"{path}.local_reply_config"):
+                self._header_options(mapper, "headers_to_add", where)
         table = manager.get("route_config")
         if table is not None:
             self._route_table(table, f"{path}.route_config")
@@ -559,21 +563,24 @@ class _Check:
 
     def _header_mutations(self, node: Node, path: str) -> None:
         for side in ("request", "response"):
-            for where, option in _items(node, f"{side}_headers_to_add", path):
-                key = _at(option, "header", "key")
-                if key is not None and _is_pseudo(str(key.value)):
-                    self._error(
-                        key,
-                        f"{where}.header.key",
-                        ":-prefixed or host headers may not be modified",
-                        "host_rewrite_literal changes the host, prefix_rewrite the path",
-                    )
-                append, action = option.get("append"), option.get("append_action")
-                if append is not None and action is not None and action.value != "APPEND_IF_EXISTS_OR_ADD":
-                    self._error(append, f"{where}.append", "excludes append_action")
+            self._header_options(node, f"{side}_headers_to_add", path)
             for where, name in _items(node, f"{side}_headers_to_remove", path):
                 if _is_pseudo(str(name.value)):
                     self._error(name, where, ":-prefixed or host headers may not be removed")
+
+    def _header_options(self, node: Node, field: str, path: str) -> None:
+        for where, option in _items(node, field, path):
+            key = _at(option, "header", "key")
+            if key is not None and _is_pseudo(str(key.value)):
+                self._error(
+                    key,
+                    f"{where}.header.key",
+                    ":-prefixed or host headers may not be modified",
+                    "host_rewrite_literal changes the host, prefix_rewrite the path",
+                )
+            append, action = option.get("append"), option.get("append_action")
+            if append is not None and action is not None and action.value != "APPEND_IF_EXISTS_OR_ADD":
+                self._error(append, f"{where}.append", "excludes append_action")
 
 
 cluster_type_by_name: Final = {

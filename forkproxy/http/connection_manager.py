@@ -26,10 +26,11 @@ from forkproxy.http.http1 import (
     ServerSettings,
 )
 from forkproxy.http.path import normalise_path
+from forkproxy.http.proxy_status import ProxyStatus
 from forkproxy.http.request_id import make_request_ids
 from forkproxy.http.status import HTTP_10, HTTP_11
 from forkproxy.http.status import reason as reason_phrase
-from forkproxy.http.stream import Stream
+from forkproxy.http.stream import LocalReplyRewriter, Stream
 from forkproxy.net.connection import CLOSE_TIMEOUT, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER
@@ -93,7 +94,7 @@ class ConnectionManagerSettings:
         *("header_key_format", "idle_timeout_s", "max_connection_duration_s", "max_requests_per_connection"),
         *("max_stream_duration_s", "merge_slashes", "normalize_path", "path_with_escaped_slashes_action"),
         *("preserve_external_request_id", "proxy_100_continue", "request_headers_timeout_s", "request_id_in_response"),
-        *("request_timeout_s", "server_header_transformation", "server_name", "service_cluster"),
+        *("proxy_status", "request_timeout_s", "server_header_transformation", "server_name", "service_cluster"),
         *("stream_error_on_invalid_http_message", "stream_idle_timeout_s", "strip_any_host_port", "service_node"),
         *("strip_matching_host_port", "strip_trailing_host_dot", "via"),
     )
@@ -108,6 +109,7 @@ class ConnectionManagerSettings:
         self.server_name = b"envoy"
         self.server_header_transformation = OVERWRITE
         self.via = b""
+        self.proxy_status: ProxyStatus | None = None
         self.generate_request_id = True
         self.preserve_external_request_id = False
         self.request_id_in_response = False
@@ -158,7 +160,7 @@ class ConnectionManager:
             "log_filter_exception",
         ),
         *("loop", "match", "max_requests", "overwrite_server", "plain", "proto_header", "request_ids"),
-        *("server_line", "settings", "stats", "stream_timeout_s", "tls"),
+        *("amends_response", "rewrite_local_reply", "server_line", "settings", "stats", "stream_timeout_s", "tls"),
     )
 
     def __init__(
@@ -171,9 +173,12 @@ class ConnectionManager:
         http1_stats: Any,
         access_logs: Sequence[AccessLogger] = (),
         log_filter_exception: Callable[[str, Exception], None] | None = None,
+        rewrite_local_reply: LocalReplyRewriter | None = None,
     ) -> None:
         self.settings = settings
         self.client_addresses = settings.client_addresses
+        self.rewrite_local_reply = rewrite_local_reply
+        self.amends_response = bool(settings.via) or settings.proxy_status is not None
         self.chain = chain
         self.match = match
         self.stats = stats
@@ -495,8 +500,9 @@ class HttpConnection:
     def _refuse(self, stream: Stream, error: CodecError) -> None:
         self.close_after = True
         self.http_10 = False
-        stream.response_flags |= flags.DPE
-        stream.send_local_reply(error.status, reason_phrase(error.status).encode(), details=error.details)
+        stream.send_local_reply(
+            error.status, reason_phrase(error.status).encode(), details=error.details, late_flags=flags.DPE
+        )
 
     # -- the beginning of a stream
 
@@ -693,8 +699,9 @@ class HttpConnection:
             add(manager.server_line)
         if append_request_id:
             add(b"x-request-id: " + stream.request_id)
-        if settings.via:
-            self._add_via(lines)
+        if manager.amends_response:
+            self._amend(stream, lines)
+            status = stream.status
         if self.close_after:
             add(b"connection: close")
         elif not stream.request_ended:
@@ -723,13 +730,16 @@ class HttpConnection:
         if end_stream:
             self._end_response(stream)
 
-    def _add_via(self, lines: list[bytes]) -> None:
-        via = self.manager.settings.via
-        for index, line in enumerate(lines):
-            if line.startswith(b"via: "):
-                lines[index] = line + b", " + via
-                return
-        lines.append(b"via: " + via)
+    def _amend(self, stream: Stream, lines: list[bytes]) -> None:
+        # What proxies on the way say of themselves.
+        settings = self.manager.settings
+        if settings.via:
+            _add_to_list(lines, b"via: ", settings.via)
+        if settings.proxy_status is not None:
+            found = settings.proxy_status.value(stream)
+            if found is not None:
+                _add_to_list(lines, b"proxy-status: ", found[0])
+                stream.status = found[1] or stream.status
 
     def encode_data(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """A piece of the body leaves."""
@@ -978,9 +988,7 @@ class HttpConnection:
             deadline = stream.start + settings.max_stream_duration_s
             if now >= deadline:
                 stats.downstream_rq_max_duration_reached += 1
-                stream.send_local_reply(
-                    504, b"downstream duration timeout", details="max_duration_timeout", flags=flags.DT
-                )
+                stream.send_local_reply(504, b"downstream duration timeout", details="max_duration_timeout")
                 return now
             again = min(again, deadline)
         idle_s = settings.stream_idle_timeout_s if stream.idle_timeout_s is None else stream.idle_timeout_s
@@ -1057,6 +1065,14 @@ class HttpConnection:
             self._left_inside_a_head()
         self.queue.clear()
         self.codec.close()
+
+
+def _add_to_list(lines: list[bytes], name: bytes, value: bytes) -> None:
+    for index, line in enumerate(lines):
+        if line.startswith(name):
+            lines[index] = line + b", " + value
+            return
+    lines.append(name + value)
 
 
 def _reformat(line: bytes, key_format: Callable[[bytes], bytes]) -> bytes:

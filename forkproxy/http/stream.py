@@ -11,11 +11,12 @@ supplies, so that what nobody uses costs nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
+from forkproxy.http.headers import set_ as set_header
 from forkproxy.net import address as addresses
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import STOP_ITERATION
@@ -45,10 +46,14 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "remote_address": None,
     "idle_timeout_s": None,
     "set_cookies": (),
+    "local_reply_body": b"",
 }
 
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
 _GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+
+_JSON: Final = b"application/json"
+_OF_A_BODY: Final = frozenset((b"content-length", b"content-type"))
 
 OVERRIDE_ENDPOINT: Final = "override endpoint"
 """Under this key of ``filter_state`` a filter leaves (address, strict): the endpoint to take when it may be used, or with
@@ -57,6 +62,15 @@ HEALTH_CHECK: Final = "health check"
 """This key is in ``filter_state`` of a request that asks for the proxy's health."""
 DECODING: Final = 0
 ENCODING: Final = 1
+
+
+class LocalReplyRewriter(Protocol):
+    """``local_reply_config``, compiled: may change ``headers`` and ``stream.status``; gives the status, the body, the content
+    type that belongs to it, and whether that replaces the one in ``headers``."""
+
+    def __call__(
+        self, stream: Stream, status: int, headers: Headers, body: bytes
+    ) -> tuple[int, bytes, bytes, bool]: ...
 
 
 class Held:
@@ -81,7 +95,8 @@ class Stream:
         *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
         *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "dynamic_metadata"),
         *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
-        *("last_activity", "method", "path", "protocol", "remote_address", "request_complete", "request_ended"),
+        *("last_activity", "local_reply_body", "method", "path", "protocol", "remote_address"),
+        *("request_complete", "request_ended"),
         *("request_headers", "request_id", "request_trailers", "response_deadline", "response_ended"),
         *(
             "response_flags",
@@ -119,6 +134,8 @@ class Stream:
         idle_timeout_s: float | None
         set_cookies: tuple[bytes, ...]
         """Cookies that a hash policy has made, for the response."""
+        local_reply_body: bytes
+        """The body of an answer made here, while ``local_reply_config`` rewrites it."""
         filter_state: dict[object, Any]
         dynamic_metadata: dict[str, dict[str, Any]]
 
@@ -483,16 +500,17 @@ class Stream:
         headers: Headers | None = None,
         details: str = "",
         flags: int = 0,
-        headers_first: bool = False,
         finalize: Callable[[Stream, Headers], None] | None = None,
         grpc_status: int | None = None,
+        late_flags: int = 0,
     ) -> None:
         """Answer this request from here, with a plain text ``body`` and more ``headers``.
 
         Before the response's head has left this is a whole response through the encode filters; after it, all that can be
         done is to break the message off, so that the client sees it is incomplete. ``details``: RESPONSE_CODE_DETAILS;
-        ``flags``: bits of response_flags. ``headers_first``: the route's additions come before what describes the body, and then
-        those of ``finalize``. ``grpc_status``: what a gRPC client is told instead of what belongs to ``status``.
+        ``flags``: bits of response_flags, ``late_flags`` those that ``local_reply_config`` is not to see. A route to a cluster
+        adds its headers first, then come ``headers``, then those of ``finalize``, then what describes the body.
+        ``grpc_status``: what a gRPC client is told instead of what belongs to ``status``.
         """
         if self.ended:
             return
@@ -503,6 +521,7 @@ class Stream:
         if self.response_started:
             held = self.encode_held
             if held is None or not held.headers_due:
+                self.response_flags |= late_flags
                 self.http.break_off(self)
                 return
             # A filter holds the head, so nothing has left: this answer takes its place. Filters might hold it again.
@@ -510,47 +529,50 @@ class Stream:
             self.encode_held = None
             self.failed = True
         self.decode_held = None
-        if status == 400 and not self.http.manager.settings.stream_error_on_invalid_http_message:
+        manager = self.http.manager
+        if status == 400 and not manager.settings.stream_error_on_invalid_http_message:
             self.http.close_after = True  # as Envoy, whoever answers so
-        if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
-            first: Headers = []
-            if headers_first:
-                self._finalize_response(first, finalize)
-            self._send_grpc_reply(
-                _GRPC_STATUS.get(status, 2) if grpc_status is None else grpc_status, body, first, headers_first
-            )
-            return
-        reply: Headers = list(headers) if headers else []
-        if headers_first:
-            self._finalize_response(reply, finalize)
+        reply: Headers = []
+        route = self.route
+        if route is not None and not route.kind and route.finalize_response is not None:
+            self.status = 0  # as in Envoy, its formats see no code yet
+            route.finalize_response(self, reply)
+        if headers:
+            reply += headers
+        if finalize is not None:
+            finalize(self, reply)
         self.status = status
+        content_type, is_retyped = b"text/plain", False
+        if manager.rewrite_local_reply is not None:
+            status, body, content_type, is_retyped = manager.rewrite_local_reply(self, status, reply, body)
+        self.response_flags |= late_flags
+        if get_header(self.request_headers, b"content-type") in _GRPC_CONTENT_TYPES:
+            if grpc_status is None:
+                grpc_status = _GRPC_STATUS.get(status, 2)
+            self._send_grpc_reply(grpc_status, body.removesuffix(b"\n") if content_type == _JSON else body, reply)
+            return
         if body:
-            reply.append((b"content-length", b"%d" % len(body)))
-            if get_header(reply, b"content-type") is None:
-                reply.append((b"content-type", b"text/plain"))
-        if not headers_first:
-            self._finalize_response(reply)
-        bodiless = not body or self.method == b"HEAD"
+            set_header(reply, b"content-length", b"%d" % len(body))
+            if is_retyped or get_header(reply, b"content-type") is None:
+                set_header(reply, b"content-type", content_type)
+        elif reply:
+            reply = [line for line in reply if line[0] not in _OF_A_BODY]
+        # RFC 9110 sections 15.3.5 and 15.4.5: these have none, whatever was asked for.
+        bodiless = not body or self.method == b"HEAD" or status in (204, 304)
         self.encode_headers(status, reply, bodiless)
         if not bodiless:
             self.encode_data(body, True)
 
-    def _finalize_response(self, reply: Headers, finalize: Callable[[Stream, Headers], None] | None = None) -> None:
-        route = self.route
-        if route is not None and route.finalize_response is not None:
-            route.finalize_response(self, reply)
-        if finalize is not None:
-            finalize(self, reply)
-
-    def _send_grpc_reply(self, grpc_status: int, body: bytes, reply: Headers, is_finalized: bool) -> None:
+    def _send_grpc_reply(self, grpc_status: int, body: bytes, reply: Headers) -> None:
         # A gRPC client reads its status from grpc-status, in an answer that is all head (gRPC over HTTP/2, "Trailers-Only").
-        reply += [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % grpc_status)]
-        if body:
-            reply.append((b"grpc-message", quote(body, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}").encode()))
+        set_header(reply, b"content-type", b"application/grpc")
+        if not get_header(reply, b"grpc-status"):
+            set_header(reply, b"grpc-status", b"%d" % grpc_status)
+        if body and self.method != b"HEAD":
+            message = quote(body, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}").encode()
+            set_header(reply, b"grpc-message", message)
         self.status = 200
-        if not is_finalized:
-            self._finalize_response(reply)
-        self.encode_headers(200, reply, True)
+        self.encode_headers(200, [line for line in reply if line[0] != b"content-length"], True)
 
     def fail(self, hook: object, error: Exception) -> None:
         """A filter raised: this stream ends with 500, everything else goes on (ARCHITECTURE.md, "Errors")."""

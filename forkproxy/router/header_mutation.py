@@ -124,13 +124,14 @@ def replace(headers: Headers, name: bytes, value: bytes) -> None:
     headers.append((name, value))
 
 
-def _compile_level(
+def compile_level(
     options: Sequence[HeaderValueOption],
     remove: Sequence[str],
     joined: frozenset[bytes],
     compile_format: CompileFormat,
     where: Where,
 ) -> Apply | None:
+    """What one level does; None when it is nothing."""
     additions = tuple(_Addition(option, joined, compile_format) for option in options)
     # An empty value that is not kept never does anything.
     additions = tuple(a for a in additions if a.static != b"" or a.keep_empty)
@@ -179,7 +180,8 @@ def _compile_level(
     return apply
 
 
-def _chain(levels: Sequence[Apply | None]) -> Apply | None:
+def chain(levels: Sequence[Apply | None]) -> Apply | None:
+    """One callable for all of them; None for none."""
     steps = tuple(level for level in levels if level is not None)
     if len(steps) < 2:
         return steps[0] if steps else None
@@ -197,9 +199,9 @@ def compile_request(
     """One callable that changes ``stream.request_headers`` by all ``levels`` in the order given; None when none
     changes anything.
     """
-    apply = _chain(
+    apply = chain(
         [
-            _compile_level(level.request_add, level.request_remove, JOINED_REQUEST_HEADERS, compile_format, where)
+            compile_level(level.request_add, level.request_remove, JOINED_REQUEST_HEADERS, compile_format, where)
             for level, where in levels
         ]
     )
@@ -211,9 +213,9 @@ def compile_request(
 
 def compile_response(levels: Sequence[tuple[HeaderMutations, Where]], compile_format: CompileFormat) -> Apply | None:
     """One callable that changes the response headers it is given; None when no level changes anything."""
-    apply = _chain(
+    apply = chain(
         [
-            _compile_level(level.response_add, level.response_remove, JOINED_RESPONSE_HEADERS, compile_format, where)
+            compile_level(level.response_add, level.response_remove, JOINED_RESPONSE_HEADERS, compile_format, where)
             for level, where in levels
         ]
     )

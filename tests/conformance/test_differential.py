@@ -10,6 +10,7 @@ import pytest
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.exchanges import (
     addresses,
+    local_replies,
     requests,
     responses,
     retries,
@@ -25,6 +26,7 @@ from tests.support.envoy import find_envoy
 
 EXCHANGES = [
     *addresses.EXCHANGES,
+    *local_replies.EXCHANGES,
     *requests.EXCHANGES,
     *responses.EXCHANGES,
     *retries.EXCHANGES,

@@ -162,6 +162,7 @@ def build_socket_address(view: View, context: BuildContext) -> AddressConfig:
 def build_header_value_option(view: View, context: BuildContext) -> HeaderValueOption:
     """``HeaderValueOption``; the older ``append`` decides when it is set (true: append, false: overwrite)."""
     header = view.require("header")
+    header.ignore("raw_value", why="Envoy looks at value alone here")
     append_action = view.enum("append_action", supported=_APPEND_ACTIONS)
     if view.has("append"):
         append_action = "APPEND_IF_EXISTS_OR_ADD" if view.bool("append") else "OVERWRITE_IF_EXISTS_OR_ADD"

@@ -9,6 +9,12 @@ from forkproxy.config.build.client_address import ClientAddressConfig, build_cli
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMutations, Where, build_header_key_format, build_where
 from forkproxy.config.build.listener import FilterEntry, build_filter_entry
+from forkproxy.config.build.local_reply import (
+    LocalReplyConfig,
+    ProxyStatusConfig,
+    build_local_reply,
+    build_proxy_status,
+)
 from forkproxy.config.build.route import RouteTableConfig, build_route_table
 from forkproxy.config.view import View
 
@@ -65,6 +71,8 @@ class HttpConnectionManagerConfig:
     delayed_close_timeout_s: float | None
     stream_error_on_invalid_http_message: bool
     where: Where
+    local_reply: LocalReplyConfig | None = None
+    proxy_status: ProxyStatusConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ class _Http1Options:
 
 
 def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
-    """``HttpConnectionManager``. What is not named here (tracing, upgrades, RDS, HTTP/2, local replies, …) stays unread."""
+    """``HttpConnectionManager``. What is not named here (tracing, upgrades, RDS, HTTP/2, …) stays unread."""
     connection = _connection_options(view.message("common_http_protocol_options"))
     http1 = _http1_options(view.message("http_protocol_options"))
     stream_error = view.bool("stream_error_on_invalid_http_message")
@@ -103,6 +111,8 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
     strip_matching = view.bool("strip_matching_host_port")
     _ignore_tracing(view)
     view.ignore("drain_timeout", why="HTTP/1 has no notice of a coming end to wait after")
+    local_reply = view.message("local_reply_config")
+    proxy_status = view.message("proxy_status_config")
     route_config = view.message("route_config")
     if route_config is not None:
         route_table = build_route_table(route_config, context)
@@ -150,6 +160,8 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
         drain_timeout_s=5.0,
         delayed_close_timeout_s=view.duration_s("delayed_close_timeout", 1.0) or None,
         stream_error_on_invalid_http_message=stream_error,
+        local_reply=build_local_reply(local_reply, context) if local_reply is not None else None,
+        proxy_status=build_proxy_status(proxy_status, context) if proxy_status is not None else None,
         where=build_where(view),
     )
 

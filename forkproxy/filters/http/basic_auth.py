@@ -91,7 +91,7 @@ class BasicAuth(HttpFilter):
             set_header(answer, b"www-authenticate", b'Basic realm="' + realm + b'"')
 
         body = b"User authentication failed. " + why
-        stream.send_local_reply(401, body, details=details, headers_first=True, finalize=challenge)
+        stream.send_local_reply(401, body, details=details, finalize=challenge)
         return STOP_ITERATION
 
 

@@ -6,6 +6,8 @@
         mutations:
           request_mutations: [{remove: x-secret}]
           response_mutations: [{append: {header: {key: x-proxy, value: "%HOSTNAME%"}}}]
+          query_parameter_mutations: [{remove: debug}]
+          response_trailers_mutations: [{remove_on_match: {key_matcher: {prefix: x-internal-}}}]
 
 Mutations are done one after the other: the filter's own, then those of ``typed_per_filter_config``, all of its levels, from the
 route's to the route configuration's (the other way round with ``most_specific_header_mutations_wins``).
@@ -13,7 +15,7 @@ route's to the route configuration's (the other way round with ``most_specific_h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from forkproxy.access_log.formatter import compile_header_value
@@ -22,15 +24,18 @@ from forkproxy.filters.context import FilterContext
 from forkproxy.http.filter import HookResult, HttpFilter
 from forkproxy.http.headers import Headers
 from forkproxy.http.stream import Stream
-from forkproxy.router.header_mutation import compile_request, compile_response
+from forkproxy.router.header_mutation import Apply, chain
+from forkproxy.router.mutation_steps import compile_query, compile_steps
 from forkproxy.router.table import Route
 
 
 class Mutations(NamedTuple):
     """What is done on a route; None where there is nothing to do."""
 
-    request: Callable[[Stream], None] | None
-    response: Callable[[Stream, Headers], None] | None
+    request: Apply | None
+    response: Apply | None
+    request_trailers: Apply | None
+    response_trailers: Apply | None
 
 
 class HeaderMutation(HttpFilter):
@@ -63,7 +68,14 @@ class HeaderMutation(HttpFilter):
         """Change the request's head."""
         mutate = self._mutations(stream).request
         if mutate is not None:
-            mutate(stream)
+            mutate(stream, headers)
+        return None
+
+    def decode_trailers(self, stream: Stream, trailers: Headers) -> HookResult:
+        """Change the request's trailers."""
+        mutate = self._mutations(stream).request_trailers
+        if mutate is not None:
+            mutate(stream, trailers)
         return None
 
     def encode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> HookResult:
@@ -71,6 +83,13 @@ class HeaderMutation(HttpFilter):
         mutate = self._mutations(stream).response
         if mutate is not None:
             mutate(stream, headers)
+        return None
+
+    def encode_trailers(self, stream: Stream, trailers: Headers) -> HookResult:
+        """Change the response's trailers."""
+        mutate = self._mutations(stream).response_trailers
+        if mutate is not None:
+            mutate(stream, trailers)
         return None
 
     def _mutations(self, stream: Stream) -> Mutations:
@@ -82,5 +101,18 @@ class HeaderMutation(HttpFilter):
 
 
 def _compile(configs: Sequence[HeaderMutationConfig]) -> Mutations:
-    levels = [(step, config.where) for config in configs for step in config.steps]
-    return Mutations(compile_request(levels, compile_header_value), compile_response(levels, compile_header_value))
+    form = compile_header_value
+    request: list[Apply | None] = []
+    for config in configs:  # level by level, the query after the headers
+        request.append(compile_steps(config.request, form, of_request=True))
+        request.append(compile_query(config.query, form))
+    return Mutations(
+        chain(request),
+        compile_steps([step for each in configs for step in each.response], form, of_request=False),
+        compile_steps(
+            [step for each in configs for step in each.request_trailers], form, of_request=True, trailers=True
+        ),
+        compile_steps(
+            [step for each in configs for step in each.response_trailers], form, of_request=False, trailers=True
+        ),
+    )

@@ -212,7 +212,6 @@ class LocalRateLimit(HttpFilter):
             b"local_rate_limited",
             details="local_rate_limited",
             flags=response_flags.RL,
-            headers_first=True,
             finalize=limiter.add_to_response,
             grpc_status=limiter.grpc_status,
         )

@@ -237,11 +237,14 @@ class Router(HttpFilter):
         if route.redirect is not None:
             self.stats.rq_direct_response += 1
             status, location = route.redirect(stream)
-            stream.send_local_reply(status, headers=[(b"location", location)], details="direct_response")
+            location_line = [(b"location", location)]
+            stream.send_local_reply(
+                status, headers=location_line, details="direct_response", finalize=route.finalize_response
+            )
             return
         self.stats.rq_direct_response += 1
         status, body = route.direct
-        stream.send_local_reply(status, body, details="direct_response", headers_first=True)
+        stream.send_local_reply(status, body, details="direct_response", finalize=route.finalize_response)
 
     def _no_healthy_upstream(self, stream: Stream, cluster: Cluster) -> None:
         cluster.stats.upstream_cx_none_healthy += 1

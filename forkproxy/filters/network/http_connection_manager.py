@@ -18,6 +18,7 @@ from functools import partial
 from forkproxy.access_log.formatter import compile_header_value
 from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
+from forkproxy.config.build.local_reply import ProxyStatusConfig
 from forkproxy.config.build.route import RouteTableConfig
 from forkproxy.filters import factory, per_route
 from forkproxy.filters.context import FilterContext, WorkerContext
@@ -26,6 +27,8 @@ from forkproxy.http.client_address import ClientAddresses, Detector, header_dete
 from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
 from forkproxy.http.headers import proper_case
 from forkproxy.http.http1 import ServerSettings
+from forkproxy.http.proxy_status import ProxyStatus
+from forkproxy.http.stream import LocalReplyRewriter
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter
 from forkproxy.net.timers import NEVER
@@ -69,6 +72,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
             http1_stats=registry.group(Http1Stats, "http1"),
             access_logs=context.access_logs(config.access_logs),
             log_filter_exception=context.report_exception,
+            rewrite_local_reply=_local_reply(config, context),
         )
         return cls(manager, routes)
 
@@ -116,6 +120,30 @@ def make_routes(config: RouteTableConfig, cluster_lookup: ClusterLookup, dice: D
     return routes
 
 
+def _local_reply(config: HttpConnectionManagerConfig, context: FilterContext) -> LocalReplyRewriter | None:
+    if config.local_reply is None:
+        return None
+    from forkproxy.filters.local_replies import compile_local_reply
+
+    static = {"LISTENER_NAME": context.listener_name, "ACCESS_LOG_TYPE": "NotSet"}
+    return compile_local_reply(config.local_reply, static)
+
+
+def _proxy_status(config: ProxyStatusConfig, server_name: bytes, context: FilterContext) -> ProxyStatus:
+    name = server_name
+    if config.literal_proxy_name is not None:
+        name = config.literal_proxy_name.encode()
+    elif config.use_node_id:
+        name = context.node.id.encode()
+    return ProxyStatus(
+        name,
+        config.details,
+        config.connection_termination_details,
+        config.response_flags,
+        config.set_recommended_response_code,
+    )
+
+
 def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> ConnectionManagerSettings:
     codec = ServerSettings(
         max_headers_bytes=config.max_request_headers_kb * 1024,
@@ -138,6 +166,8 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     settings.server_name = config.server_name.encode()
     settings.server_header_transformation = config.server_header_transformation
     settings.via = config.via.encode()
+    if config.proxy_status is not None:
+        settings.proxy_status = _proxy_status(config.proxy_status, settings.server_name, context)
     settings.generate_request_id = config.generate_request_id
     settings.preserve_external_request_id = config.preserve_external_request_id
     settings.request_id_in_response = config.always_set_request_id_in_response

@@ -7,6 +7,7 @@ from tests.conformance.exchanges import (
     compressions,
     dynamic,
     envoy_filters,
+    local_replies,
     rate_limits,
     retries,
     route_actions,
@@ -347,6 +348,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **sessions.CONFIGURATIONS,
     **envoy_filters.CONFIGURATIONS,
     **statistics.CONFIGURATIONS,
+    **local_replies.CONFIGURATIONS,
 }  # fmt: skip
 
 RAW_UPSTREAM = frozenset({"tcp"})

@@ -9,9 +9,10 @@ from tests.conformance.exchanges import (
     health_check_filter,
     ip_tagging,
     metadata_filters,
+    mutations,
     rbac,
 )
 
-_MODULES = (basic_auth, csrf, faults, health_check_filter, ip_tagging, metadata_filters, rbac)
+_MODULES = (basic_auth, csrf, faults, health_check_filter, ip_tagging, metadata_filters, mutations, rbac)
 CONFIGURATIONS = {name: data for module in _MODULES for name, data in module.CONFIGURATIONS.items()}
 EXCHANGES = [exchange for module in _MODULES for exchange in module.EXCHANGES]

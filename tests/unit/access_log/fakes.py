@@ -102,6 +102,7 @@ def stream(**changes):
         "upstream_connection": FakeConnection(2, ("127.0.0.1", 43548), ("127.0.0.1", 42177)),
         "upstream_transport_failure_reason": "",
         "connection_termination_details": "",
+        "local_reply_body": b"",
         "route": SimpleNamespace(name="r1"),
         "tally": None,
         "cluster": SimpleNamespace(name="up", stat_name="up"),

@@ -136,7 +136,8 @@ def test_a_python_filter_takes_no_message_of_envoys():
     [
         ("upgrade_configs: [{upgrade_type: websocket}]", ["upgrade_configs"]),
         ("http2_protocol_options: {}", ["http2_protocol_options"]),
-        ("local_reply_config: {}", ["local_reply_config"]),
+        ("local_reply_config: {body_format: {text_format: a, formatters: [{name: a, typed_config: {}}]}}",
+         ["local_reply_config.body_format.formatters"]),
         ("forward_client_cert_details: SANITIZE_SET", ["forward_client_cert_details"]),
         ("http_protocol_options: {send_fully_qualified_url: true}", ["http_protocol_options.send_fully_qualified_url"]),
         (f"tracing: {{provider: {ZIPKIN}, verbose: true}}", ["tracing.provider"]),

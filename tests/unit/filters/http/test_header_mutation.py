@@ -76,27 +76,45 @@ def test_a_format_that_is_wrong_on_a_route_refuses_the_file():
         talk("mutations: {}", mutations([append("x-q", "%NOBODY(")]))
 
 
-@pytest.mark.parametrize(
-    ("step", "message"),
-    [
-        ("{remove: ':path'}", 'removing ":path" is not implemented'),
-        ("{remove: Host}", 'removing "host" is not implemented'),
-        (append("':path'", "/"), 'changing ":path" is not implemented'),
-    ],
-)
-def test_what_is_not_implemented_is_named(step, message):
-    outcome = built(build, TYPE_NAME, f"{{{mutations([step])}}}")
-    assert [said.partition(": ")[2] for said in outcome.unsupported] == [message]
+@pytest.mark.parametrize("name", ["':path'", "Host"])
+def test_what_is_not_implemented_is_named(name):
+    outcome = built(build, TYPE_NAME, f"{{{mutations([f'{{remove: {name}}}'])}}}")
+    assert [said.partition(": ")[2] for said in outcome.unsupported] == [
+        f'removing "{name.strip(chr(39)).lower()}" is not implemented'
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["':'", "':met'"])
+def test_a_match_that_takes_pseudo_headers_away_is_named(prefix):
+    step = f"{{remove_on_match: {{key_matcher: {{prefix: {prefix}}}}}}}"
+    with pytest.raises(ConfigError, match="remove_on_match that takes :"):
+        talk(mutations([step]))
+
+
+@pytest.mark.parametrize("key", ["':path'", "host"])
+def test_pseudo_headers_are_not_changed(key):
+    with pytest.raises(ConfigError, match="may not be modified"):
+        talk(mutations([append(key, "/")]))
 
 
 @pytest.mark.parametrize(
-    ("text", "path"),
+    ("mutation", "message"),
     [
-        ("request_mutations: [{remove_on_match: {key_matcher: {prefix: x}}}]", "request_mutations[0].remove_on_match"),
-        ("response_trailers_mutations: [{remove: x}]", "response_trailers_mutations"),
-        ("request_trailers_mutations: [{remove: x}]", "request_trailers_mutations"),
-        ("query_parameter_mutations: [{remove: x}]", "query_parameter_mutations"),
+        ("{}", "one of append and remove must be there"),
+        ("{remove: a, append: {record: {key: a, value: b}}}", "only one of append and remove may be there"),
+        ("{append: {}}", "record is missing"),
+        ("{append: {record: {key: a, value: 1}}}", "must be a string"),
+        ("{append: {record: {key: a}}}", "must be a string"),
     ],
 )
-def test_what_stays_unread(text, path):
-    assert built(build, TYPE_NAME, f"{{mutations: {{{text}}}}}").unread == [f"mutations.{path}"]
+def test_query_mutations_that_say_nothing(mutation, message):
+    outcome = built(build, TYPE_NAME, f"{{mutations: {{query_parameter_mutations: [{mutation}]}}}}")
+    assert len(outcome.errors) == 1
+    assert message in outcome.errors[0]
+
+
+def test_a_query_stays_well_formed():
+    text = "mutations: {query_parameter_mutations: [{append: {record: {key: 'a b&', value: '%REQ(x-in)%'}}}]}"
+    p = talk(text)
+    p.downstream(b"GET /?c=%20%0d&b HTTP/1.1\r\nhost: a\r\nx-in: x y&=\r\n\r\n")
+    p.expect_upstream(b"GET /?a%20b%26=x%20y%26%3D&b=&c=%20%0d HTTP/1.1\r\nhost: a\r\nx-in: x y&=\r\n\r\n")
