@@ -145,8 +145,8 @@ class ClientAddresses:
     """What one connection manager makes of addresses; compiled from its configuration."""
 
     __slots__ = (
-        *("append_port", "append_xff", "detectors", "hops", "internal", "internal_pipes", "keeps_client_certificate"),
-        *("local_ip", "looks_at_every_request", "scheme", "use_remote_address"),
+        *("append_port", "append_xff", "detectors", "hops", "internal", "internal_only", "internal_pipes"),
+        *("keeps_client_certificate", "local_ip", "looks_at_every_request", "scheme", "use_remote_address"),
     )
 
     def __init__(
@@ -158,20 +158,23 @@ class ClientAddresses:
         append_port: bool = False,
         detectors: Sequence[Detector] = (),
         internal: Sequence[AddressTest] = (),
+        internal_only: frozenset[bytes] = frozenset(),
         internal_pipes: bool = False,
         local_ip: bytes = b"",
         scheme: bytes = b"http",
         keeps_client_certificate: bool = False,
     ) -> None:
-        """``local_ip``: how a client on this machine is known to the next hop. ``internal_pipes``: unix sockets are inside."""
+        """``local_ip``: how a client on this machine is known to the next hop. ``internal_pipes``: unix sockets are inside.
+        ``internal_only``: more headers that who is not inside loses."""
         self.use_remote_address = use_remote_address
         self.hops = hops
         self.append_xff = append_xff
         self.append_port = append_port
         self.detectors = tuple(detectors) or (xff_detector(hops, (), False),)
-        self.looks_at_every_request = use_remote_address or append_port or bool(detectors)
+        self.looks_at_every_request = use_remote_address or append_port or bool(detectors) or bool(internal_only)
         """Else ``admit`` need not see those without a header about it."""
         self.internal = tuple(internal)
+        self.internal_only = internal_only
         self.internal_pipes = internal_pipes
         self.local_ip = local_ip
         self.scheme = scheme
@@ -217,6 +220,8 @@ class ClientAddresses:
         inside = may_be_inside and self._is_internal(client)
         if request_flags & HAS_ENVOY:
             self._sanitise(stream, inside)
+        if self.internal_only and not inside:
+            stream.request_headers = [line for line in stream.request_headers if line[0] not in self.internal_only]
         if inside:
             stream.request_headers.append((b"x-envoy-internal", b"true"))
             return INSIDE

@@ -111,7 +111,7 @@ def loaded(number: int) -> Dice:
 def explain(table: RouteTable, stream: Stream, *, dice_are_loaded: bool = False) -> Explanation:
     """What ``table.match(stream)`` does, and why."""
     virtual_host, domain = _choose_virtual_host(table, stream)
-    host = stream.authority.lower()
+    host = _host(table, stream).lower()
     compared = host_without_port(host) if table.config.ignore_port_in_host_matching else host
     others = tuple(_other_domains(table, stream, virtual_host))
     hints = tuple(_host_hints(table, stream, virtual_host, domain))
@@ -141,31 +141,38 @@ def _unforeseen(judgements: Sequence[Judgement], served: Route | None) -> Outcom
 # Virtual hosts
 
 
+def _host(table: RouteTable, stream: Stream) -> bytes:
+    """What names the virtual host."""
+    name = table.config.vhost_header.lower().encode()
+    return request_header(stream, name) if name else stream.authority
+
+
 def _choose_virtual_host(table: RouteTable, stream: Stream) -> tuple[VirtualHost | None, str]:
     domains = {
         domain.lower(): (virtual_host, domain)
         for virtual_host in table.virtual_hosts
         for domain in virtual_host.config.domains
     }
-    found: Any = _ask_hosts(domains, stream, table.config.ignore_port_in_host_matching)
+    config = table.config
+    found: Any = _ask_hosts(domains, stream, config.ignore_port_in_host_matching, config.vhost_header)
     return found or (None, "")
 
 
-def _ask_hosts(domains: dict[str, Any], stream: Stream, ignore_port: bool) -> Any:
+def _ask_hosts(domains: dict[str, Any], stream: Stream, ignore_port: bool, header: str = "") -> Any:
     def answer(what: Any) -> Callable[[Stream], Any]:
         return lambda _stream: what
 
     by_domain = {domain.encode(): answer(what) for domain, what in domains.items()}
-    return compile_hosts(by_domain, ignore_port)(stream)
+    return compile_hosts(by_domain, ignore_port, header)(stream)
 
 
 def _other_domains(table: RouteTable, stream: Stream, taken: VirtualHost | None) -> Iterator[OtherDomain]:
-    ignore_port = table.config.ignore_port_in_host_matching
+    ignore_port, header = table.config.ignore_port_in_host_matching, table.config.vhost_header
     for virtual_host in table.virtual_hosts:
         if virtual_host is taken:
             continue
         domains = virtual_host.config.domains
-        matching = [domain for domain in domains if _ask_hosts({domain.lower(): True}, stream, ignore_port)]
+        matching = [domain for domain in domains if _ask_hosts({domain.lower(): True}, stream, ignore_port, header)]
         if matching:
             yield OtherDomain(virtual_host, matching[0], "matches too, but is less specific")
         else:
@@ -183,7 +190,7 @@ def _host_hints(table: RouteTable, stream: Stream, taken: VirtualHost | None, do
     """What the user may have meant, when the host found nothing better than "*"."""
     if taken is not None and domain != "*":
         return
-    host = stream.authority.lower()
+    host = _host(table, stream).lower()
     bare = host_without_port(host)
     specific = {each.lower(): each for vhost in table.virtual_hosts for each in vhost.config.domains if each != "*"}
     if bare != host and not table.config.ignore_port_in_host_matching:

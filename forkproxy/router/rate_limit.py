@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 from forkproxy.config.build.core import Where
 from forkproxy.config.build.rate_limit import RateLimit, RateLimitAction
+from forkproxy.router.header_mutation import CompileFormat
 from forkproxy.router.matcher import StreamTest, all_of, compile_header_matcher, compile_query_matcher, query_of
 from forkproxy.router.rewrite import request_header
 
@@ -23,22 +24,30 @@ Entry = tuple[bytes, bytes]
 Descriptor = tuple[Entry, ...]
 Describe = Callable[["Stream"], list[tuple[Descriptor, int]]]
 """A request's descriptors, each with how many tokens the request takes."""
+MOST_HITS: Final = 1_000_000_000
 Produce = Callable[["Stream"], Entry | bool | None]
 """An action: an entry, None for no descriptor at all, or True for a descriptor without this entry."""
 
 
-def compile_rate_limits(rate_limits: Sequence[RateLimit], service_cluster: bytes) -> Describe | None:
-    """None when there are none. ``service_cluster``: what "source_cluster" says. ConfigError for a bad expression."""
+def compile_rate_limits(
+    rate_limits: Sequence[RateLimit], service_cluster: bytes, compile_format: CompileFormat | None = None
+) -> Describe | None:
+    """None when there are none. ``service_cluster``: what "source_cluster" says. ConfigError for a bad expression or format."""
     compiled = [
-        (tuple(_compile(action, service_cluster, each.where) for action in each.actions), each.hits)
+        (
+            tuple(_compile(action, service_cluster, each.where) for action in each.actions),
+            each.hits,
+            compile_format(each.hits_format, each.where) if each.hits_format and compile_format is not None else None,
+        )
         for each in rate_limits
+        if not each.at_the_end
     ]
     if not compiled:
         return None
 
     def describe(stream: Stream) -> list[tuple[Descriptor, int]]:
         found = []
-        for actions, hits in compiled:
+        for actions, hits, format_hits in compiled:
             entries = []
             for produce in actions:
                 entry = produce(stream)
@@ -47,10 +56,27 @@ def compile_rate_limits(rate_limits: Sequence[RateLimit], service_cluster: bytes
                 if not isinstance(entry, bool):
                     entries.append(entry)
             else:
+                if format_hits is not None:
+                    counted = _count(format_hits(stream))
+                    if counted is None:
+                        continue
+                    hits = counted
                 found.append((tuple(entries), hits))
         return found
 
     return describe
+
+
+def _count(text: bytes) -> int | None:
+    """A number of tokens, fractions cut off; None for what is none, or too large."""
+    value = text.strip().lower()
+    try:
+        number = float.fromhex(value.decode("ascii")) if b"0x" in value else float(value)
+    except (ValueError, OverflowError):
+        return None
+    if b"_" in value or number < 0 or number > MOST_HITS:
+        return None
+    return 0 if number != number else int(number)  # not a number counts as none, in Envoy too
 
 
 def _compile(action: RateLimitAction, service_cluster: bytes, where: Where) -> Produce:

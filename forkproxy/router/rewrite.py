@@ -71,8 +71,15 @@ def compile_path_rewrite(
     if match.kind == "safe_regex":
         # The regular expression matched the whole path: only the query stays.
         return lambda stream: new + stream.path[query_start(stream.path) :]
-    length = len(match.value.encode())
-    return lambda stream: new + stream.path[length:]
+    prefix = match.value.lower().encode()
+    length = len(prefix)
+
+    def rewrite_prefix(stream: Stream) -> bytes:
+        path = stream.path
+        # Path parameters, where they are ignored, may stand in the midst of what was matched: then it stays.
+        return new + path[length:] if path[:length].lower() == prefix else b""
+
+    return rewrite_prefix
 
 
 def _path_only(substitute: Callable[[bytes], bytes]) -> PathRewrite:

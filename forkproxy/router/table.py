@@ -15,8 +15,9 @@ the job: with one virtual host ``*`` and one route ``/`` it compares one byte.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from forkproxy.config.build.context import PerFilterConfig
 from forkproxy.config.build.core import HeaderMutations, Where
@@ -73,14 +74,16 @@ class VirtualHost:
 
     __slots__ = (
         "config",
+        "ignores_path_parameters",
         "include_attempt_count_in_response",
         "include_request_attempt_count",
         "name",
         "routes",
     )
 
-    def __init__(self, config: VirtualHostConfig) -> None:
+    def __init__(self, config: VirtualHostConfig, ignores_path_parameters: bool = False) -> None:
         self.config = config
+        self.ignores_path_parameters = ignores_path_parameters
         self.name = config.name
         self.routes: tuple[Route, ...] = ()
         self.include_request_attempt_count = config.include_request_attempt_count
@@ -110,6 +113,7 @@ class Route:
     __slots__ = (
         "append_x_forwarded_host",
         "auto_host_rewrite",
+        "body_buffer_limit",
         "cluster",
         "cluster_header",
         "cluster_name",
@@ -159,6 +163,8 @@ class Route:
         """Asked only for a cluster that ``needs_hash``."""
         self.criteria: tuple[tuple[str, object], ...] = ()
         """The metadata that the endpoint must have, for a cluster with subsets."""
+        self.body_buffer_limit: int | None = None
+        """How much of a request's body is kept for another attempt; None for the connection's limit."""
         self.idle_timeout_s: float | None = None
         self.idle_timeout_set = False
         self.cluster_name = ""
@@ -219,13 +225,13 @@ class RouteTable:
         builder = _RouteBuilder(config, compile_format, compile_host_format or compile_format, cluster_lookup)
         by_domain: dict[bytes, Select] = {}
         for virtual_host_config in config.virtual_hosts:
-            virtual_host = VirtualHost(virtual_host_config)
+            virtual_host = VirtualHost(virtual_host_config, config.ignore_path_parameters_in_path_matching)
             virtual_host.routes = tuple(builder.build(entry, virtual_host) for entry in virtual_host_config.routes)
             self.virtual_hosts.append(virtual_host)
             select = _compile_virtual_host(virtual_host, dice)
             for domain in virtual_host_config.domains:
                 by_domain[domain.lower().encode()] = select
-        self.match: Select = compile_hosts(by_domain, config.ignore_port_in_host_matching)
+        self.match: Select = compile_hosts(by_domain, config.ignore_port_in_host_matching, config.vhost_header)
 
     def bind(self) -> None:
         """Look up the cluster of every route that names one. Called once all clusters exist."""
@@ -295,6 +301,10 @@ class _RouteBuilder:
             route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (route.retries.per_try_timeout_s * 1000))
         route.idle_timeout_s = action.idle_timeout_s
         route.idle_timeout_set = action.idle_timeout_set
+        limits = entry.buffer_limits, virtual_host.config.buffer_limits
+        # A body's limit, wherever it is, goes before the older request's limit.
+        ordered = (*(limit.body for limit in limits), *(limit.request for limit in limits))
+        route.body_buffer_limit = next((limit for limit in ordered if limit is not None), None)
         route.cluster_name = weighted.name if weighted is not None else action.cluster
         header = weighted.cluster_header if weighted is not None else action.cluster_header
         route.cluster_header = header.lower().encode()
@@ -367,8 +377,10 @@ def _no_route(_stream: Stream) -> Route | None:
     return None
 
 
-def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool) -> Select:
-    """Ask the one that the request's host chooses among ``by_domain``, which loses its ``*``."""
+def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool, header: str = "") -> Select:
+    """Ask the one that the request's host chooses among ``by_domain``, which loses its ``*``; the first line of ``header``
+    instead of the host, where one is given. Without that line there is none, unless ``*`` is all there is.
+    """
     default = by_domain.pop(b"*", None)
     if not by_domain:
         return default or _no_route
@@ -408,6 +420,9 @@ def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool) -> Select:
                     return select
         return default
 
+    if header:
+        return _by_header(header.lower().encode(), find)
+
     def match(stream: Stream) -> Route | None:
         host = stream.authority
         # A domain with a port never matches when ports are ignored, so it must not be found here.
@@ -417,6 +432,17 @@ def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool) -> Select:
             if select is None:
                 return None
         return select(stream)
+
+    return match
+
+
+def _by_header(name: bytes, find: Callable[[bytes], Select | None]) -> Select:
+    def match(stream: Stream) -> Route | None:
+        for key, value in stream.request_headers:
+            if key == name:
+                select = find(value)
+                return select(stream) if select is not None else None
+        return None
 
     return match
 
@@ -504,7 +530,10 @@ class _PathIndex:
 
 
 def compile_routes(routes: Sequence[Route], dice: Dice = fair) -> Select:
-    """Find the first of ``routes`` that matches; of one with weighted clusters no cluster is chosen yet."""
+    """Find the first of ``routes`` that matches; of one with weighted clusters no cluster is chosen yet.
+
+    ``ignores_path_parameters``: of every segment of a path only counts what is before its first ";", but not for URI templates.
+    """
     matches: list[RouteMatch] = []
     conditions: list[StreamTest | None] = []
     for route in routes:
@@ -516,21 +545,35 @@ def compile_routes(routes: Sequence[Route], dice: Dice = fair) -> Select:
     if matches[0].kind == "prefix" and matches[0].value in ("", "/") and conditions[0] is None:
         return _compile_catch_all(routes[0], matches[0].value)
 
+    ignore_parameters = routes[0].virtual_host.ignores_path_parameters
+
     def closed(number: int) -> bool:
         return conditions[number] is None
 
     sensitive, folded = _PathIndex(), _PathIndex()
     patterns: list[tuple[int, str, Where]] = []
+    templates: list[tuple[int, str, Where]] = []
     for number, (match, route) in enumerate(zip(matches, routes, strict=True)):
         if match.kind in ("safe_regex", "uri_template"):
             assert route.config is not None
-            patterns.append((number, match.value, route.config.where))
+            kind = templates if ignore_parameters and match.kind == "uri_template" else patterns
+            kind.append((number, match.value, route.config.where))
         else:
             (sensitive if match.case_sensitive else folded).add(match, number, closed)
-    if not patterns and not folded.exact and not folded.prefix and not any(conditions):
+    if not (patterns or templates or folded.exact or folded.prefix or ignore_parameters or any(conditions)):
         return _compile_plain(routes, sensitive)
-    matching = compile_regex_set(patterns) if patterns else None
-    return _compile_conditional(routes, conditions, sensitive, folded, matching)
+    finders: list[Finder] = []
+    if sensitive.exact or sensitive.prefix:
+        finders.append(_candidates(sensitive))
+    if folded.exact or folded.prefix:
+        finders.append(_folding(_candidates(folded)))
+    if patterns:
+        finders.append(compile_regex_set(patterns))
+    if ignore_parameters:
+        finders = [_without_parameters(find) for find in finders]
+        if templates:
+            finders.append(compile_regex_set(templates))
+    return _compile_conditional(routes, conditions, finders)
 
 
 def _compile_catch_all(route: Route, prefix: str) -> Select:
@@ -570,7 +613,11 @@ def _compile_plain(routes: Sequence[Route], index: _PathIndex) -> Select:
     return select
 
 
-def _candidates(index: _PathIndex) -> Callable[[bytes], list[int]]:
+Finder = Callable[[bytes], list[int]]
+"""From a path without its query to a new list of the numbers of the routes that it may choose."""
+
+
+def _candidates(index: _PathIndex) -> Finder:
     exact_get = index.exact.get
     prefix_get = index.prefix.get
     lengths = tuple(length for length, _ in index.lengths())
@@ -587,16 +634,24 @@ def _candidates(index: _PathIndex) -> Callable[[bytes], list[int]]:
     return candidates
 
 
+def _folding(find: Finder) -> Finder:
+    return lambda path: find(path.lower())
+
+
+_PARAMETERS: Final = re.compile(rb";[^/]*")
+
+
+def _without_parameters(find: Finder) -> Finder:
+    remove = _PARAMETERS.sub
+    return lambda path: find(remove(b"", path))
+
+
 def _compile_conditional(
-    routes: Sequence[Route],
-    conditions: Sequence[StreamTest | None],
-    sensitive: _PathIndex,
-    folded: _PathIndex,
-    matching: Callable[[bytes], list[int]] | None,
+    routes: Sequence[Route], conditions: Sequence[StreamTest | None], finders: Sequence[Finder]
 ) -> Select:
     """The general case: every route whose path matches, tried in the order of the file."""
-    sensitive_candidates = _candidates(sensitive)
-    folded_candidates = _candidates(folded) if folded.exact or folded.prefix else None
+    find, *others = finders
+    more = tuple(others)
 
     def select(stream: Stream) -> Route | None:
         path = stream.path
@@ -604,11 +659,9 @@ def _compile_conditional(
             path = path[: path.index(b"?")]
         if b"#" in path:
             path = path[: path.index(b"#")]
-        numbers = sensitive_candidates(path)
-        if folded_candidates is not None:
-            numbers += folded_candidates(path.lower())
-        if matching is not None:
-            numbers += matching(path)
+        numbers = find(path)
+        for find_more in more:
+            numbers += find_more(path)
         numbers.sort()
         for number in numbers:
             condition = conditions[number]

@@ -13,7 +13,7 @@ from forkproxy.config.build.core import (
     build_runtime_fraction,
     build_where,
 )
-from forkproxy.config.build.rate_limit import RateLimit, build_rate_limit
+from forkproxy.config.build.rate_limit import RateLimit, build_own_rate_limits
 from forkproxy.config.schema import schema
 from forkproxy.config.view import View
 
@@ -111,7 +111,7 @@ def _build_own_rate_limits(view: View, context: BuildContext) -> tuple[RateLimit
             each.report("'stage' field and 'disable_key' field are not supported")
         if each.has("limit"):
             each.report("'limit' field is not supported", field="limit")
-    return context.each(views, build_rate_limit)
+    return build_own_rate_limits(views, context)
 
 
 def _build_bucket(view: View, whose: str) -> TokenBucketConfig:

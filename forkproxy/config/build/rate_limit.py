@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,9 @@ _KEYS = {
     "header_value_match": "header_match",
     "query_parameter_value_match": "query_match",
 }
+
+
+_ONE_OPERATOR = re.compile(r"%[A-Z0-9_]+(\([^)]*\))?(:[0-9]+)?%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +51,53 @@ class RateLimitAction:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """``RateLimit``: its actions make one descriptor, or none. ``hits``: how many tokens a request takes."""
+    """``RateLimit``: its actions make one descriptor, or none.
+
+    ``hits``: how many tokens a request takes; ``hits_format``, where there is one, is the format that says so.
+    """
 
     actions: tuple[RateLimitAction, ...]
     stage: int = 0
     disable_key: str = ""
     hits: int = 1
+    hits_format: str = ""
+    at_the_end: bool = False
+    """For the end of the stream, when local limits are not asked any more."""
     where: Where = Where()  # noqa: RUF009 (an immutable value)
 
 
 def build_rate_limits(views: Sequence[View], context: BuildContext) -> tuple[RateLimit, ...]:
-    """The ``rate_limits`` of a route or virtual host. A request takes one token by these, whatever ``hits_addend`` says."""
-    return tuple(replace(each, hits=1) for each in context.each(list(views), build_rate_limit))
+    """The ``rate_limits`` of a route or virtual host. The local_ratelimit filter takes one token by each of them, as the
+    request begins, whatever else they say."""
+    why = "of use to a rate limit service alone: a local limit takes one token as the request begins, in Envoy too"
+    for view in views:
+        view.ignore("hits_addend", "apply_on_stream_done", "limit", why=why)
+    return context.each(list(views), _build_rate_limit)
 
 
-def build_rate_limit(view: View, context: BuildContext) -> RateLimit:
-    """``RateLimit``; limits of its own (``limit``) and ``apply_on_stream_done`` stay unread."""
+def build_own_rate_limits(views: Sequence[View], context: BuildContext) -> tuple[RateLimit, ...]:
+    """The ``rate_limits`` of a filter itself."""
+    return context.each(list(views), _build_own_rate_limit)
+
+
+def _build_own_rate_limit(view: View, context: BuildContext) -> RateLimit:
+    made = replace(_build_rate_limit(view, context), at_the_end=view.bool("apply_on_stream_done"))
     hits = view.message("hits_addend")
+    if hits is None:
+        return made
+    number, text = hits.uint("number", None), hits.str("format")
+    if (number is None) != bool(text):
+        view.report("hits_addend must contain either a format or a number", field="hits_addend")
+    elif text and not _ONE_OPERATOR.fullmatch(text):
+        hits.report("hits_addend format must contain exactly one substitution", field="format")
+    return replace(made, hits=1 if number is None else number, hits_format=text)
+
+
+def _build_rate_limit(view: View, context: BuildContext) -> RateLimit:
     return RateLimit(
         actions=context.each(view.repeated("actions"), _build_action),
         stage=view.uint("stage"),
         disable_key=view.str("disable_key"),
-        hits=hits.uint("number", 1) if hits is not None else 1,
         where=build_where(view),
     )
 

@@ -151,6 +151,17 @@ class DirectResponseAction:
 
 
 @dataclass(frozen=True, slots=True)
+class BufferLimits:
+    """``request_body_buffer_limit`` and the older ``per_request_buffer_limit_bytes``; None where not set."""
+
+    body: int | None = None
+    request: int | None = None
+
+
+NO_LIMITS = BufferLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class RouteEntry:
     """``config.route.v3.Route``. ``per_filter_config``: filter name → what this route says about that filter."""
 
@@ -162,6 +173,7 @@ class RouteEntry:
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
     stat_prefix: str = ""
     """What its requests are counted under, ``vhost.<virtual host>.route.<stat_prefix>``, too; "" for nowhere else."""
+    buffer_limits: BufferLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +193,7 @@ class VirtualHost:
     retry_policy: RetryPolicy | None = None
     rate_limits: tuple[RateLimit, ...] = ()
     virtual_clusters: tuple[VirtualClusterConfig, ...] = ()
+    buffer_limits: BufferLimits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +205,8 @@ class RouteTableConfig:
     headers: HeaderMutations
     most_specific_header_mutations_wins: bool = False
     ignore_port_in_host_matching: bool = False
+    ignore_path_parameters_in_path_matching: bool = False
+    vhost_header: str = ""
     internal_only_headers: tuple[str, ...] = ()
     max_direct_response_body_size_bytes: int = 4096
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
@@ -381,6 +396,14 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
         where=build_where(view),
         per_filter_config=context.per_filter_config(view),
         stat_prefix=view.str("stat_prefix"),
+        buffer_limits=build_buffer_limits(view),
+    )
+
+
+def build_buffer_limits(view: View) -> BufferLimits:
+    """Those of a ``Route`` or ``VirtualHost``."""
+    return BufferLimits(
+        view.uint("request_body_buffer_limit", None), view.uint("per_request_buffer_limit_bytes", None)
     )
 
 
@@ -402,6 +425,7 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         per_filter_config=context.per_filter_config(view),
         rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
         virtual_clusters=context.each(view.repeated("virtual_clusters"), build_virtual_cluster),
+        buffer_limits=build_buffer_limits(view),
     )
 
 
@@ -412,7 +436,7 @@ def build_cors(view: View, context: BuildContext) -> CorsPolicy | None:
 
 
 def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
-    """``RouteConfiguration``; VHDS, cluster specifier plugins and ``internal_only_headers`` stay unread."""
+    """``RouteConfiguration``; VHDS and cluster specifier plugins stay unread."""
     view.ignore("validate_clusters", why="semantics.py has already followed it")
     view.ignore("metadata", why="opaque to the proxy itself")
     max_body_bytes = view.uint("max_direct_response_body_size_bytes", 4096)
@@ -424,7 +448,9 @@ def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
         headers=build_header_mutations(view, context),
         most_specific_header_mutations_wins=view.bool("most_specific_header_mutations_wins"),
         ignore_port_in_host_matching=view.bool("ignore_port_in_host_matching"),
-        internal_only_headers=(),
+        ignore_path_parameters_in_path_matching=view.bool("ignore_path_parameters_in_path_matching"),
+        vhost_header=view.str("vhost_header"),
+        internal_only_headers=tuple(name.lower() for name in view.strings("internal_only_headers")),
         max_direct_response_body_size_bytes=max_body_bytes,
         per_filter_config=context.per_filter_config(view),
     )

@@ -122,7 +122,7 @@ class Limiter:
         response = HeaderMutations(response_add=config.response_headers_to_add)
         self.add_to_request = compile_request([(request, config.where)], compile_header_value)
         self.add_to_response = compile_response([(response, config.where)], compile_header_value)
-        self.describe = compile_rate_limits(config.rate_limits, context.node.cluster.encode())
+        self.describe = compile_rate_limits(config.rate_limits, context.node.cluster.encode(), compile_header_value)
         self.grpc_status = _RESOURCE_EXHAUSTED if config.as_resource_exhausted else None
         self.buckets = Buckets(config, registry.shared) if not config.per_connection else None
 

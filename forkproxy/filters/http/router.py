@@ -671,7 +671,7 @@ class RetriedExchange:
     """
 
     __slots__ = (
-        *("_end_stream", "_kept", "_kept_bytes", "_priorities", "_timer", "_tried"),
+        *("_end_stream", "_kept", "_kept_bytes", "_limit", "_priorities", "_timer", "_tried"),
         *("cluster", "ended_at", "policy", "router", "state", "stream"),
     )
 
@@ -689,6 +689,10 @@ class RetriedExchange:
         self._end_stream = end_stream
         self._kept: list[tuple[bytes, bool, Headers | None]] = []
         self._kept_bytes = 0
+        limit = stream.route.body_buffer_limit
+        if limit is None:
+            limit = stream.decode_buffer_limit
+        self._limit: int = stream.connection.high_watermark if limit is None else limit
         self._timer: Timer | None = None
         self._tried: list[Endpoint] = []
         self._priorities = PreviousPriorities(policy.previous_priorities) if policy.previous_priorities else None
@@ -798,8 +802,7 @@ class RetriedExchange:
         if self.state is None:
             return
         self._kept_bytes += len(data)
-        limit = self.stream.decode_buffer_limit
-        if self._kept_bytes > (self.stream.connection.high_watermark if limit is None else limit):
+        if self._kept_bytes > self._limit:
             self.cluster.stats.retry_or_shadow_abandoned += 1
             self.give_up()
         else:

@@ -159,7 +159,8 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     )
     settings = ConnectionManagerSettings(codec)
     settings.scheme = b"https" if context.tls else b"http"
-    settings.client_addresses = _client_addresses(config.client_address, context)
+    internal_only = frozenset(name.encode() for name in config.route_table.internal_only_headers)
+    settings.client_addresses = _client_addresses(config.client_address, internal_only, context)
     settings.add_user_agent = config.add_user_agent
     settings.service_cluster = context.node.cluster.encode()
     settings.service_node = context.node.id.encode()
@@ -192,7 +193,9 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     return settings
 
 
-def _client_addresses(config: ClientAddressConfig, context: FilterContext) -> ClientAddresses:
+def _client_addresses(
+    config: ClientAddressConfig, internal_only: frozenset[bytes], context: FilterContext
+) -> ClientAddresses:
     return ClientAddresses(
         use_remote_address=config.use_remote_address,
         hops=config.xff_num_trusted_hops,
@@ -200,6 +203,7 @@ def _client_addresses(config: ClientAddressConfig, context: FilterContext) -> Cl
         append_port=config.append_x_forwarded_port,
         detectors=[_detector(each) for each in config.detections],
         internal=[compile_range(each) for each in config.internal_ranges],
+        internal_only=internal_only,
         internal_pipes=config.internal_unix_sockets,
         local_ip=context.local_ip.encode(),
         scheme=b"https" if context.tls else b"http",

@@ -11,6 +11,7 @@ from tests.conformance.exchanges import (
     rate_limits,
     retries,
     route_actions,
+    route_tables,
     sessions,
     statistics,
 )
@@ -325,6 +326,7 @@ CONFIGURATIONS: dict[str, Data] = {
         }})]),
     "rewriting": rewriting(),
     "route_actions": route_actions.CONFIGURATION,
+    "route_tables": route_tables.CONFIGURATION,
     "retries": retries.configuration(),
     "failing": failing(),
     "stuck": plain([cluster("up", "stuck", connect_timeout="0.2s")]),

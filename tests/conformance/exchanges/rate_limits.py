@@ -188,6 +188,23 @@ def descriptors() -> Data:
         own("hits", 1000, [actions(HEADER, hits_addend={"number": 2})]),
         own("many-hits", 1000, [actions(HEADER, hits_addend={"number": 3})]),
         own("no-hits", 1000, [actions(HEADER, hits_addend={"number": 0})]),
+        own("format-hits", 1000, [actions(HEADER, hits_addend={"format": "%REQ(x-hits)%"})]),
+        own("at-the-end", 1000, [actions(HEADER, apply_on_stream_done=True)]),
+        on(
+            NAME,
+            "/service",
+            limit("service", 1000, descriptors=two),
+            action={
+                "rate_limits": [
+                    actions(
+                        HEADER,
+                        apply_on_stream_done=True,
+                        hits_addend={"format": "%BYTES_RECEIVED%"},
+                        limit={"dynamic_metadata": {"metadata_key": {"key": "meta", "path": [{"key": "in"}]}}},
+                    )
+                ]
+            },
+        ),
         on(NAME, "/route", limit("route", 1000, descriptors=two), action={"rate_limits": rate_limits}),
         on(
             NAME,
@@ -330,6 +347,8 @@ DESCRIPTORS += [
         (b"own-hits", 2),
         (b"own-many-hits", 1),
         (b"own-no-hits", 3),
+        (b"own-at-the-end", 3),
+        (b"service", 3),
         (b"route", 3),
         (b"stage", 3),
         (b"hits-route", 2),
@@ -343,6 +362,10 @@ DESCRIPTORS += [
         (b"connection", 3),
         (b"plain", 3),
     )
+]
+DESCRIPTORS += [
+    ask("descriptors", f"{hits.decode()} hits", b"/own-format-hits", 1, lines=USER + b"x-hits: " + hits + b"\r\n")
+    for hits in (b"3", b"x", b"-1", b"0", b"1e10", b"1.9", b"0x1")
 ]
 DESCRIPTORS.append(ask("descriptors", "another user", b"/unbound", 3, lines=b"x-user: b\r\n"))
 DESCRIPTORS.append(ask("descriptors", "two users in one request", b"/unbound", 3, lines=USER + b"x-user: b\r\n"))

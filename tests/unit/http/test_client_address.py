@@ -33,7 +33,12 @@ def test_the_last_forwarded_address():
 
 def test_only_who_asks_for_it_sees_every_request():
     assert not ClientAddresses(hops=2, internal=[lambda ip: True]).looks_at_every_request
-    for settings in ({"use_remote_address": True}, {"append_port": True}, {"detectors": [None]}):
+    for settings in (
+        {"use_remote_address": True},
+        {"append_port": True},
+        {"detectors": [None]},
+        {"internal_only": {b"x"}},
+    ):
         assert ClientAddresses(**settings).looks_at_every_request
 
 

@@ -376,3 +376,16 @@ def test_require_tls_comes_before_the_routes():
     (outcome,) = explain.explain(made, FakeStream(scheme=b"http")).outcomes
     assert outcome.route.redirect is not None
     assert outcome.number is None
+
+
+def test_a_header_may_name_the_virtual_host_and_parameters_be_ignored():
+    made = table(
+        vhost(entry("path", "/a"), name="a", domains=("a.example",)),
+        vhost(entry("prefix", "/b/"), name="b", domains=("b.example",)),
+        vhost_header="x-host",
+        ignore_path_parameters_in_path_matching=True,
+    )
+    stream = FakeStream(b"/b;1/c", authority=b"a.example", headers=[(b"x-host", b"b.example")])
+    told = explain.explain(made, stream)
+    assert (told.host, told.virtual_host.name, told.chosen.route.name) == ("b.example", "b", "/b/")
+    assert [other.virtual_host.name for other in told.other_domains] == ["a"]

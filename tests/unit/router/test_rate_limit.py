@@ -80,3 +80,22 @@ def test_one_action_without_an_entry_spoils_the_descriptor_but_no_other():
 
 def test_nothing_to_describe():
     assert compile_rate_limits([], b"") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "hits"),
+    [
+        (b"3", 3), (b"+3", 3), (b" 3 ", 3), (b"1.9", 1), (b"0", 0), (b"0x2", 2), (b"nan", 0), (b"1000000000", 10**9),
+        (b"1000000001", None), (b"-1", None), (b"-0.5", None), (b"", None), (b"x", None), (b"1_0", None), (b"inf", None),
+        (b"0x", None), (b"\xff0x1", None),
+    ],
+)  # fmt: skip
+def test_a_format_says_how_many_tokens(text, hits):
+    limit = RateLimit((RateLimitAction("generic_key", "k", value="v"),), hits_format="%REQ(x-hits)%")
+    described = compile_rate_limits([limit], b"", lambda _text, _where: lambda _stream: text)(stream())
+    assert described == ([(((b"k", b"v"),), hits)] if hits is not None else [])
+
+
+def test_what_is_for_the_end_of_the_stream_describes_nothing():
+    limit = RateLimit((RateLimitAction("generic_key", "k", value="v"),), at_the_end=True)
+    assert compile_rate_limits([limit], b"") is None

@@ -1,5 +1,6 @@
 """The route table; domain and TLS verdicts were observed on Envoy 1.40."""
 
+import dataclasses
 import random
 
 import pytest
@@ -11,7 +12,7 @@ from forkproxy.config.build.core import (
     QueryParameterMatcher,
     StringMatcher,
 )
-from forkproxy.config.build.route import ForwardAction, WeightedCluster
+from forkproxy.config.build.route import BufferLimits, ForwardAction, WeightedCluster
 from forkproxy.config.problems import ConfigError
 from forkproxy.router.table import DIRECT, FORWARD, REDIRECT, host_without_port
 from tests.unit.router.fakes import FakeStream, direct, entry, option, redirect, table, vhost
@@ -394,3 +395,44 @@ def test_require_tls(require_tls, scheme, headers, redirected):
     if redirected:
         assert route.redirect(stream) == (301, b"https://tls.example/a?b")
         assert (route.name, route.virtual_host.name, route.finalize_response) == ("", "v", None)
+
+
+def test_the_virtual_host_may_be_named_by_a_header():
+    hosts = (vhost(entry(), name="a", domains=("a.example",)), vhost(entry(), name="any", domains=("*",)))
+    made = table(*hosts, vhost_header="X-Host")
+
+    def named(*values):
+        stream = FakeStream(authority=b"a.example", headers=[(b"x-host", value) for value in values])
+        route = made.match(stream)
+        return route.virtual_host.name if route is not None else None
+
+    assert [named(b"A.example"), named(b"b"), named(b"a.example", b"b"), named()] == ["a", "any", "a", None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "path", "found"),
+    [
+        ("path", "/a/b", b"/a;1/b;2?c", True),
+        ("path", "/a/b", b"/a/b;/c", False),
+        ("prefix", "/a/", b"/a;1/b", True),
+        ("safe_regex", "/a/[a-z]+", b"/a;1/b;2", True),
+        ("uri_template", "/a/[a-z]+", b"/a/b;2", False),
+        ("uri_template", "/a/[a-z;]+", b"/a/b;", True),
+    ],
+)
+def test_path_parameters_may_be_ignored(kind, value, path, found):
+    made = table(vhost(entry(kind, value)), ignore_path_parameters_in_path_matching=True)
+    assert (made.match(FakeStream(path)) is not None) is found
+
+
+def test_a_bodys_limit_goes_before_a_requests():
+    def limit(of_route, of_host):
+        route = dataclasses.replace(entry(), buffer_limits=BufferLimits(*of_route))
+        made = table(dataclasses.replace(vhost(route), buffer_limits=BufferLimits(*of_host)))
+        return made.virtual_hosts[0].routes[0].body_buffer_limit
+
+    assert limit((None, None), (None, None)) is None
+    assert limit((None, 1), (None, 2)) == 1
+    assert limit((None, 1), (3, 2)) == 3
+    assert limit((4, 1), (3, 2)) == 4
+    assert limit((0, None), (3, None)) == 0

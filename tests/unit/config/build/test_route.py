@@ -179,7 +179,6 @@ def test_direct_response_is_bounded():
         "hedge_policy: {hedge_on_per_try_timeout: true}",
         "request_mirror_policies: [{cluster: c}]",
         "upgrade_configs: [{upgrade_type: websocket}]",
-        "host_rewrite_path_regex: {pattern: {regex: a}, substitution: b}",
         "max_stream_duration: {max_stream_duration: 1s}",
     ],
 )
@@ -196,10 +195,9 @@ def test_retry_policies_of_routes_and_virtual_hosts():
     assert built(build_route_table, TABLE, text).value.virtual_hosts[0].retry_policy.num_retries == 3
 
 
-def test_an_unknown_action_leaves_the_route_out():
-    outcome = built(build_route_table, TABLE, table("{match: {prefix: /}, non_forwarding_action: {}}"))
-    assert outcome.unread == ["virtual_hosts[0].routes[0].non_forwarding_action"]
-    assert outcome.value.virtual_hosts[0].routes == ()
+@pytest.mark.parametrize("name", ["non_forwarding_action", "filter_action"])
+def test_an_action_that_forwards_nothing_has_no_cluster(name):
+    assert action(f"{name}: {{}}") == ForwardAction()
 
 
 def per_filter(text):
