@@ -75,6 +75,11 @@ _RESPONSE_CODES: dict[bytes, int] = {
     b"x-envoy-upstream-canary": _CANARY,
 }
 
+MAX_CONNECTION_TOKENS = 10
+"""A request with so many words in its Connection header is refused, as by Envoy."""
+# Who nominates these wants to hide where a request comes from.
+_NEVER_NOMINATED = frozenset((b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"))
+
 MAX_KNOWN_NAMES = 4096
 MAX_KNOWN_LENGTH_BYTES = 128
 """Longer names and authorities are not remembered: a head may be 60 KiB, and thousands of those would be all the memory."""
@@ -123,6 +128,15 @@ _plain_response_name = _plain_response_names.get
 
 _AUTHORITY = re.compile(rb"[!$%&'()*+,\-.0-9:;=@A-Z\[\]_a-z~]*")
 """RFC 3986 section 3.2, with the user information that Envoy lets pass: no space, slash, "?", "#", high or control bytes."""
+
+_URL_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9.-]+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]+))?")
+
+
+def is_url_authority(value: bytes) -> bool:
+    """May ``value`` stand in a URL, or in the target of CONNECT? More is asked of it there than of a Host header."""
+    matched = _URL_AUTHORITY.fullmatch(value)
+    return matched is not None and int(matched[2] or 0) <= 65535
+
 
 _valid_authorities: set[bytes] = set()
 MAX_KNOWN_AUTHORITIES = 4096
@@ -238,6 +252,7 @@ class ServerCodec:
 
     __slots__ = (
         "_chunked",
+        "_connection_tokens",
         "_content_length",
         "_cut_by_upgrade",
         "_data",
@@ -313,6 +328,7 @@ class ServerCodec:
         self._transfer_encodings = 0
         self._cut_by_upgrade = False
         self._nominated: list[bytes] | None = None
+        self._connection_tokens = 0
         self._upgrade_value = b""
         self.http_10 = False
         self.connection_close = False
@@ -486,6 +502,11 @@ class ServerCodec:
                 if self._nominated is None:
                     self._nominated = []
                 self._nominated.append(token)
+                if token in _NEVER_NOMINATED or token[0] == 58:
+                    raise CodecError("http1.connection_header_rejected")
+            self._connection_tokens += token != b""
+        if self._connection_tokens >= MAX_CONNECTION_TOKENS:
+            raise CodecError("http1.connection_header_rejected")
 
     def on_headers_complete(self) -> None:
         """httptools: the head is complete."""
@@ -585,8 +606,10 @@ class ServerCodec:
     def _other_form(self, target: bytes) -> None:
         # RFC 9112 section 3.2: authority-form for CONNECT only, asterisk-form for OPTIONS only, else absolute-form.
         if self.method == b"CONNECT":
-            if not is_authority(target) or b":" not in target:
+            if not is_url_authority(target) or b":" not in target:
                 raise CodecError("http1.invalid_url")
+            if self._chunked or self._content_length.strip(b"0"):
+                raise CodecError("http1.body_disallowed")
             self.has_host = True
             self.authority = target
             self.path = b""
@@ -603,7 +626,7 @@ class ServerCodec:
     def _absolute_form(self, target: bytes) -> None:
         scheme, separator, rest = target.partition(b"://")
         if not separator:
-            raise CodecError("http1.codec_error")
+            raise CodecError("http1.invalid_url" if target[:1] == b"*" else "http1.codec_error")
         if scheme.lower() not in (b"http", b"https"):
             raise CodecError("http1.invalid_scheme")
         end = len(rest)
@@ -611,8 +634,8 @@ class ServerCodec:
             position = rest.find(delimiter)
             if 0 <= position < end:
                 end = position
-        authority = rest[:end].rpartition(b"@")[2]
-        if not authority or not is_authority(authority):
+        user, _, authority = rest[:end].rpartition(b"@")
+        if b"@" in user or not is_url_authority(authority):
             raise CodecError("http1.invalid_url")
         # RFC 9112 section 3.2.2: the target's authority replaces the Host field.
         self.has_host = True
@@ -621,6 +644,8 @@ class ServerCodec:
 
     def _remove_nominated(self) -> None:
         nominated = self._nominated or []
+        if b"host" in nominated:
+            self.has_host = False
         self.headers = [
             header for header in self.headers if header[0] not in nominated or header[0] == b"content-length"
         ]
@@ -639,9 +664,18 @@ class ServerCodec:
         end_told = self._end_told
         trailers = self.headers
         enable_trailers = self._settings.enable_trailers
+        if trailers and not end_told:
+            self._check_trailers(trailers)
         self._begin()
         if not end_told:
             self._sink.decode_complete(trailers if enable_trailers and trailers else None)
+
+    def _check_trailers(self, trailers: Headers) -> None:
+        settings = self._settings
+        if sum([len(name) + len(value) for name, value in trailers]) > settings.max_headers_bytes:
+            raise CodecError("http1.headers_too_large", 431)
+        if settings.enable_trailers and len(trailers) > settings.max_headers_count:
+            raise CodecError("http1.too_many_headers", 431)
 
 
 class ClientCodec:
@@ -662,6 +696,7 @@ class ClientCodec:
         "_max_headers_bytes",
         "_max_headers_count",
         "_parser",
+        "_start",
         "_transfer_encodings",
         "chunked",
         "complete",
@@ -682,6 +717,8 @@ class ClientCodec:
         self._max_headers_count = max_headers_count
         self._parser: Any = httptools.HttpResponseParser(self)  # None once closed
         self._head_request = False
+        self._start: bytes | None = None
+        """The first bytes of a response that does not begin with "HTTP/1.1 "; None once they are known to be HTTP."""
         self.enable_trailers = False
         self.expecting = False
         self.unsolicited = False
@@ -723,6 +760,10 @@ class ClientCodec:
         if self._fresh:
             self._line_checked = data.startswith(b"HTTP/1.1 ")
             self._fresh = False
+            if not self._line_checked:
+                self._start = b""
+        if not self._line_checked and self._start is not None:
+            self._check_start(data)
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -738,6 +779,14 @@ class ClientCodec:
             self._begin()
         elif not self.complete and self._head_bytes > self._max_headers_bytes:
             raise CodecError("protocol_error", 502)  # a head, trailers or chunk extensions without end
+
+    def _check_start(self, data: bytes) -> None:
+        # llhttp takes RTSP and ICE for HTTP, and skips empty lines; the first bytes may come one by one.
+        self._start = start = (self._start or b"") + data[:5]
+        if start[:5] != b"HTTP/"[: len(start)]:
+            raise CodecError("protocol_error", 502)
+        if len(start) >= 5:
+            self._start = None
 
     def finish(self) -> bool:
         """The peer has closed. True when that is how this response ends (RFC 9112 section 6.3, rule 8): it is complete now."""
@@ -809,13 +858,13 @@ class ClientCodec:
         if self._transfer_encodings and (self._transfer_encodings > 1 or not self.chunked or self.content_length >= 0):
             raise CodecError("protocol_error", 502)
         if status < 200:
-            if status < 100 or status == 101:
-                raise CodecError("protocol_error", 502)
+            if status < 100 or status == 101 or self._transfer_encodings or self.content_length > 0:
+                raise CodecError("protocol_error", 502)  # nor has any of them a body (RFC 9110 section 15.2)
             self._interim = True
             self.sink.decode_interim(status, headers)
             return
         if len(headers) > self._max_headers_count or self._head_bytes > self._max_headers_bytes:
-            self._check_size()
+            self._check_size_of(headers)
         if not self._line_checked and self._parser.get_http_version() != "1.1":
             self.reusable = False
         self.status = status
@@ -832,10 +881,10 @@ class ClientCodec:
         self._head_bytes = 0
         self.sink.decode_headers(status, headers, self._end_told)
 
-    def _check_size(self) -> None:
-        if len(self._headers) > self._max_headers_count:
+    def _check_size_of(self, headers: Headers) -> None:
+        if len(headers) > self._max_headers_count:
             raise CodecError("protocol_error", 502)
-        if sum([len(name) + len(value) for name, value in self._headers]) > self._max_headers_bytes:
+        if sum([len(name) + len(value) for name, value in headers]) > self._max_headers_bytes:
             raise CodecError("protocol_error", 502)
 
     def on_body(self, data: bytes) -> None:
@@ -856,6 +905,8 @@ class ClientCodec:
             return
         end_told = self._end_told
         trailers = self._headers
+        if trailers and not end_told:
+            self._check_size_of(trailers)
         self.complete = True
         self.expecting = False
         self._begin()

@@ -88,4 +88,23 @@ DIFFERENCES: dict[str, Difference] = {
     },
     "obs-fold from upstream": refused("a folded header line (section 5.2).", 502),
     "bare lf from upstream": refused("a bare LF as line end (section 2.2).", 502),
+    "te with a tab behind it": refused("a tab behind the transfer coding (section 5.1 lets a recipient strip it)."),
+    "a line end in a chunk extension": refused("a line end inside a quoted chunk extension (section 7.1.1)."),
+    "white space before a chunk extension": refused("white space after the chunk size (section 7.1)."),
+    "nul in a chunk extension": refused("a NUL in a chunk extension (section 7.1.1)."),
+    "a chunk longer than its size": refused("a chunk without its CRLF (section 7.1)."),
+    "a length among the trailers": refused("a length behind the body (section 6.5.1 of RFC 9110 forbids it)."),
+    "folded trailers": refused("a folded header line (section 5.2)."),
+    "absolute form, two hosts": refused("two Host lines (section 3.2)."),
+    "a host among the trailers": Difference(
+        "trailers that name what routing or framing goes by are dropped (RFC 9110 section 6.5.1).", ("upstream",), 200
+    ),
+    "connection: content-length": Difference(
+        "the body keeps its length on the way; Envoy drops the header and sends chunks.", ("upstream",), 200
+    ),
+    "from upstream: a chunk longer than its size": Difference(
+        REFUSED.format("a chunk without its CRLF (section 7.1)."), ("downstream", "ending", "log", "stats"), None
+    ),
+    "from upstream: 'HTTP/1.2 200 OK'": refused("a version that does not exist (section 2.3).", 502),
+    "from upstream: a bare cr in a value": refused("a bare CR (section 2.2).", 502),
 }

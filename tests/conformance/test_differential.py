@@ -9,6 +9,7 @@ import pytest
 
 from tests.conformance.differences import DIFFERENCES
 from tests.conformance.exchanges import (
+    abuses,
     addresses,
     local_replies,
     requests,
@@ -26,6 +27,7 @@ from tests.conformance.test_differential_filters import EXCHANGES as OF_FILTERS
 from tests.support.envoy import find_envoy
 
 EXCHANGES = [
+    *abuses.EXCHANGES,
     *addresses.EXCHANGES,
     *local_replies.EXCHANGES,
     *requests.EXCHANGES,

@@ -150,6 +150,69 @@ def test_long_names_and_authorities_are_not_remembered():
 
 def test_a_nominated_header_counts_as_absent():
     side = Requests()
-    feed(side, b"POST / HTTP/1.1\r\nhost: a\r\nconnection: x-forwarded-proto\r\nx-forwarded-proto: ftp\r\n", 0)
+    feed(side, b"POST / HTTP/1.1\r\nhost: a\r\nconnection: x-request-id\r\nx-request-id: mine\r\n", 0)
     side.codec.feed(b"content-length: 1\r\n\r\n")
-    assert not side.codec.flags & http1.HAS_FORWARDED_PROTO
+    assert not side.codec.flags & http1.HAS_REQUEST_ID
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"connection: X-Forwarded-For",
+        b"connection: close, x-forwarded-proto",
+        b"connection: :path",
+        b"connection: a, b, c, d, e\r\nconnection: f, g, h, i, j",
+    ],
+)
+def test_what_must_not_be_nominated(lines):
+    side = Requests()
+    with pytest.raises(CodecError, match=r"http1\.connection_header_rejected"):
+        side.codec.feed(b"GET / HTTP/1.1\r\nhost: a\r\n" + lines + b"\r\n\r\n")
+    assert not side.calls
+
+
+def test_who_nominates_host_has_none():
+    side = Requests()
+    side.codec.feed(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: host\r\n\r\n")
+    assert not side.codec.has_host
+
+
+@pytest.mark.parametrize(("count", "refused"), [(100, False), (101, True)])
+def test_trailers_are_counted(count, refused):
+    side = Requests(enable_trailers=True)
+    trailers = b"".join([b"x-%d: 1\r\n" % number for number in range(count)])
+    data = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
+    if refused:
+        with pytest.raises(CodecError, match=r"http1\.too_many_headers"):
+            side.codec.feed(data)
+    else:
+        side.codec.feed(data)
+        assert len(side.calls[-1][1]) == count
+
+
+def test_trailers_of_responses_are_counted():
+    side = Responses()
+    trailers = b"".join([b"x-%d: 1\r\n" % number for number in range(101)])
+    with pytest.raises(CodecError, match="protocol_error"):
+        side.codec.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n")
+
+
+def feed_in_steps(side, data, step):
+    for position in range(0, len(data), step):
+        side.codec.feed(data[position : position + step])
+
+
+@pytest.mark.parametrize("start", [b"RTSP/1.0 200 OK", b"ICY 200 OK", b"\r\nHTTP/1.1 200 OK", b"\nHTTP/1.1 200 OK"])
+@pytest.mark.parametrize("step", [1, 1000])
+def test_a_response_begins_with_its_version(start, step):
+    side = Responses()
+    data = start + b"\r\ncontent-length: 0\r\n\r\n"
+    with pytest.raises(CodecError, match="protocol_error"):
+        feed_in_steps(side, data, step)
+    assert not side.calls
+
+
+def test_a_response_may_come_byte_by_byte():
+    side = Responses()
+    feed_in_steps(side, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 1)
+    assert side.codec.complete
