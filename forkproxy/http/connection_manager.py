@@ -451,6 +451,14 @@ class HttpConnection:
         elif self.stream is not None and not self.stream.request_ended:
             self.stream.decode_data(data, False)
 
+    def is_reading_body_of(self, stream: Stream) -> bool:
+        """Is what comes next on this connection, and nothing before it, more of this request's body?"""
+        return (
+            stream is self.stream
+            and not (stream.request_ended or self.queue or self._advancing or self.codec.fresh)
+            and stream.decode_held is None
+        )
+
     def decode_complete(self, trailers: Headers | None) -> None:
         """ServerSink: the request body has ended."""
         queue = self.queue
@@ -740,6 +748,11 @@ class HttpConnection:
             if found is not None:
                 _add_to_list(lines, b"proxy-status: ", found[0])
                 stream.status = found[1] or stream.status
+
+    @property
+    def is_chunked(self) -> bool:
+        """Is the response under way framed as chunks?"""
+        return self._chunked
 
     def encode_data(self, stream: Stream, data: bytes, end_stream: bool) -> None:
         """A piece of the body leaves."""

@@ -419,6 +419,17 @@ class ServerCodec:
         self._in_head = self._end_told = self._cut_by_upgrade = False
         self.headers, self.path = kept
 
+    @property
+    def body_bytes(self) -> int:
+        """What the message's head says of its body; 0 when it does not say."""
+        return int(self._content_length or 0)
+
+    def end_body(self) -> None:
+        """What was left of the body has been read past this codec (http/request_splice.py): the request is complete."""
+        self._parser = self._new_parser()
+        self._begin()
+        self._sink.decode_complete(None)
+
     # -- httptools' callbacks
 
     def on_url(self, target: bytes) -> None:
@@ -797,6 +808,14 @@ class ClientCodec:
         self.reusable = False
         self.sink.decode_complete(None)
         return True
+
+    def end_body(self) -> None:
+        """What was left of the body has been read past this codec (upstream/response_splice.py): the response is complete."""
+        self._parser = httptools.HttpResponseParser(self)
+        self.complete = True
+        self.expecting = False
+        self._begin()
+        self.sink.decode_complete(None)
 
     @property
     def between_messages(self) -> bool:

@@ -40,6 +40,8 @@ IDLE_S = 5.0
 RETRY_S = 1.0
 """After a pipe could not be made, none is tried for this long: each reading would fail again."""
 
+NO_END = 1 << 62
+
 THIN_BYTES = 16384
 THIN_READS = 4
 """So many reads in a row of less than THIN_BYTES end the splicing: two system calls and a pipe for what one copy does."""
@@ -124,7 +126,7 @@ class Splice:
     ``on_moved(size)`` is told of bytes that were read past Python. ``sink.on_above_high_watermark`` must pause the source.
     """
 
-    __slots__ = ("_on_moved", "_pipe", "_pool", "_sink", "_source", "_thin", "piped")
+    __slots__ = ("_on_moved", "_pipe", "_pool", "_sink", "_source", "_thin", "left", "piped")
 
     def __init__(self, source: Connection, sink: Connection, on_moved: Callable[[int], None]) -> None:
         self._source = source
@@ -135,6 +137,8 @@ class Splice:
         self._thin = 0
         self.piped = 0
         """Bytes in the pipe: read from the source and not yet sent."""
+        self.left = NO_END
+        """So many bytes may be taken; what follows them in the source is somebody else's. Whoever copies counts it down."""
 
     def start(self) -> None:
         """Read the source this way from its next readiness on."""
@@ -157,7 +161,7 @@ class Splice:
         # As much as copying reads at once may be taken over a lower mark, as copying does.
         limit = min(pipe.capacity, max(sink.high_watermark, size))
         try:
-            moved = splice(source.fd, pipe.write_fd, limit - self.piped, flags=SPLICE_F_NONBLOCK)
+            moved = splice(source.fd, pipe.write_fd, min(limit - self.piped, self.left), flags=SPLICE_F_NONBLOCK)
         except BlockingIOError:
             # No bytes, or no room: every small segment takes a whole slot of the pipe. recv knows which it is.
             self._give_back_if_empty()
@@ -173,12 +177,15 @@ class Splice:
             self._give_back_if_empty()
             return source.sock.recv(size)
         self.piped += moved
+        self.left -= moved
+        if not self.left:
+            self._stop()  # before anybody is told: the source may have another reader then
         source.bytes_received += moved
         sink.count_piped(moved)
-        self._on_moved(moved)
         if self.piped >= limit:
             sink.above_high_watermark()
-        if moved >= THIN_BYTES:
+        self._on_moved(moved)
+        if moved >= THIN_BYTES or not self.left:
             self._thin = 0
         else:
             self._thin += 1
@@ -216,4 +223,5 @@ class Splice:
             self._pool.discard(self._pipe)
             self._pipe = None
         self.piped = 0
-        self._source.read_by(None)
+        if self.left:
+            self._source.read_by(None)

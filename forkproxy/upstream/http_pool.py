@@ -197,6 +197,12 @@ class Http1Client:
         if codec.complete:
             self._on_complete()
 
+    def end_body(self) -> None:
+        """What was left of the response's body has been read past the codec: the response is complete."""
+        self.connection.on_data = self.on_data
+        self.codec.end_body()
+        self._on_complete()
+
     def _on_codec_error(self) -> None:
         self.pool.cluster.stats.upstream_cx_protocol_error += 1
         self._fail(RESET_PROTOCOL_ERROR)

@@ -6,9 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -278,9 +278,7 @@ def test_run_without_a_free_pid_file_goes_on_without_one(tmp_path, config, start
     assert "already running" in done.stderr
 
 
-def test_ready_in_half_a_second(config):
-    # Generous against a loaded machine; `make bench` measures.
-    before = time.monotonic()
+def test_ready_after_little_work(config):
     process = subprocess.Popen(
         [sys.executable, "-m", "forkproxy", "run", "-c", config, "--concurrency", "1", "--pid-file", f"{config}.pid"],
         cwd=ROOT,
@@ -290,7 +288,8 @@ def test_ready_in_half_a_second(config):
         assert process.stderr is not None
         while b" ready " not in process.stderr.readline():
             assert process.poll() is None
-        assert time.monotonic() - before < 5
+        used = psutil.Process(process.pid).cpu_times()
+        assert used.user + used.system < 2  # on an idle machine 0.3 s
         process.send_signal(signal.SIGTERM)
         process.stderr.read()
     assert process.returncode == 0

@@ -11,6 +11,7 @@ Bodies of local replies, response flags and response code details are Envoy's (d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from forkproxy.config.build.load_balancing import criteria, has_metadata
@@ -23,6 +24,7 @@ from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import remove as remove_header
 from forkproxy.http.headers import set_ as set_header
+from forkproxy.http.request_splice import request_splice
 from forkproxy.http.stream import OVERRIDE_ENDPOINT, Stream
 from forkproxy.http.tally import Tally
 from forkproxy.net.connection import Connection
@@ -48,6 +50,7 @@ from forkproxy.upstream.http_pool import (
     Http1Client,
 )
 from forkproxy.upstream.previous_priorities import PreviousPriorities
+from forkproxy.upstream.response_splice import LARGE_PIECE_BYTES, response_splice
 
 _join = b"".join
 _join_header = b": ".join
@@ -339,12 +342,17 @@ class UpstreamRequest:
         "_interim",
         "_paused",
         "_plain",
+        "_resplice",
+        "_resplice_request",
         "_send_chunked",
         "cluster",
         "endpoint",
         "router",
         "stream",
     )
+
+    keeps_body = False
+    """Does somebody want to see the request's body, to send it again?"""
 
     def __init__(self, router: Router, stream: Stream, cluster: Cluster, endpoint: Endpoint, end_stream: bool) -> None:
         self.router = router
@@ -358,6 +366,8 @@ class UpstreamRequest:
         self._holding_downstream = False
         self._paused = False
         self._plain = False
+        self._resplice: Callable[[], None] | None = None
+        self._resplice_request: Callable[[], None] | None = None
         self._interim = False
         self._send_chunked = False
         self._ended_at = 0.0
@@ -438,6 +448,8 @@ class UpstreamRequest:
                 connection.write(b"\r\n")
             else:
                 connection.write(data)
+                if len(data) > LARGE_PIECE_BYTES and self._held is None:
+                    self._splice_request(connection)
         if end_stream:
             client.request_sent = True
             if self._send_chunked:
@@ -445,6 +457,13 @@ class UpstreamRequest:
                     trailers = None
                 lines = [_join_header(trailer) + b"\r\n" for trailer in trailers or ()]
                 connection.write(b"0\r\n" + b"".join(lines) + b"\r\n")
+
+    def _splice_request(self, connection: Connection) -> None:
+        # Full reads: the rest of a large body may go from socket to socket.
+        if self._resplice_request is None and not self.keeps_body:
+            self._resplice_request = request_splice(self.stream, connection)
+        if self._resplice_request is not None:
+            self._resplice_request()
 
     def _hold(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
         # No connection yet: keep the piece, and stop reading above the buffer limit.
@@ -540,8 +559,26 @@ class UpstreamRequest:
         stream = self.stream
         if self._plain:
             stream.http.encode_data(stream, data, False)
+            if len(data) > LARGE_PIECE_BYTES:
+                self._splice()
         else:
             stream.encode_data(data, False)
+
+    def _splice(self) -> None:
+        # Full reads: the rest of a large body may go from socket to socket.
+        stream, client = self.stream, self._client
+        if self._resplice is None and client is not None and client.request is self and not stream.ended:
+            # Its length says when it ends; chunks would have to be looked at.
+            length = 0 if stream.http.is_chunked else client.codec.content_length
+            self._resplice = response_splice(client, stream.connection, length - stream.bytes_sent, self)
+        if self._resplice is not None:
+            self._resplice()
+
+    def on_body_moved(self, size: int) -> None:
+        """BodyTaker: a piece of the response's body goes downstream without being seen here."""
+        stream = self.stream
+        stream.bytes_sent += size
+        stream.last_activity = self.router.loop.now
 
     def decode_complete(self, trailers: Headers | None) -> None:
         """ClientSink: the response has ended."""
@@ -858,6 +895,8 @@ class RetriedExchange:
 class RetriedRequest(UpstreamRequest):
     """One attempt."""
 
+    keeps_body = True
+
     __slots__ = ("_exchange", "_idle_timer", "_replaying", "_try_timer")
 
     def __init__(
@@ -939,6 +978,11 @@ class RetriedRequest(UpstreamRequest):
         """ClientSink: a piece of the response's body."""
         self._touch()
         super().decode_data(data)
+
+    def on_body_moved(self, size: int) -> None:
+        """BodyTaker: as above."""
+        self._touch()
+        super().on_body_moved(size)
 
     def _leave(self, response_ended: bool) -> None:
         self._stop_timers()
