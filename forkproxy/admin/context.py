@@ -16,6 +16,7 @@ from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.stats.counters import Snapshot
+from forkproxy.stats.tags import TagExtractor
 
 # Envoy's server states, as /ready and /server_info say them.
 LIVE = "LIVE"
@@ -206,6 +207,15 @@ class AdminContext(Protocol):
 
     def snapshot(self) -> Snapshot:
         """All statistics by name, over all workers, living and dead, and the supervisor's own."""
+
+    def end_interval(self) -> None:
+        """A page with statistics was asked for, which ends a histogram's interval where ``stats_flush_on_admin`` says so."""
+
+    def tag_extractor(self) -> TagExtractor:
+        """What cuts tags out of the names of statistics."""
+
+    def histogram_buckets(self) -> Callable[[str], Sequence[float]]:
+        """What tells the bounds of a histogram's buckets by its name."""
 
     def clusters(self) -> Sequence[ClusterView]:
         """In the order of the configuration."""

@@ -284,23 +284,30 @@ class AdminHandlers:
             return self._prometheus(query)
         if style not in ("text", "json", "html"):
             raise _Refused(400, "usage: /stats?format=(html|json|prometheus|text)\n\n")
-        mode = query.get("histogram_buckets") or text.SUMMARY
-        if mode not in (text.SUMMARY, text.CUMULATIVE, text.DISJOINT, text.DETAILED):
-            raise _Refused(400, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)\n")
+        mode = _histogram_mode(query, text.SUMMARY)
         snapshot = self._selected(query)
         figures = {**snapshot.counters, **snapshot.gauges}
+        buckets_of = self._context.histogram_buckets()
         if style == "json":
-            return AdminResponse(200, JSON, text.render_json(figures, snapshot.histograms, mode).encode())
-        rendered = text.render_text(figures, snapshot.histograms, mode)
+            return AdminResponse(200, JSON, text.render_json(figures, snapshot.histograms, mode, buckets_of).encode())
+        rendered = text.render_text(figures, snapshot.histograms, mode, buckets_of)
         return _html(page.stats(rendered)) if style == "html" else _text(rendered)
 
     def _prometheus(self, query: dict[str, str]) -> AdminResponse:
-        mode = query.get("histogram_buckets") or text.CUMULATIVE
+        mode = _histogram_mode(query, text.CUMULATIVE)
         if mode not in (text.CUMULATIVE, text.SUMMARY):
             raise _Refused(400, "unsupported prometheus histogram bucket mode")
         found = self._selected(query)
-        summaries = mode == text.SUMMARY
-        return _text(prometheus.render(found.counters, found.gauges, found.histograms, summaries=summaries))
+        context = self._context
+        rendered = prometheus.render(
+            found.counters,
+            found.gauges,
+            found.histograms,
+            extractor=context.tag_extractor(),
+            buckets_of=context.histogram_buckets(),
+            summaries=mode == text.SUMMARY,
+        )
+        return _text(rendered)
 
     def _selected(self, query: dict[str, str]) -> Snapshot:
         """The statistics that ``type``, ``filter``, ``invert_filter`` and ``usedonly`` leave."""
@@ -311,6 +318,12 @@ class AdminHandlers:
         if matches is not None and _flag(query, "invert_filter"):
             wanted = matches
             matches = lambda name: not wanted(name)  # noqa: E731 (two names for one test would say less)
+        hidden = query.get("hidden") or "exclude"
+        if hidden not in ("include", "only", "exclude"):
+            raise _Refused(400, "usage: /stats?hidden=(include|only|exclude)\n\n")
+        self._context.end_interval()
+        if hidden == "only":
+            return Snapshot()  # there are none
         used_only = _flag(query, "usedonly")
         everything = self._context.snapshot()
         selected = Snapshot()
@@ -323,6 +336,15 @@ class AdminHandlers:
             recorded = {name for name, pair in everything.histograms.items() if pair.used}
             selected.histograms = _kept(everything.histograms, matches, recorded.__contains__ if used_only else None)
         return selected
+
+
+def _histogram_mode(query: Mapping[str, str], default: str) -> str:
+    mode = query.get("histogram_buckets") or "none"
+    if mode == "prometheusnative":
+        raise _Refused(400, "unsupported prometheusnative histogram type when not using protobuf exposition format")
+    if mode not in (text.SUMMARY, text.CUMULATIVE, text.DISJOINT, text.DETAILED, "none"):
+        raise _Refused(400, "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n")
+    return default if mode == "none" else mode
 
 
 def _kept(

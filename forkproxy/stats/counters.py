@@ -19,7 +19,7 @@ readers must not touch the rest, since reading an untouched page of a shared map
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypedDict, TypeVar, cast
+from typing import Protocol, TypedDict, TypeVar, cast
 
 from forkproxy.stats.dynamic import CELLS as DYNAMIC_CELLS
 from forkproxy.stats.dynamic import DynamicStats, DynamicTotals
@@ -37,6 +37,7 @@ from forkproxy.stats.group import (
     StatGroup,
     StatusClasses,
     StatusCodes,
+    keep_nothing,
 )
 from forkproxy.stats.histogram import BinnedHistogram, bin_index
 from forkproxy.stats.shared import SharedCells
@@ -51,6 +52,7 @@ __all__ = [
     "Histogram",
     "HistogramValue",
     "Labels",
+    "NameFilter",
     "Registry",
     "SharedGauge",
     "Snapshot",
@@ -77,6 +79,16 @@ class Totals(TypedDict):
     prefix: str
     cells: dict[str, int]
     blocks: dict[str, list[tuple[int, int]]]
+
+
+class NameFilter(Protocol):
+    """Which statistics there are, by name (``stats_matcher``)."""
+
+    def __call__(self, name: str) -> bool:
+        """Is there a statistic of this name?"""
+
+    def refuses_all(self, beginning: str) -> bool:
+        """Is it certain that there is none whose name begins so?"""
 
 
 class _Placement:
@@ -119,11 +131,15 @@ class _Flusher:
 
 
 class _Generation:
-    """The groups that one configuration uses: objects for the workers to count on, by (class, prefix)."""
+    """The groups that one configuration uses: objects for the workers to count on, by (class, prefix).
 
-    __slots__ = ("flushers", "groups")
+    ``shows``: which statistics there are; None: all.
+    """
+
+    __slots__ = ("flushers", "groups", "shows")
 
     def __init__(self) -> None:
+        self.shows: NameFilter | None = None
         self.groups: dict[tuple[type[StatGroup], str], StatGroup] = {}
         self.flushers: list[_Flusher] = []
 
@@ -158,6 +174,10 @@ class Registry:
     def begin_generation(self) -> None:
         """A new configuration is about to be built: the groups asked for from now on are what it uses."""
         self._before, self._generation = self._generation, _Generation()
+
+    def show_only(self, shows: NameFilter | None) -> None:
+        """Of the generation that has just begun: statistics with other names do not exist, and cost as little as can be."""
+        self._generation.shows = shows
 
     def abandon_generation(self) -> None:
         """The build failed: go back to the groups of the configuration before."""
@@ -224,6 +244,9 @@ class Registry:
     ) -> G:
         key = (cls, prefix)
         group = generation.groups.get(key)
+        if group is None and generation.shows is not None and _is_refused(generation.shows, cls, prefix, rolls_up_to):
+            group = generation.groups[key] = cls() if make is None else make()
+            keep_nothing(group)
         if group is None:
             placement = self._placements.get(key)
             if placement is None:
@@ -303,6 +326,8 @@ class Registry:
                 enter(snapshot, placement.cls, prefix, row, written, blocks, intervals)
         if self.dynamic.start is not None:
             self._dynamic_totals.enter(snapshot, slabs, self.dynamic.start, with_base=with_base)
+        if self._generation.shows is not None:
+            snapshot.keep_only(self._generation.shows)
         return snapshot
 
     def absorb(self, slab: Slab) -> None:
@@ -485,6 +510,15 @@ class Registry:
                     if value:
                         counted[position] = counted.get(position, 0) + value
         return counted
+
+
+def _is_refused(shows: NameFilter, cls: type[StatGroup], prefix: str, rolls_up_to: Iterable[str]) -> bool:
+    # The figures of endpoints are for /clusters, and no statistics.
+    if cls.hidden:
+        return False
+    if cls.bare:
+        return not shows(prefix)
+    return all(shows.refuses_all(f"{each}.") for each in (prefix, *rolls_up_to))
 
 
 def _positions(

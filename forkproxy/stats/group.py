@@ -206,6 +206,28 @@ class StatGroup(metaclass=StatGroupType):
         return f"<{type(self).__name__} {' '.join(told)}>"
 
 
+class _Uncounted(dict[int, int]):
+    """A table of figures that nobody will see."""
+
+    __slots__ = ()
+
+    def __missing__(self, value: int) -> int:
+        return 0
+
+    def __setitem__(self, value: int, count: int) -> None:
+        pass
+
+
+_UNCOUNTED = _Uncounted()
+
+
+def keep_nothing(group: StatGroup) -> None:
+    """Nobody will see what this group counts: its tables stay empty, for nobody would empty them."""
+    for name, kind in type(group).fields.items():
+        if kind in _FRESH:
+            setattr(group, name, _UNCOUNTED)
+
+
 class CounterValue(StatGroup):
     """One counter under a name of its own: ``counter.value += 1``."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from forkproxy.stats.group import OTHER_STATUS, StatGroup
 from forkproxy.stats.histogram import BinnedHistogram, HistogramPair
@@ -23,6 +23,13 @@ class Snapshot:
         self.hidden: dict[str, int] = {}
         self.used: set[str] = set()
         self.histograms: dict[str, HistogramPair] = {}
+
+    def keep_only(self, shows: Callable[[str], bool]) -> None:
+        """Leave out whatever has another name, but for what is hidden."""
+        self.counters = {name: value for name, value in self.counters.items() if shows(name)}
+        self.gauges = {name: value for name, value in self.gauges.items() if shows(name)}
+        self.used = {name for name in self.used if shows(name)}
+        self.histograms = {name: pair for name, pair in self.histograms.items() if shows(name)}
 
 
 def enter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from forkproxy.stats.histogram import BUCKETS, QUANTILE_NAMES, BinnedHistogram, HistogramPair
 
@@ -12,6 +12,14 @@ SUMMARY = "summary"
 CUMULATIVE = "cumulative"
 DISJOINT = "disjoint"
 DETAILED = "detailed"
+
+BucketsOf = Callable[[str], Sequence[float]]
+"""The bounds of a histogram's buckets, by its name."""
+
+
+def default_buckets(_name: str) -> Sequence[float]:
+    """Envoy's, for all."""
+    return BUCKETS
 
 
 def number(value: float) -> str:
@@ -30,20 +38,24 @@ def number(value: float) -> str:
     return plain
 
 
-def render_text(figures: Mapping[str, int], histograms: Mapping[str, HistogramPair], mode: str = SUMMARY) -> str:
+def render_text(
+    figures: Mapping[str, int],
+    histograms: Mapping[str, HistogramPair],
+    mode: str = SUMMARY,
+    buckets_of: BucketsOf = default_buckets,
+) -> str:
     """``name: value`` lines, sorted, the histograms after all others."""
     lines = [f"{name}: {figures[name]}\n" for name in sorted(figures)]
-    lines.extend(_histogram_line(name, histograms[name], mode) for name in sorted(histograms))
+    lines.extend(_histogram_line(name, histograms[name], mode, buckets_of) for name in sorted(histograms))
     return "".join(lines)
 
 
-def _histogram_line(name: str, pair: HistogramPair, mode: str) -> str:
+def _histogram_line(name: str, pair: HistogramPair, mode: str, buckets_of: BucketsOf) -> str:
     if not pair.used:
         shown = "No recorded values"
     elif mode in (CUMULATIVE, DISJOINT):
-        shown = " ".join(
-            f"B{bound:g}({interval},{total})" for bound, interval, total in _bucket_rows(pair, mode == DISJOINT)
-        )
+        rows = _bucket_rows(pair, mode == DISJOINT, buckets_of(name))
+        shown = " ".join(f"B{bound:g}({interval},{total})" for bound, interval, total in rows)
     elif mode == DETAILED:
         totals, intervals = _detail(pair.cumulative), _detail(pair.interval)
         return f"{name}:\n  totals={totals}\n  intervals={intervals}\n  summary={_summary(pair)}\n"
@@ -61,27 +73,35 @@ def _detail(histogram: BinnedHistogram) -> str:
     return ", ".join(f"{number(lower)},{number(width)}:{count}" for lower, width, count in histogram.detail())
 
 
-def _bucket_rows(pair: HistogramPair, disjoint: bool) -> list[tuple[float, int, int]]:
+def _bucket_rows(pair: HistogramPair, disjoint: bool, bounds: Sequence[float]) -> list[tuple[float, int, int]]:
     if disjoint:
-        counts = pair.interval.disjoint_buckets(), pair.cumulative.disjoint_buckets()
+        counts = pair.interval.disjoint_buckets(bounds), pair.cumulative.disjoint_buckets(bounds)
     else:
-        counts = pair.interval.cumulative_buckets(), pair.cumulative.cumulative_buckets()
-    return list(zip(BUCKETS, *counts, strict=True))
+        counts = pair.interval.cumulative_buckets(bounds), pair.cumulative.cumulative_buckets(bounds)
+    return list(zip(bounds, *counts, strict=True))
 
 
-def render_json(figures: Mapping[str, int], histograms: Mapping[str, HistogramPair], mode: str = SUMMARY) -> str:
+def render_json(
+    figures: Mapping[str, int],
+    histograms: Mapping[str, HistogramPair],
+    mode: str = SUMMARY,
+    buckets_of: BucketsOf = default_buckets,
+) -> str:
     """``{"stats": [{"name", "value"}, …, {"histograms": …}]}`` in Envoy's shape, without white space."""
     entries = [f'{{"name":{json.dumps(name)},"value":{figures[name]}}}' for name in sorted(figures)]
     if histograms:
-        entries.append(f'{{"histograms":{_histograms_json(histograms, mode)}}}')
+        entries.append(f'{{"histograms":{_histograms_json(histograms, mode, buckets_of)}}}')
     return f'{{"stats":[{",".join(entries)}]}}'
 
 
-def _histograms_json(histograms: Mapping[str, HistogramPair], mode: str) -> str:
-    ordered = [(json.dumps(name), histograms[name]) for name in sorted(histograms)]
+def _histograms_json(histograms: Mapping[str, HistogramPair], mode: str, buckets_of: BucketsOf) -> str:
     if mode in (CUMULATIVE, DISJOINT):
-        rows = (f'{{"name":{name},"buckets":[{_buckets_json(pair, mode)}]}}' for name, pair in ordered)
+        rows = (
+            f'{{"name":{json.dumps(name)},"buckets":[{_buckets_json(histograms[name], mode, buckets_of(name))}]}}'
+            for name in sorted(histograms)
+        )
         return f"[{','.join(rows)}]"
+    ordered = [(json.dumps(name), histograms[name]) for name in sorted(histograms)]
     supported = f"[{','.join(QUANTILE_NAMES)}]"
     if mode == DETAILED:
         rows = (
@@ -113,8 +133,8 @@ def _detail_json(histogram: BinnedHistogram) -> str:
     )
 
 
-def _buckets_json(pair: HistogramPair, mode: str) -> str:
+def _buckets_json(pair: HistogramPair, mode: str, bounds: Sequence[float]) -> str:
     return ",".join(
         f'{{"upper_bound":{number(bound)},"interval":{interval},"cumulative":{total}}}'
-        for bound, interval, total in _bucket_rows(pair, mode == DISJOINT)
+        for bound, interval, total in _bucket_rows(pair, mode == DISJOINT, bounds)
     )

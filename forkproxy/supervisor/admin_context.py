@@ -33,6 +33,7 @@ from forkproxy.net.sockets import listening_socket
 from forkproxy.stats import slab as cells
 from forkproxy.stats.counters import Snapshot
 from forkproxy.stats.groups import EndpointStats
+from forkproxy.stats.tags import TagExtractor
 from forkproxy.supervisor.figures import memory_of, memory_of_one
 from forkproxy.supervisor.inheritance import Likeness, are_alike, likeness, listening_socket_of, remove_path
 from forkproxy.supervisor.listening import refusal, socket_address
@@ -41,6 +42,7 @@ from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.endpoint import Endpoint
 from forkproxy.upstream.health_check.checker import checked_address
 from forkproxy.upstream.outlier_detection import Detector
+from forkproxy.worker import statistics
 
 if TYPE_CHECKING:
     from forkproxy.supervisor.supervisor import Supervisor
@@ -109,12 +111,26 @@ class SupervisorContext:
             uptime_s=self.uptime_s,
             workers=len(supervisor.fleet.lasting_slots()),
             connections=sum(worker.connections for worker in workers),
+            version=self.bootstrap.server_version or 0,
         )
         snapshot = supervisor.registry.read(supervisor.slabs())
         for cluster in supervisor.generations.running.generation.clusters.values():
             if cluster.config.type != "STATIC":
                 name_by_address(snapshot.hidden, cluster)
         return snapshot
+
+    def end_interval(self) -> None:
+        """Where ``stats_flush_on_admin`` says so."""
+        if self.bootstrap.stats_flush_on_admin:
+            self._supervisor.registry.end_interval(self._supervisor.slabs())
+
+    def tag_extractor(self) -> TagExtractor:
+        """Made anew each time: Prometheus asks seldom, and the rules need more memory than it is worth to keep them."""
+        return statistics.tag_extractor(self.bootstrap.stats)
+
+    def histogram_buckets(self) -> Callable[[str], Sequence[float]]:
+        """By the configuration in force."""
+        return statistics.buckets_of(self.bootstrap.stats)
 
     def clusters(self) -> Sequence[ClusterView]:
         """Clusters with the endpoints they have now."""

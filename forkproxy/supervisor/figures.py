@@ -51,7 +51,7 @@ class OwnFigures:
         self.runtime.load_success += 1
         self.runtime.num_keys = len(now.runtime)
 
-    def update(self, *, state: str, uptime_s: float, workers: int, connections: int) -> None:
+    def update(self, *, state: str, uptime_s: float, workers: int, connections: int, version: int) -> None:
         """Bring the gauges up to date, before they are read."""
         server = self.server
         server.state = STATES[state]
@@ -59,6 +59,7 @@ class OwnFigures:
         server.uptime = int(uptime_s)
         server.concurrency = workers
         server.total_connections = connections
+        server.version = version
 
 
 def memory_of(pids: Iterable[int]) -> tuple[int, int]:

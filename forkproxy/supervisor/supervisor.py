@@ -265,8 +265,10 @@ class Supervisor:
 
     def _end_interval(self) -> None:
         """Envoy's stats flush: what histograms show as the last interval ends here."""
-        self.registry.end_interval(self.slabs())
-        self.loop.call_later(self.generations.running.bootstrap.stats_flush_interval_s, self._end_interval)
+        bootstrap = self.generations.running.bootstrap
+        if not bootstrap.stats_flush_on_admin:
+            self.registry.end_interval(self.slabs())
+        self.loop.call_later(bootstrap.stats_flush_interval_s, self._end_interval)
 
     def _close(self) -> None:
         self.fleet.kill_all()

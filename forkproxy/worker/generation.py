@@ -58,6 +58,7 @@ from forkproxy.upstream.health_check.checker import HealthChecker, Report
 from forkproxy.upstream.load_balancer import hash_stats
 from forkproxy.upstream.outlier_detection import EndpointCells, Watch
 from forkproxy.upstream.transports import SocketMatcher, Transport, announcing
+from forkproxy.worker import statistics
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.handover import Handover
@@ -328,6 +329,8 @@ def build_generation(
 
 
 def _build(bootstrap: BootstrapConfig, registry: Registry, number: int, options: Mapping[str, object]) -> Generation:
+    statistics.check_tags(bootstrap.stats)
+    registry.show_only(statistics.name_filter(bootstrap.stats))
     flush_s = options.get("file_flush_interval_s")
     sinks = Sinks(
         flush_interval_s=float(flush_s) if isinstance(flush_s, int | float) else FLUSH_INTERVAL_S,

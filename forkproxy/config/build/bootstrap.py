@@ -12,6 +12,7 @@ from forkproxy.config.build.connection_pool import build_bind_options
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, build_address, build_where
 from forkproxy.config.build.listener import ListenerConfig, build_listener
+from forkproxy.config.build.stats import StatsConfig, build_stats
 from forkproxy.config.view import View
 
 
@@ -66,7 +67,12 @@ class BootstrapConfig:
     config_dump: dict[str, object]
     runtime: dict[str, object]
     """The flattened static runtime layers: key → value."""
+    stats: StatsConfig = field(default_factory=StatsConfig)
     stats_flush_interval_s: float = 5.0
+    stats_flush_on_admin: bool = False
+    """A histogram's interval ends when the admin port is asked for statistics, and at no other time."""
+    server_version: int | None = None
+    """What ``server.version`` shows."""
     local_cluster_name: str = ""
     """The cluster of this node's likes, for zone aware routing."""
     outlier_event_log: str = ""
@@ -195,7 +201,10 @@ def build_bootstrap(
         forkproxy=forkproxy,
         config_dump=config_dump,
         runtime=dict(context.runtime),
+        stats=build_stats(view.message("stats_config"), context),
         stats_flush_interval_s=view.duration_s("stats_flush_interval", 5.0),
+        stats_flush_on_admin=view.bool("stats_flush_on_admin"),
+        server_version=view.uint("stats_server_version_override", None),
         outlier_event_log=_outlier_event_log(manager),
         local_cluster_name=manager.str("local_cluster_name") if manager is not None else "",
     )

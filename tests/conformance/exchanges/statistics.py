@@ -48,7 +48,7 @@ def configuration() -> Data:
             "stat_prefix": "w.x",
         },
         route("/"),
-        name="counted.example",
+        name="counted",
         domains=("h.example",),
         virtual_clusters=[
             {"name": "both", "headers": [header(":method", string_match={"exact": "POST"}), header("x-both")]},

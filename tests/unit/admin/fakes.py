@@ -16,6 +16,8 @@ from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, Forkp
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.stats import groups
 from forkproxy.stats.counters import Registry
+from forkproxy.stats.tags import TagExtractor
+from forkproxy.stats.text import default_buckets
 
 HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -96,6 +98,15 @@ class FakeContext:
 
     def snapshot(self):
         return self.registry.read([])
+
+    def end_interval(self):
+        self.done.append("end_interval")
+
+    def tag_extractor(self):
+        return TagExtractor()
+
+    def histogram_buckets(self):
+        return default_buckets
 
     def clusters(self):
         return [ClusterView("web:1", "web_1", self.endpoints), ClusterView("db", "alt", ())]

@@ -337,7 +337,28 @@ def test_stats_histogram_modes(text):
     assert text("/stats?filter=server.init&histogram_buckets=disjoint")[1].startswith(
         "server.initialization_time_ms: B0.5(0,0) B1(0,0) B5(0,0) B10(0,0) B25(0,1) B50(0,0) "
     )
-    assert text("/stats?histogram_buckets=x")[0] == 400
+    expected = "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n"
+    assert text("/stats?histogram_buckets=x") == text("/stats/prometheus?histogram_buckets=x") == (400, expected)
+    for path in ("/stats", "/stats/prometheus"):
+        assert text(f"{path}?histogram_buckets=none&filter=init") == text(f"{path}?filter=init")
+        assert text(f"{path}?histogram_buckets=prometheusnative") == (
+            400,
+            "unsupported prometheusnative histogram type when not using protobuf exposition format",
+        )
+
+
+def test_hidden_statistics(text):
+    assert text("/stats?hidden=include&filter=server.live") == (200, "server.live: 1\n")
+    assert text("/stats?hidden=only") == (200, "")
+    assert text("/stats?hidden=x") == (400, "usage: /stats?hidden=(include|only|exclude)\n\n")
+
+
+def test_a_page_of_statistics_may_end_the_interval(text, context):
+    text("/clusters")
+    assert context.done == []
+    text("/stats")
+    text("/stats/prometheus")
+    assert context.done == ["end_interval"] * 2
 
 
 def test_prometheus(text):

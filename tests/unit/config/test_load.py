@@ -47,11 +47,11 @@ def test_runs():
 
 
 def test_an_unread_field_is_unsupported_and_named_with_its_place():
-    result = load(RUNS + "stats_config: {use_all_default_tags: false}\n", "f.yaml")
+    result = load(RUNS + "header_prefix: x-other\n", "f.yaml")
     assert result.verdict == "unsupported"
     assert result.bootstrap is None
     (problem,) = result.problems
-    assert problem.text("f.yaml") == "f.yaml:2:1: stats_config: is not implemented"
+    assert problem.text("f.yaml") == "f.yaml:2:1: header_prefix: is not implemented"
 
 
 def test_invalid_lists_every_problem_in_the_order_of_the_file():

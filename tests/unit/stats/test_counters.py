@@ -393,6 +393,78 @@ def test_groups_do_not_overlap(registry):
     assert [counted[f"p{n}.rq_total"] for n in range(300)] == list(range(2, 601, 2))
 
 
+# Which statistics there are
+
+
+def counters_of(registry):
+    return registry.read([Worker(registry).flush().slab]).counters
+
+
+class Beginning:
+    """Only what begins so."""
+
+    def __init__(self, beginning):
+        self.beginning = beginning
+
+    def __call__(self, name):
+        return name.startswith(self.beginning)
+
+    def refuses_all(self, beginning):
+        return not (self.beginning.startswith(beginning) or beginning.startswith(self.beginning))
+
+
+def test_names_that_are_refused_are_nowhere(registry):
+    registry.show_only(Beginning("t.made"))
+    things = registry.group(Things, "t")
+    registry.local_group(Things, "own").made += 1
+    things.made += 1
+    things.time_ms[3] += 1
+    snapshot = registry.read([Worker(registry).flush().slab])
+    assert (snapshot.counters, snapshot.gauges, snapshot.histograms, snapshot.used) == (
+        {"t.made": 1},
+        {},
+        {},
+        {"t.made"},
+    )
+
+
+def test_a_group_that_is_refused_costs_no_cell_and_keeps_nothing(registry):
+    registry.show_only(Beginning("t."))
+    before = registry.cells
+    things = registry.group(Things, "u")
+    answers = registry.group(Answers, "v")
+    assert registry.group(Things, "u") is things
+    assert registry.counter("w") is registry.counter("w")
+    for number in range(100):
+        things.time_ms[number] += 1
+        answers.external__rq[200 + number] += 1
+    things.made += 5
+    assert (registry.cells, things.made, things.time_ms, answers.external__rq) == (before, 5, {}, {})
+    assert counters_of(registry) == {}
+
+
+def test_one_whose_sum_is_shown_is_kept(registry):
+    registry.show_only(Beginning("sum."))
+    registry.group(Things, "part", rolls_up_to=("sum",)).made += 1
+    assert counters_of(registry) == {"sum.made": 1}
+
+
+def test_endpoints_are_no_statistics(registry):
+    registry.show_only(Beginning("nothing"))
+    registry.group(Hidden, "e").rq_total += 1
+    assert registry.read([Worker(registry).flush().slab]).hidden["e.rq_total"] == 1
+
+
+def test_the_next_generation_has_its_own(registry):
+    registry.show_only(Beginning("nothing"))
+    registry.group(Things, "t")
+    registry.begin_generation()
+    registry.group(Things, "t").made += 1
+    assert counters_of(registry)["t.made"] == 1
+    registry.abandon_generation()
+    assert counters_of(registry) == {}
+
+
 # Memory
 
 

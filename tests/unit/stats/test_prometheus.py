@@ -1,8 +1,10 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from forkproxy.stats import prometheus
 from forkproxy.stats.histogram import BinnedHistogram, HistogramPair
-from forkproxy.stats.prometheus import metric_of, render
+from forkproxy.stats.tags import Tag, TagExtractor
+from forkproxy.stats.text import default_buckets
 
 # Stat names and what real Envoy 1.40 made of them.
 AS_ENVOY = [
@@ -58,9 +60,34 @@ AS_ENVOY = [
 ]
 
 
+def render(counters, gauges, histograms, *, tags=(), buckets_of=default_buckets, summaries=False):
+    return prometheus.render(
+        counters, gauges, histograms, extractor=TagExtractor(tags), buckets_of=buckets_of, summaries=summaries
+    )
+
+
 @pytest.mark.parametrize(("name", "metric", "labels"), AS_ENVOY)
 def test_names_and_labels(name, metric, labels):
-    assert metric_of(name) == (metric, labels)
+    assert render({name: 1}, {}, {}) == f"# TYPE {metric} counter\n{metric}{{{labels}}} 1\n"
+
+
+def test_tags_and_buckets_of_ones_own():
+    text = render(
+        {},
+        {},
+        {"cluster.a.upstream_cx_length_ms": pair(3)},
+        tags=[Tag("some.where", fixed_value='a "b" \\'), Tag("1st-of", "^cluster(?=\\.).*?_(cx)_")],
+        buckets_of=lambda name: (0.25, 1e7),
+    )
+    labels = 'some_where="a \\"b\\" \\\\",envoy_cluster_name="a",1st_of="cx"'
+    assert text.splitlines() == [
+        "# TYPE envoy_cluster_upstream__length_ms histogram",
+        f'envoy_cluster_upstream__length_ms_bucket{{{labels},le="0.25"}} 0',
+        f'envoy_cluster_upstream__length_ms_bucket{{{labels},le="10000000"}} 1',
+        f'envoy_cluster_upstream__length_ms_bucket{{{labels},le="+Inf"}} 1',
+        f"envoy_cluster_upstream__length_ms_sum{{{labels}}} 3.0491803278688527356621307262685",
+        f"envoy_cluster_upstream__length_ms_count{{{labels}}} 1",
+    ]
 
 
 def test_lines():

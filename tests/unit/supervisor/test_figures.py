@@ -38,13 +38,13 @@ def test_generations_are_counted_by_what_changed(registry):
 def test_the_server_s_state(registry):
     own = OwnFigures(registry)
     own.on_ready(0.25)
-    own.update(state="DRAINING", uptime_s=3.7, workers=2, connections=5)
+    own.update(state="DRAINING", uptime_s=3.7, workers=2, connections=5, version=7)
     snapshot = registry.read([])
     shown = {
         name: snapshot.gauges[f"server.{name}"]
-        for name in ("state", "live", "uptime", "concurrency", "total_connections")
+        for name in ("state", "live", "uptime", "concurrency", "total_connections", "version")
     }
-    assert shown == {"state": 1, "live": 0, "uptime": 3, "concurrency": 2, "total_connections": 5}
+    assert shown == {"state": 1, "live": 0, "uptime": 3, "concurrency": 2, "total_connections": 5, "version": 7}
     assert snapshot.histograms["server.initialization_time_ms"].cumulative.count == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from forkproxy.config.build.access_log import default_text_format
 from forkproxy.config.build.bootstrap import AdminConfig, ForkproxyConfig, NodeConfig, build_bootstrap, flatten
-from forkproxy.config.build.core import AddressConfig
+from forkproxy.config.build.core import AddressConfig, StringMatcher
 from tests.unit.config.build.building import TYPE, built, value_of
 
 BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
@@ -161,3 +161,33 @@ def test_source_addresses_for_clusters_that_have_none_of_their_own():
     )
     sources = [cluster.pool.bind.sources for cluster in made(text).clusters]
     assert [[source.address.host for source in each] for each in sources] == [["192.0.2.1"], ["192.0.2.2"], []]
+
+
+def test_statistics():
+    bootstrap = made(
+        """{stats_flush_on_admin: true, stats_server_version_override: 7, stats_config: {use_all_default_tags: false,
+        stats_tags: [{tag_name: a}, {tag_name: b, regex: '(x)'}, {tag_name: c, fixed_value: ''}],
+        stats_matcher: {exclusion_list: {patterns: [{prefix: p, ignore_case: true}, {safe_regex: {regex: r}}]}},
+        histogram_bucket_settings: [{match: {suffix: _ms}, buckets: [5, 0.5], bins: 20}]}}"""
+    )
+    stats = bootstrap.stats
+    assert (bootstrap.stats_flush_on_admin, bootstrap.server_version, stats.use_all_default_tags) == (True, 7, False)
+    assert [(tag.name, tag.regex, tag.fixed_value) for tag in stats.tags] == [
+        ("a", "", None),
+        ("b", "(x)", None),
+        ("c", "", ""),
+    ]
+    assert (stats.matcher, stats.patterns) == (
+        "exclusion_list",
+        (StringMatcher("prefix", "p", True), StringMatcher("safe_regex", "r")),
+    )
+    [buckets] = stats.histogram_buckets
+    assert (buckets.match, buckets.buckets) == (StringMatcher("suffix", "_ms"), (0.5, 5.0))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("{reject_all: true}", "reject_all"), ("{reject_all: false}", "all"), ("", "all")]
+)
+def test_which_statistics(text, kind):
+    config = f"{{stats_matcher: {text}}}" if text else "{}"
+    assert made(f"{{stats_config: {config}}}").stats.matcher == kind
