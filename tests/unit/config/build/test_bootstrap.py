@@ -128,7 +128,6 @@ def test_one_broken_cluster_does_not_hide_the_next():
         "dynamic_resources: {lds_config: {ads: {}}}",
         "stats_sinks: [{name: s, typed_config: {'@type': type.googleapis.com/envoy.config.metrics.v3.DogStatsdSink}}]",
         "enable_dispatcher_stats: true",
-        "stats_config: {use_all_default_tags: false}",
         "header_prefix: x",
     ],
 )
