@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import pytest
+from hypothesis import settings
 
 from tests.support import leaks
 
@@ -14,6 +15,11 @@ CONFORMANCE = pathlib.Path(__file__).with_name("conformance")
 if os.geteuid() == 0:
     # Workers that root starts would run as forkproxy or nobody, who may not enter root's temporary directories.
     os.environ.setdefault("FORKPROXY_USER", "root")
+
+
+# How long an example takes says more about what else the machine does than about the example.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items):
