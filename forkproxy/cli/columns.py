@@ -23,8 +23,10 @@ class Line:
     place: dict[str, Any] | None = None
 
 
-def columns(lines: Iterable[Line], filename: str, style: Callable[[str, str], str]) -> str:
-    """The lines as text: labels in a column, texts wrapped to the terminal, places as FILE:LINE at the end of theirs."""
+def columns(lines: Iterable[Line], filename: str, style: Callable[[str, str], str], *, exactly: bool = False) -> str:
+    """The lines as text: labels in a column, texts wrapped to the terminal, places as FILE:LINE at the end of theirs, or
+    ``exactly``, with their column.
+    """
     rows = list(lines)
     label_width = max((width(row.label) for row in rows if row.text), default=0)
     label_width = min(label_width, _LONGEST_LABEL) + 2
@@ -34,10 +36,14 @@ def columns(lines: Iterable[Line], filename: str, style: Callable[[str, str], st
         if not row.text:
             written.append(row.label)
             continue
-        line = row.place["line"] if row.place is not None else 0
-        place = f"{filename}:{line}" if line else ""
-        written += _row(row, label_width, room, place, style)
+        written += _row(row, label_width, room, _place(row.place, filename, exactly), style)
     return "\n".join(each.rstrip() for each in written)
+
+
+def _place(place: dict[str, Any] | None, filename: str, exactly: bool) -> str:
+    if place is None or not place["line"]:
+        return ""
+    return f"{filename}:{place['line']}:{place['column']}" if exactly else f"{filename}:{place['line']}"
 
 
 def _row(row: Line, label_width: int, room: int, place: str, style: Callable[[str, str], str]) -> list[str]:

@@ -12,9 +12,10 @@ import click
 
 from forkproxy import log
 from forkproxy.cli.options import config_options, json_option, pid_file_option
-from forkproxy.cli.terminal import EXIT_CONFIGURATION, EXIT_FAILURE, end, is_coloured
+from forkproxy.cli.terminal import EXIT_CONFIGURATION, EXIT_FAILURE, end, is_coloured, styled
 
 if TYPE_CHECKING:
+    from forkproxy.cli import explaining
     from forkproxy.config.build.bootstrap import BootstrapConfig
     from forkproxy.config.load import LoadResult
     from forkproxy.config.problems import ConfigError
@@ -97,20 +98,73 @@ def show_schema(path: str | None, as_json: bool) -> None:
       HttpConnectionManager.route_config.virtual_hosts
       forkproxy
     """
-    from forkproxy.cli import honoured
+    from forkproxy.cli import field_path, honoured
 
     try:
         rows = honoured.describe(path) if path else honoured.index()
-    except honoured.NoSuchPath as error:
+    except field_path.NoSuchPath as error:
         end(EXIT_FAILURE, str(error))
     if as_json:
-        click.echo(json.dumps(honoured.honoured() if not path else rows, indent=1))
+        click.echo(json.dumps(field_path.honoured() if not path else rows, indent=1))
         return
     for row in rows:
         if path:
             click.echo(f"{row['field']:<40} {row['honoured']}  ({row['type']})")
         else:
             click.echo(f"{row['honoured']:>3} of {row['fields']:>3}  {row['message']}")
+
+
+@config_group.command(
+    "explain", short_help="Explain a field: type, rules, default, whether it is honoured, what a file sets."
+)
+@click.argument("path")
+@click.option(
+    "-c",
+    "--config-path",
+    "file",
+    envvar=["FORKPROXY_CONFIG", "FORKPROXY_CONFIG_PATH"],
+    metavar="FILE",
+    help="Show what this file sets there, and what a version 2 file becomes.",
+)
+@json_option
+def explain(path: str, file: str | None, as_json: bool) -> None:
+    """Explain the field, message or enum that PATH names: its type and rules, what is taken when it is absent, whether forkproxy
+    honours it; and with -c what a file sets there.
+
+    \b
+      static_resources.clusters[0].lb_policy
+      static_resources.listeners[0].filter_chains[0].filters[0].typed_config.http_filters
+      RouteAction.timeout
+      envoy.config.route.v3.RouteAction
+      envoy.filters.http.router
+      per_try_timeout
+    """
+    from forkproxy.cli import explaining
+    from forkproxy.cli.field_path import NoSuchPath
+
+    try:
+        about = explaining.explain(path, _file(file) if file else None)
+    except NoSuchPath as error:
+        end(EXIT_FAILURE, str(error))
+    click.echo(json.dumps(about, indent=1) if as_json else explaining.text(about, styled(sys.stdout)))
+
+
+def _file(path: str) -> explaining.File:
+    """The file as it is, whatever is wrong with it, as long as it is YAML."""
+    from forkproxy.cli import explaining
+    from forkproxy.config import tree
+    from forkproxy.config.upgrade import detect_version
+
+    result = read(path, {"config_yaml": "", "allow_unsupported": False})
+    if result.root is None:
+        end(EXIT_CONFIGURATION, problems_text(result, path, colour=is_coloured(sys.stderr)))
+    raw = tree.load("\n".join(result.lines), path).root
+    raw.remove("forkproxy")
+    if detect_version(raw) == "v3":
+        return explaining.File(path, result.root, None, result.problems)
+    if result.verdict == "invalid":
+        end(EXIT_CONFIGURATION, problems_text(result, path, colour=is_coloured(sys.stderr)))
+    return explaining.File(path, result.root, raw, result.problems)
 
 
 def find_config(given: str | None, overlay: str) -> str:

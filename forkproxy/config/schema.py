@@ -30,7 +30,10 @@ API_DATE: Final = "2025-12"
 """What the blob is: Envoy's API of that month (xds-protos 1.85)."""
 
 Check = Callable[[Any], str | None]
-"""Takes a value; returns what is wrong with it in words that follow the field's name ("must be …"), or None."""
+"""Takes a value; returns what is wrong with it in words that follow the field's name ("must be …"), or None.
+
+Its ``__doc__`` is the rule itself, for ``forkproxy config explain``.
+"""
 
 # descriptor.proto: FieldDescriptorProto.Type
 _TYPES: Final = {
@@ -340,6 +343,10 @@ class Schema:
             found = self._enums[full_name] = EnumSchema(full_name, self._proto(full_name)[1])
         return found
 
+    def file_of(self, full_name: str) -> str:
+        """The .proto file of a message or enum; KeyError when the schema has none."""
+        return self._file_of[full_name]
+
     def is_message(self, full_name: str) -> bool:
         """Whether ``full_name`` names a message (and not an enum, or nothing)."""
         return full_name in self._file_of and hasattr(self._proto(full_name)[1], "field")
@@ -512,6 +519,7 @@ def _unless_empty(checks: tuple[Check, ...]) -> Check:
     def check(value: Any) -> str | None:
         return _first(checks, value) if value else None
 
+    check.__doc__ = " and ".join(str(each.__doc__) for each in checks) + ", unless it is empty"
     return check
 
 
@@ -519,6 +527,7 @@ def _const(expected: Any, text: str) -> Check:
     def check(value: Any) -> str | None:
         return None if value == expected else f"must be {text}"
 
+    check.__doc__ = f"must be {text}"
     return check
 
 
@@ -557,6 +566,7 @@ def _range(rules: Any, convert: Callable[[Any], Any], show: Callable[[Any], str]
             return text if too_low(value) and too_high(value) else None
         return text if too_low(value) or too_high(value) else None
 
+    check.__doc__ = text
     checks.append(check)
     return checks
 
@@ -581,6 +591,7 @@ def _one_of(allowed: frozenset[Any], text: str) -> Check:
     def check(value: Any) -> str | None:
         return None if value in allowed else text
 
+    check.__doc__ = text
     return check
 
 
@@ -588,6 +599,7 @@ def _none_of(refused: frozenset[Any], text: str) -> Check:
     def check(value: Any) -> str | None:
         return text if value in refused else None
 
+    check.__doc__ = text
     return check
 
 
@@ -602,7 +614,21 @@ def _size(minimum: int | None, maximum: int | None, measure: Callable[[Any], int
             return f"must have at most {maximum} {unit}{'s' if maximum != 1 else ''} (has {size})"
         return None
 
+    check.__doc__ = _size_text(minimum, maximum, unit)
     return check
+
+
+def _size_text(minimum: int | None, maximum: int | None, unit: str) -> str:
+    def counted(number: int) -> str:
+        return f"{number} {unit}{'s' if number != 1 else ''}"
+
+    if minimum == 1 and maximum is None:
+        return "must not be empty"
+    if minimum == maximum and minimum is not None:
+        return f"must have {counted(minimum)}"
+    at_least = [f"at least {counted(minimum)}"] if minimum else []
+    at_most = [f"at most {counted(maximum)}"] if maximum is not None else []
+    return "must have " + " and ".join(at_least + at_most)
 
 
 def _utf8_length(value: str) -> int:
@@ -622,6 +648,7 @@ def _matches(pattern: re.Pattern[str], text: str) -> Check:
     def check(value: Any) -> str | None:
         return None if pattern.match(value) else text
 
+    check.__doc__ = text
     return check
 
 
@@ -629,6 +656,7 @@ def _searches(pattern: re.Pattern[str], text: str) -> Check:
     def check(value: Any) -> str | None:
         return None if pattern.search(value) else text
 
+    check.__doc__ = text
     return check
 
 
@@ -636,6 +664,7 @@ def _affix(test: Callable[[str], bool], text: str) -> Check:
     def check(value: Any) -> str | None:
         return None if test(value) else text
 
+    check.__doc__ = text
     return check
 
 
@@ -700,6 +729,7 @@ def _repeated(rules: Any, field: FieldSchema) -> tuple[tuple[Check, ...], tuple[
 
 
 def _unique(values: Any) -> str | None:
+    """must not hold anything twice"""
     seen: list[Any] = []
     for value in values:
         if value in seen:

@@ -39,10 +39,12 @@ NOT_WAIVED: Final = "cannot be waived by --allow-unsupported"
 
 @dataclass(slots=True)
 class Read:
-    """How one field is read by the program: by which getters, which enum values it knows, or why it is ignored."""
+    """How one field is read by the program: by which getters, which enum values it knows, what it takes when the field is
+    absent, or why it is ignored."""
 
     getters: set[str] = dataclass_field(default_factory=set)
     supported: set[str] = dataclass_field(default_factory=set)
+    defaults: set[object] = dataclass_field(default_factory=set)
     ignored: str = ""
 
 
@@ -266,7 +268,7 @@ class View:
     def bool(self, name: builtins.str, default: None) -> builtins.bool | None: ...
     def bool(self, name: builtins.str, default: builtins.bool | None = False) -> builtins.bool | None:
         """A bool or a BoolValue."""
-        value = self._scalar(name, "bool", ("bool",))
+        value = self._scalar(name, "bool", ("bool",), default)
         return default if value is None else value
 
     @overload
@@ -275,7 +277,7 @@ class View:
     def uint(self, name: builtins.str, default: None) -> builtins.int | None: ...
     def uint(self, name: builtins.str, default: builtins.int | None = 0) -> builtins.int | None:
         """A uint32, a uint64, or their wrappers."""
-        value = self._scalar(name, "uint", ("uint32", "uint64"))
+        value = self._scalar(name, "uint", ("uint32", "uint64"), default)
         return default if value is None else value
 
     @overload
@@ -284,7 +286,7 @@ class View:
     def int(self, name: builtins.str, default: None) -> builtins.int | None: ...
     def int(self, name: builtins.str, default: builtins.int | None = 0) -> builtins.int | None:
         """An int32, an int64, or their wrappers."""
-        value = self._scalar(name, "int", ("int32", "int64"))
+        value = self._scalar(name, "int", ("int32", "int64"), default)
         return default if value is None else value
 
     @overload
@@ -293,7 +295,7 @@ class View:
     def float(self, name: builtins.str, default: None) -> builtins.float | None: ...
     def float(self, name: builtins.str, default: builtins.float | None = 0.0) -> builtins.float | None:
         """A float, a double, or their wrappers."""
-        value = self._scalar(name, "float", ("float", "double"))
+        value = self._scalar(name, "float", ("float", "double"), default)
         return default if value is None else value
 
     @overload
@@ -302,7 +304,7 @@ class View:
     def str(self, name: builtins.str, default: None) -> builtins.str | None: ...
     def str(self, name: builtins.str, default: builtins.str | None = "") -> builtins.str | None:
         """A string or a StringValue."""
-        value = self._scalar(name, "str", ("string",))
+        value = self._scalar(name, "str", ("string",), default)
         return default if value is None else value
 
     @overload
@@ -322,7 +324,7 @@ class View:
         """A Duration, in seconds."""
         field = self._field(name)
         self._expect(field, field.shape == "duration" and not field.repeated, "duration_s")
-        entry = self._take(field, "duration_s")
+        entry = self._take(field, "duration_s", default=default)
         if entry is None:
             return default
         nanoseconds = duration_ns(entry.value)
@@ -543,19 +545,27 @@ class View:
             raise TypeError(f"{self.message_schema.full_name}.{field.name} is {field!r}: not for {getter}()")
 
     def _take(
-        self, field: FieldSchema, getter: builtins.str, supported: Collection[builtins.str] | None = None
+        self,
+        field: FieldSchema,
+        getter: builtins.str,
+        supported: Collection[builtins.str] | None = None,
+        default: object = None,
     ) -> Entry | None:
         self._read.add(field.name)
         read = READS.setdefault(self.message_schema.full_name, {}).setdefault(field.name, Read())
         read.getters.add(getter)
         if supported is not None:
             read.supported.update(supported)
+        if default is not None:
+            read.defaults.add(default)
         return self._entries.get(field.name)
 
-    def _scalar(self, name: builtins.str, getter: builtins.str, kinds: Collection[builtins.str]) -> Any:
+    def _scalar(
+        self, name: builtins.str, getter: builtins.str, kinds: Collection[builtins.str], default: object = None
+    ) -> Any:
         field = self._field(name)
         self._expect(field, field.scalar in kinds and not field.repeated and field.shape != "map", getter)
-        entry = self._take(field, getter)
+        entry = self._take(field, getter, default=default)
         return None if entry is None else _wrapped(entry.value)
 
     def _scalars(self, name: builtins.str, getter: builtins.str, kinds: Collection[builtins.str]) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 import pytest
 
 from forkproxy.cli import honoured
+from forkproxy.cli.field_path import NoSuchPath
 
 
 def fields(path):
@@ -48,16 +49,17 @@ def test_our_own_key():
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("nonsense", 'Bootstrap has no field "nonsense"'),
+        ("nonsense", 'there is no message and no field "nonsense"'),
         ("static_resources.clusters.nonsense", 'Cluster has no field "nonsense"'),
-        ("Nonsense", 'no field of a message "Nonsense" is honoured'),
+        ("Nonsense", 'there is no message and no field "Nonsense"'),
+        ("Cluster.LbPolicy", "is an enum"),
         ("Cluster.name.x", '"name" is of type string'),
         ("forkproxy.nonsense", 'forkproxy has no setting "nonsense"'),
         ("Filter.typed_config.stat_prefix", '"typed_config" holds any message'),
     ],
 )
 def test_a_path_that_leads_nowhere(path, reason):
-    with pytest.raises(honoured.NoSuchPath) as info:
+    with pytest.raises(NoSuchPath) as info:
         honoured.describe(path if path[:6] != "Filter" else "envoy.config.listener.v3." + path)
     assert reason in str(info.value)
 
