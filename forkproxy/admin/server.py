@@ -11,7 +11,7 @@ open cannot keep a probe of /ready out.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from functools import partial
 
@@ -105,12 +105,20 @@ class Request:
 class AdminServer:
     """Serves the admin pages on listening sockets that the supervisor has bound."""
 
-    def __init__(self, loop: Loop, context: AdminContext, sockets: Iterable[socket.socket]) -> None:
-        """``sockets``: non-blocking and listening; they stay the caller's, who closes them after ``stop``."""
+    def __init__(
+        self,
+        loop: Loop,
+        context: AdminContext,
+        sockets: Iterable[socket.socket],
+        refuses: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``sockets``: non-blocking and listening; they stay the caller's, who closes them after ``stop``. ``refuses``: true
+        while a connection more would be one too many (the global limit of connections)."""
         self.loop = loop
         self.context = context
         self.handlers = AdminHandlers(context)
         self.connections: set[AdminConnection] = set()
+        self._refuses = refuses
         self._sockets = list(sockets)
         self._retries: dict[socket.socket, Timer] = {}
 
@@ -142,6 +150,9 @@ class AdminServer:
                 self.loop.unregister(listening.fileno())
                 self._retries[listening] = self.loop.call_later(ACCEPT_RETRY_S, partial(self._register, listening))
                 return
+            if self._refuses():
+                accepted.close()
+                continue
             if len(self.connections) >= MAX_CONNECTIONS and not self._make_room():
                 accepted.close()
                 continue

@@ -22,6 +22,8 @@ from forkproxy.config import registry, uri_template
 from forkproxy.config.problems import Kind, Problem, by_place
 from forkproxy.config.tree import Node
 
+_CONNECTIONS_MONITOR: Final = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+_CONNECTIONS_NAME: Final = "envoy.resource_monitors.global_downstream_max_connections"
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP_PROXY: Final = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
@@ -98,6 +100,7 @@ class _Check:
             self._ip_address(admin, "admin.address")
         self._runtime()
         self._secrets()
+        self._resource_monitors()
 
     def _once(self, seen: dict[str, Node], key: str, node: Node, path: str, what: str) -> None:
         first = seen.setdefault(key, node)
@@ -139,6 +142,18 @@ class _Check:
                 self._error(secret, path, "a secret needs a tls_certificate, validation_context, or another content")
             elif name is not None:
                 self._once(names, f"{kinds[0]} {name.value}", name, f"{path}.name", "secret")
+
+    def _resource_monitors(self) -> None:
+        names: dict[str, Node] = {}
+        for path, monitor in _items(self._root.get("overload_manager"), "resource_monitors", "overload_manager"):
+            name = monitor.get("name")
+            if name is None:
+                continue
+            if names.setdefault(str(name.value), name) is not name:
+                self._error(name, f"{path}.name", f"Duplicate resource monitor {name.value}")
+            elif _message_of(monitor.get("typed_config")) == _CONNECTIONS_MONITOR and name.value != _CONNECTIONS_NAME:
+                message = f"Didn't find a registered implementation for '{name.value}'"
+                self._error(name, f"{path}.name", message, f"its name is {_CONNECTIONS_NAME}")
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 

@@ -61,6 +61,11 @@ class SupervisorContext:
 
     # What is
 
+    def has_too_many_connections(self) -> bool:
+        """The global limit of connections is reached, and the admin keeps it."""
+        run = self._supervisor.generations.running
+        return not run.bootstrap.admin.ignore_global_conn_limit and run.generation.has_too_many_connections()
+
     @property
     def bootstrap(self) -> BootstrapConfig:
         """The configuration in force."""
@@ -277,7 +282,7 @@ class AdminService:
         if sock is None:
             return
         self._sock = sock
-        self._server = AdminServer(self._loop, self._context, [sock])
+        self._server = AdminServer(self._loop, self._context, [sock], self._context.has_too_many_connections)
         self._server.start()
         shown = _text(address, sock)
         _log.info("admin", address=shown)

@@ -32,6 +32,9 @@ class BuiltGeneration(RunnableGeneration, Protocol):
     def dns_caches(self) -> dict[str, DnsCache]:
         """Its DNS caches by name."""
 
+    def has_too_many_connections(self) -> bool:
+        """As many as the limit that the admin keeps, too."""
+
     @property
     def log_paths(self) -> Collection[str]:
         """The files that its workers log accesses to."""

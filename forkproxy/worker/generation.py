@@ -59,6 +59,7 @@ from forkproxy.upstream.load_balancer import hash_stats
 from forkproxy.upstream.outlier_detection import EndpointCells, Watch
 from forkproxy.upstream.transports import SocketMatcher, Transport, announcing
 from forkproxy.worker import statistics
+from forkproxy.worker.connection_limits import ConnectionLimits, LimitedListener
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.handover import Handover
@@ -111,6 +112,10 @@ class Generation:
             for listener in self.listeners
             for index, address in enumerate(listener.config.addresses)
         ]
+
+    def has_too_many_connections(self) -> bool:
+        """As many as the limit that the admin keeps, too."""
+        return self._built.connection_limits.are_reached()
 
     @property
     def log_paths(self) -> list[str]:
@@ -372,6 +377,7 @@ class _Building:
         self.sinks = sinks
         self.failures = failures
         self.local_ip = local_address()
+        self.connection_limits = ConnectionLimits(bootstrap.connection_limits, registry.shared)
         self.health_sinks = Sinks(flush_interval_s=sinks.flush_interval_s)
         self.health_checkers: dict[str, HealthChecker] = {}
         self.outlier_sinks = Sinks(flush_interval_s=sinks.flush_interval_s)
@@ -499,7 +505,13 @@ class _Building:
             else:
                 chains.append(live)
         worker_stats = self.worker_stats.setdefault(prefix, {})
-        return Listener(config, chains, default, self.registry.group(ListenerStats, prefix), worker_stats.get)
+        stats = self.registry.group(ListenerStats, prefix)
+        limits = self.connection_limits.of(config)
+        if limits.counted:
+            limited = LimitedListener(config, chains, default, stats, worker_stats.get)
+            limited.limits = limits
+            return limited
+        return Listener(config, chains, default, stats, worker_stats.get)
 
     def _chain(self, config: ListenerConfig, chain: FilterChain, tls_stats: TlsStats | None) -> LiveFilterChain:
         static = {"FILTER_CHAIN_NAME": chain.name, "LISTENER_NAME": config.name}

@@ -510,6 +510,27 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
     )
 
 
+def _resource_monitors() -> Iterator[tuple[str, str, bool, Data]]:
+    """name, message, whether it is refused, bootstrap."""
+    right = "envoy.resource_monitors.global_downstream_max_connections"
+    kind = TYPE + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+
+    def monitors(*names: str) -> Data:
+        config = {"@type": kind, "max_active_downstream_connections": 1}
+        return bootstrap(
+            overload_manager={"resource_monitors": [{"name": name, "typed_config": config} for name in names]}
+        )
+
+    yield "a monitor of connections", "", False, monitors(right)
+    yield "two monitors of connections", f"name: Duplicate resource monitor {right}", True, monitors(right, right)
+    yield (
+        "a monitor of another name",
+        "name: Didn't find a registered implementation for 'other'",
+        True,
+        monitors("other"),
+    )
+
+
 def _secrets() -> Iterator[tuple[str, str, bool, Data]]:
     empty = {"name": "s", "validation_context": {}}
     data = bootstrap()
@@ -521,4 +542,7 @@ def _secrets() -> Iterator[tuple[str, str, bool, Data]]:
     yield "a secret without content", message, True, data
 
 
-MUTATIONS = {name: Mutation(data, message, refused) for name, message, refused, data in (*_all(), *_secrets())}
+MUTATIONS = {
+    name: Mutation(data, message, refused)
+    for name, message, refused, data in (*_all(), *_secrets(), *_resource_monitors())
+}

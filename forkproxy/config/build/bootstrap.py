@@ -13,6 +13,7 @@ from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, build_address, build_where
 from forkproxy.config.build.listener import ListenerConfig, build_listener
 from forkproxy.config.build.stats import StatsConfig, build_stats
+from forkproxy.config.build.overload import GlobalConnectionLimits, build_global_limits
 from forkproxy.config.view import View
 
 
@@ -73,6 +74,8 @@ class BootstrapConfig:
     """A histogram's interval ends when the admin port is asked for statistics, and at no other time."""
     server_version: int | None = None
     """What ``server.version`` shows."""
+    connection_limits: GlobalConnectionLimits = GlobalConnectionLimits()  # noqa: RUF009 (an immutable value)
+    """Of the downstream connections of all listeners together."""
     local_cluster_name: str = ""
     """The cluster of this node's likes, for zone aware routing."""
     outlier_event_log: str = ""
@@ -100,9 +103,9 @@ def build_admin(view: View | None, context: BuildContext) -> AdminConfig:
         )
         access_logs = (*access_logs, old)
     view.ignore("profile_path", why="there is no /cpuprofiler")
-    view.ignore("ignore_global_conn_limit", why="there is no global limit of connections")
     address = view.message("address")
     return AdminConfig(
+        ignore_global_conn_limit=view.bool("ignore_global_conn_limit"),
         address=build_address(address, context) if address is not None else None,
         access_logs=access_logs,
     )
@@ -160,7 +163,7 @@ def flatten(prefix: str, tree: dict[str, object], into: dict[str, object]) -> No
 def build_bootstrap(
     view: View, context: BuildContext, forkproxy: ForkproxyConfig, config_dump: dict[str, object]
 ) -> BootstrapConfig:
-    """``Bootstrap``. xDS, sinks, tracing, overload manager and extensions stay unread."""
+    """``Bootstrap``. xDS, sinks, tracing and extensions stay unread."""
     view.ignore("watchdog", why="the supervisor watches its workers' heartbeats")
     view.ignore("watchdogs", why="the supervisor watches its workers' heartbeats")
     view.ignore("memory_allocator_manager", why="it tunes Envoy's allocator")
@@ -176,6 +179,7 @@ def build_bootstrap(
     node = build_node(view.message("node"))
     layered_runtime = view.message("layered_runtime")
     build_runtime(layered_runtime, context)
+    connection_limits = build_global_limits(view, context)
     context.dns_resolver = build_dns_resolver(view, context)
     admin = build_admin(view.message("admin"), context)
     listeners: tuple[ListenerConfig | None, ...] = ()
@@ -206,6 +210,7 @@ def build_bootstrap(
         stats_flush_on_admin=view.bool("stats_flush_on_admin"),
         server_version=view.uint("stats_server_version_override", None),
         outlier_event_log=_outlier_event_log(manager),
+        connection_limits=connection_limits,
         local_cluster_name=manager.str("local_cluster_name") if manager is not None else "",
     )
 

@@ -50,6 +50,10 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState": (
         "forkproxy.config.build.stateful_session:build_header"
     ),
+    # overload manager
+    "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig": (
+        "forkproxy.config.build.overload:build_downstream_connections"
+    ),
     # original IP detection
     "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig": (
         "forkproxy.config.build.client_address:build_custom_header"

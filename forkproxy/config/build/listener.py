@@ -9,6 +9,7 @@ from functools import partial
 from forkproxy.config.build.access_log import AccessLogConfig
 from forkproxy.config.build.context import BuildContext, is_third_party, third_party_config
 from forkproxy.config.build.core import AddressConfig, Where, build_address, build_cidr_range, build_where
+from forkproxy.config.build.overload import build_listener_limit
 from forkproxy.config.build.tls import DownstreamTlsConfig
 from forkproxy.config.view import View
 
@@ -84,6 +85,9 @@ class ListenerConfig:
     """``connection_balance_config.exact_balance``: every connection goes to the worker that has the fewest."""
     traffic_direction: str = "UNSPECIFIED"
     """Or "INBOUND", "OUTBOUND": which ones /drain_listeners?inboundonly means."""
+    bypass_overload_manager: bool = False
+    connection_limit: int | None = None
+    """So many connections at a time, by the runtime key envoy.resource_limits.listener.NAME.connection_limit."""
 
 
 def build_filter_entry(
@@ -177,8 +181,6 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("enable_reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("reuse_port", why="every worker has its own SO_REUSEPORT socket")
-    view.ignore("ignore_global_conn_limit", why="there is no global limit of connections")
-    view.ignore("bypass_overload_manager", why="there is no overload manager")
     view.only_default("use_original_dst", "tcp_fast_open_queue_length")
     if not view.bool("bind_to_port", True):
         view.unsupported("a listener that does not bind its port is not implemented", field="bind_to_port")
@@ -211,10 +213,12 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
         tcp_backlog_size=view.uint("tcp_backlog_size", max_backlog),
         freebind=view.bool("freebind"),
         transparent=view.bool("transparent"),
-        ignore_global_conn_limit=False,
+        ignore_global_conn_limit=view.bool("ignore_global_conn_limit"),
+        bypass_overload_manager=view.bool("bypass_overload_manager"),
         max_connections_to_accept_per_socket_event=view.uint("max_connections_to_accept_per_socket_event"),
         socket_options=tuple(socket_options),
         where=build_where(view),
         exact_balance=_is_balanced_exactly(view.message("connection_balance_config")),
         traffic_direction=view.enum("traffic_direction"),
+        connection_limit=build_listener_limit(view.str("name"), context),
     )
