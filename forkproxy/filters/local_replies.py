@@ -43,7 +43,7 @@ class Mapper(NamedTuple):
 def compile_local_reply(config: LocalReplyConfig, static: Mapping[str, str]) -> LocalReplyRewriter | None:
     """What ``Stream.send_local_reply`` asks; None when nothing is to be rewritten. Raises ConfigError."""
     mappers = tuple(_compile_mapper(mapper, static) for mapper in config.mappers)
-    default = _compile_body(config.body_format, static)
+    default = _compile_if_given(config.body_format, static)
     if not mappers and default is None:
         return None
 
@@ -78,14 +78,17 @@ def _compile_mapper(mapper: ResponseMapper, static: Mapping[str, str]) -> Mapper
         compile_filter(mapper.filter, mapper.where, compile_header_matcher) if mapper.filter is not None else None,
         mapper.status,
         mapper.body,
-        _compile_body(mapper.body_format, static),
+        _compile_if_given(mapper.body_format, static),
         compile_response([(HeaderMutations(response_add=mapper.headers), mapper.where)], compile_header_value),
     )
 
 
-def _compile_body(config: BodyFormat | None, static: Mapping[str, str]) -> Body | None:
-    if config is None:
-        return None
+def _compile_if_given(config: BodyFormat | None, static: Mapping[str, str]) -> Body | None:
+    return compile_body(config, static) if config is not None else None
+
+
+def compile_body(config: BodyFormat, static: Mapping[str, str]) -> Body:
+    """The format of a body; %LOCAL_REPLY_BODY% in it is ``stream.local_reply_body``. Raises ConfigError."""
     own = config.content_type.encode()
     sparse = config.omit_empty_values
     if config.json is not None:

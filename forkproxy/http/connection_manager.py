@@ -9,6 +9,7 @@ The order and the presence of every header added here were asked of real Envoy (
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -58,6 +59,10 @@ _NO_HOST: Any = None
 """The authority of a request without Host, told from an empty one. Such a request is answered before anybody reads it."""
 
 SMALL_CHUNK_BYTES = 16384
+
+_PORT = re.compile(rb"\+?[0-9]{1,20}")
+_LARGEST_PORT = 0xFFFF_FFFF
+"""What Envoy takes for a port: any number of 32 bits."""
 
 OVERWRITE = "OVERWRITE"
 PASS_THROUGH = "PASS_THROUGH"
@@ -667,6 +672,8 @@ class HttpConnection:
         if colon < 0 or colon < host.rfind(b"]"):
             return
         port = host[colon + 1 :]
+        if _PORT.fullmatch(port) is None or int(port) > _LARGEST_PORT:
+            return
         local = self.connection.local_socket_address()
         if any_port or (isinstance(local, tuple) and port == b"%d" % local[1]):
             stream.authority = host[:colon]

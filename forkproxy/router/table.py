@@ -33,6 +33,7 @@ from forkproxy.config.build.route import (
 )
 from forkproxy.config.build.route import VirtualHost as VirtualHostConfig
 from forkproxy.router.conditions import compile_condition
+from forkproxy.router.direct_response import CompileBody, Compose, compile_direct
 from forkproxy.router.hash_policy import HashMethod, compile_hash_policies, makes_cookies
 from forkproxy.router.header_mutation import (
     CompileFormat,
@@ -118,6 +119,7 @@ class Route:
         "cluster_header",
         "cluster_name",
         "cluster_not_found_status",
+        "compose",
         "config",
         "count",
         "criteria",
@@ -183,6 +185,8 @@ class Route:
         self.append_x_forwarded_host = False
         self.redirect: Callable[[Stream], tuple[int, bytes]] | None = None
         self.direct: tuple[int, bytes] | None = None
+        self.compose: Compose | None = None
+        """What makes the body of a direct response, and headers that come before the route's own, anew for each request."""
 
     def find_cluster(self, stream: Stream) -> Cluster | None:
         """The cluster of this request: the bound one, or the one that ``cluster_header`` names."""
@@ -200,9 +204,9 @@ class RouteTable:
     """A compiled ``RouteConfiguration``.
 
     ``compile_format(text, where)`` compiles a header value with command operators, ``compile_host_format`` one in which what
-    is missing is "-" (by default the same). ``cluster_lookup(name)`` is asked by
-    ``bind``, once the clusters exist, and per request for ``cluster_header``. Raises ConfigError for what only shows
-    when a route is built: a bad regular expression, a header that may not be changed.
+    is missing is "-" (by default the same), ``compile_body`` the format of a direct response's body. ``cluster_lookup(name)``
+    is asked by ``bind``, once the clusters exist, and per request for ``cluster_header``. Raises ConfigError for what only
+    shows when a route is built: a bad regular expression, a header that may not be changed.
 
     ``match(stream)`` returns the Route, or None when there is none; it reads method, path, authority and the request
     headers, and sets nothing. ``dice`` decides what is left to chance.
@@ -216,13 +220,16 @@ class RouteTable:
         *,
         compile_format: CompileFormat,
         compile_host_format: CompileFormat | None = None,
+        compile_body: CompileBody | None = None,
         cluster_lookup: ClusterLookup,
         dice: Dice = fair,
     ) -> None:
         self.config = config
         self.cluster_lookup = cluster_lookup
         self.virtual_hosts: list[VirtualHost] = []
-        builder = _RouteBuilder(config, compile_format, compile_host_format or compile_format, cluster_lookup)
+        builder = _RouteBuilder(
+            config, compile_format, compile_host_format or compile_format, compile_body, cluster_lookup
+        )
         by_domain: dict[bytes, Select] = {}
         for virtual_host_config in config.virtual_hosts:
             virtual_host = VirtualHost(virtual_host_config, config.ignore_path_parameters_in_path_matching)
@@ -259,11 +266,13 @@ class _RouteBuilder:
         config: RouteTableConfig,
         compile_format: CompileFormat,
         compile_host_format: CompileFormat,
+        compile_body: CompileBody | None,
         cluster_lookup: ClusterLookup,
     ) -> None:
         self.config = config
         self.compile_format = compile_format
         self.compile_host_format = compile_host_format
+        self.compile_body = compile_body
         self.cluster_lookup = cluster_lookup
 
     def build(self, entry: RouteEntry, virtual_host: VirtualHost) -> Route:
@@ -283,6 +292,7 @@ class _RouteBuilder:
             assert isinstance(action, DirectResponseAction)
             route = Route(entry, DIRECT, virtual_host)
             route.direct = (action.status, action.body)
+            route.compose = compile_direct(action, entry.match, entry.where, self.compile_body)
         route.filter_levels = self._filter_levels(entry, virtual_host, None)
         levels = self._levels(entry, virtual_host, None)
         compile_request(levels, self.compile_format)  # never applied here, but a bad format must not go unnoticed

@@ -24,6 +24,7 @@ from forkproxy.config.build.cors import CorsPolicy, build_policy
 from forkproxy.config.build.filter_state import FilterStateMatcher, build_filter_state_matcher
 from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
 from forkproxy.config.build.load_balancing import build_lb_metadata
+from forkproxy.config.build.local_reply import BodyFormat, build_body_format
 from forkproxy.config.build.metadata import MetadataMatcher, build_metadata_matcher
 from forkproxy.config.build.rate_limit import RateLimit, build_rate_limits
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
@@ -148,6 +149,7 @@ class DirectResponseAction:
 
     status: int
     body: bytes = b""
+    body_format: BodyFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,12 +361,15 @@ def build_redirect_action(view: View, context: BuildContext) -> RedirectAction:
 
 
 def build_direct_response_action(view: View, context: BuildContext, max_body_bytes: int) -> DirectResponseAction:
-    """``DirectResponseAction``; the body is bounded by ``max_direct_response_body_size_bytes``. ``body_format`` stays unread."""
+    """``DirectResponseAction``; the body, not what a format makes of it, is bounded by ``max_direct_response_body_size_bytes``."""
     body = view.message("body")
     data = build_data_source(body, context).data if body is not None else b""
     if len(data) > max_body_bytes:
         view.report(f"the response body has {len(data)} bytes; the maximum is {max_body_bytes}", field="body")
-    return DirectResponseAction(view.uint("status"), data)
+    body_format = view.message("body_format")
+    return DirectResponseAction(
+        view.uint("status"), data, build_body_format(body_format, context) if body_format is not None else None
+    )
 
 
 def build_route(view: View, context: BuildContext, max_body_bytes: int) -> RouteEntry | None:

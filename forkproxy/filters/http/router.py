@@ -247,7 +247,12 @@ class Router(HttpFilter):
             return
         self.stats.rq_direct_response += 1
         status, body = route.direct
-        stream.send_local_reply(status, body, details="direct_response", finalize=route.finalize_response)
+        headers = None
+        if route.compose is not None:
+            body, headers = route.compose(stream)
+        stream.send_local_reply(
+            status, body, headers=headers, details="direct_response", finalize=route.finalize_response
+        )
 
     def _no_healthy_upstream(self, stream: Stream, cluster: Cluster) -> None:
         cluster.stats.upstream_cx_none_healthy += 1

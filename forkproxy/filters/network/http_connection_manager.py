@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from forkproxy.access_log.formatter import compile_header_value
+from forkproxy.access_log.formatter import Format, compile_header_value
 from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
-from forkproxy.config.build.local_reply import ProxyStatusConfig
+from forkproxy.config.build.local_reply import BodyFormat, ProxyStatusConfig
 from forkproxy.config.build.route import RouteTableConfig
 from forkproxy.filters import factory, per_route
 from forkproxy.filters.context import FilterContext, WorkerContext
@@ -113,11 +113,19 @@ def make_routes(config: RouteTableConfig, cluster_lookup: ClusterLookup, dice: D
         config,
         compile_format=compile_header_value,
         compile_host_format=partial(compile_header_value, omit_empty_values=False),
+        compile_body=_direct_body,
         cluster_lookup=cluster_lookup,
         dice=dice,
     )
     routes.bind()
     return routes
+
+
+def _direct_body(config: BodyFormat) -> tuple[Format, bytes]:
+    from forkproxy.filters.local_replies import compile_body
+
+    made = compile_body(config, {"ACCESS_LOG_TYPE": "NotSet"})
+    return made.render, made.content_type if config.content_type or config.json is not None else b""
 
 
 def _local_reply(config: HttpConnectionManagerConfig, context: FilterContext) -> LocalReplyRewriter | None:

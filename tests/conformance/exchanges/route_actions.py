@@ -39,6 +39,30 @@ def weighted(prefix: str, *clusters: Data, hash_policy: list[Data] | None = None
     return {"match": {"prefix": prefix}, "route": action}
 
 
+def answered(prefix: str, status: int = 200, body: str = "", body_format: Data | None = None, **more: object) -> Data:
+    """A direct response."""
+    response: Data = {"status": status}
+    if body:
+        response["body"] = {"inline_string": body}
+    if body_format:
+        response["body_format"] = body_format
+    return {"match": {"prefix": prefix}, "direct_response": response, "name": prefix, **more}
+
+
+def source(text: str) -> Data:
+    """A SubstitutionFormatString of text."""
+    return {"text_format_source": {"inline_string": text}}
+
+
+def added(key: str, value: str, **more: object) -> Data:
+    """response_headers_to_add."""
+    return {"response_headers_to_add": [{"header": {"key": key, "value": value}, **more}]}
+
+
+TOLD = (
+    "<%LOCAL_REPLY_BODY%|%RESPONSE_CODE%|%REQ(x-a)%|%RESP(x-b)%|%RESP(location)%|%RESPONSE_CODE_DETAILS%|%RESPONSE_FLAGS%"
+    "|%ROUTE_NAME%|%REQ(:path)%|%PROTOCOL%|%RESP(content-type)%|%BYTES_RECEIVED%>"
+)
 TWO = (marked("up", name="up", weight=10), marked("up2", name="up2", weight=90))
 
 CONFIGURATION = bootstrap(
@@ -83,6 +107,22 @@ CONFIGURATION = bootstrap(
                         {"match": {"prefix": "/not-forwarded"}, "non_forwarding_action": {}, "name": "not-forwarded",
                          "response_headers_to_add": [{"header": {"key": "x-route", "value": "%ROUTE_NAME%"}}]},
                         {"match": {"prefix": "/filter-action"}, "filter_action": {}},
+                        answered("/told-of-nothing", 200, "", source(TOLD)),
+                        answered("/told-created", 201, "hi", source(TOLD), **added("x-b", "b")),
+                        answered("/told-sparsely", 200, "hi", {**source("%REQ(x-a)%"), "omit_empty_values": True}),
+                        answered("/told-json", 200, "hi", {"json_format": {
+                            "b": "%LOCAL_REPLY_BODY%", "c": "%RESPONSE_CODE%", "n": "%REQ(x-a)%"}}),
+                        answered("/told-html", 200, "hi", {**source("%REQ(x-a)%"), "content_type": "text/html"}),
+                        answered("/told-typed-twice", 200, "hi", {**source("x"), "content_type": "text/html"},
+                                 **added("content-type", "text/x")),
+                        answered("/told", 200, "hi", source(TOLD), **added("x-b", "b")),
+                        answered("/created", 201, "made", **added("x-b", "b")),
+                        answered("/found", 302, "there"),
+                        answered("/not-modified", 304),
+                        answered("/use-proxy", 305),
+                        answered("/located", 300, **added("location", "/own")),
+                        answered("/relocated", 302, **added("location", "/own", append_action="ADD_IF_ABSENT")),
+                        answered("/unknown", 299),
                         {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
                     )
                 ],
@@ -152,4 +192,20 @@ OTHERS = [
     to("non-forwarding, HEAD", b"/not-forwarded", method=b"HEAD"),
     to("filter action", b"/filter-action"),
 ]
-EXCHANGES = [*TEMPLATES, *REWRITES, *CHOICES, *OTHERS]
+ANSWERS = [
+    *[
+        to(f"answer {path.decode()}", path)
+        for path in (
+            *(b"/told?x", b"/told-of-nothing", b"/told-created?x", b"/told-sparsely", b"/told-json", b"/told-html"),
+            *(b"/told-typed-twice", b"/created?x", b"/found?x", b"/not-modified", b"/use-proxy", b"/located"),
+            *(b"/relocated", b"/unknown"),
+        )
+    ],
+    to("answer with a header", b"/told", b"x-a: 1\r\n"),
+    to("answer in JSON with a header", b"/told-json", b"x-a: 1\r\n"),
+    to("answer to HEAD", b"/told", method=b"HEAD"),
+    to("answer to gRPC", b"/told", b"content-type: application/grpc\r\n"),
+    to("found, https before", b"/found", b"x-forwarded-proto: https\r\n"),
+    to("found, HEAD", b"/found", method=b"HEAD"),
+]
+EXCHANGES = [*TEMPLATES, *REWRITES, *CHOICES, *OTHERS, *ANSWERS]
