@@ -24,7 +24,6 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "NE": operator.ne,
 }
 
-_TRACED = frozenset(b"9ab")
 _UNKNOWN = 2
 
 
@@ -37,10 +36,8 @@ def _not_health_check(stream: Any) -> bool:
 
 
 def _traceable(stream: Any) -> bool:
-    # Envoy writes the reason to trace a request into its id: the first digit of the third group, "4" where there is
-    # none.
-    request_id: bytes = stream.request_id
-    return len(request_id) == 36 and request_id[14] in _TRACED
+    # As in Envoy, what was merely sampled does not count.
+    return bool(getattr(stream, "is_forced_to_trace", False))
 
 
 def _status_code(config: AccessLogFilter) -> Test:

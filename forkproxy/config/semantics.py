@@ -412,6 +412,11 @@ class _Check:
             kind = upgrade.get("upgrade_type")
             if kind is not None:
                 self._once(upgrades, str(kind.value).lower(), kind, f"{where}.upgrade_type", "upgrade type")
+        validator = manager.get("typed_header_validation_config")
+        if validator is not None:
+            self._error(
+                validator, f"{path}.typed_header_validation_config", "header validators are not part of Envoy's binary"
+            )
         replies = _at(manager, "local_reply_config")
         if replies is not None:
             for where, mapper in _items(replies, "mappers", f"{path}.local_reply_config"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,8 @@ class FilterContext:
     """The connection manager may find requests to come from inside."""
     dns_cache: Callable[[DnsCacheConfig, Where], DnsCache] | None = None
     """The DNS cache with this configuration; ConfigError when its name has another one elsewhere."""
+    clusters: Callable[[], Iterable[Cluster]] = tuple
+    """All live clusters."""
     local_ip: str = ""
     """This machine's first address that is not loopback: what x-forwarded-for says for a client on this machine."""
 

@@ -265,4 +265,4 @@ class ClientAddresses:
             dropped = _SANITISED_AT_THE_EDGE if self.use_remote_address else _SANITISED_ALWAYS
         if not self.keeps_client_certificate:
             dropped |= _CLIENT_CERTIFICATE
-        stream.request_headers = [header for header in stream.request_headers if header[0] not in dropped]
+        stream.request_headers[:] = [header for header in stream.request_headers if header[0] not in dropped]

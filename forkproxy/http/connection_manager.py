@@ -12,12 +12,15 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from forkproxy.http import response_flags as flags
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.client_address import EDGE, REJECTED, ClientAddresses
-from forkproxy.http.codec import CodecError
+from forkproxy.http.codec import CodecError, ServerSink
+from forkproxy.http.early_mutation import mutate_early
+from forkproxy.http.header_case import SpellingServerCodec, respell, status_line
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
@@ -32,6 +35,7 @@ from forkproxy.http.request_id import make_request_ids
 from forkproxy.http.status import HTTP_10, HTTP_11
 from forkproxy.http.status import reason as reason_phrase
 from forkproxy.http.stream import LocalReplyRewriter, Stream
+from forkproxy.http.trace_reason import NOT_TRACED, TraceSampling, pack
 from forkproxy.net.connection import CLOSE_TIMEOUT, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER
@@ -96,7 +100,23 @@ class ConnectionManagerSettings:
     __slots__ = (
         *("add_user_agent", "client_addresses", "codec", "delayed_close_timeout_s", "generate_request_id"),
         *("scheme",),
-        *("header_key_format", "idle_timeout_s", "max_connection_duration_s", "max_requests_per_connection"),
+        *(
+            "drain_timeout_s",
+            "early_mutations",
+            "pack_trace_reason",
+            "safe_max_connection_duration",
+            "scheme_to_overwrite",
+        ),
+        *(
+            "keeps_spelling",
+            "match_upstream_scheme",
+            "proper_case_others",
+            "trace_sampling",
+            "header_key_format",
+            "idle_timeout_s",
+            "max_connection_duration_s",
+            "max_requests_per_connection",
+        ),
         *("max_stream_duration_s", "merge_slashes", "normalize_path", "path_with_escaped_slashes_action"),
         *("preserve_external_request_id", "proxy_100_continue", "request_headers_timeout_s", "request_id_in_response"),
         *("proxy_status", "request_timeout_s", "server_header_transformation", "server_name", "service_cluster"),
@@ -114,6 +134,15 @@ class ConnectionManagerSettings:
         self.server_name = b"envoy"
         self.server_header_transformation = OVERWRITE
         self.via = b""
+        self.early_mutations: Callable[[Stream, Headers], None] | None = None
+        self.scheme_to_overwrite = b""
+        self.match_upstream_scheme = False
+        self.keeps_spelling = False
+        self.proper_case_others = False
+        self.pack_trace_reason = True
+        self.trace_sampling: TraceSampling | None = None
+        self.drain_timeout_s = 5.0
+        self.safe_max_connection_duration = False
         self.proxy_status: ProxyStatus | None = None
         self.generate_request_id = True
         self.preserve_external_request_id = False
@@ -165,7 +194,16 @@ class ConnectionManager:
             "log_filter_exception",
         ),
         *("loop", "match", "max_requests", "overwrite_server", "plain", "proto_header", "request_ids"),
-        *("amends_response", "rewrite_local_reply", "server_line", "settings", "stats", "stream_timeout_s", "tls"),
+        *(
+            "amends_response",
+            "make_codec",
+            "rewrite_local_reply",
+            "server_line",
+            "settings",
+            "stats",
+            "stream_timeout_s",
+            "tls",
+        ),
     )
 
     def __init__(
@@ -189,6 +227,9 @@ class ConnectionManager:
         self.stats = stats
         self.codes = codes
         self.http1_stats = http1_stats
+        self.make_codec: Callable[[ServerSink, ServerSettings], ServerCodec] = ServerCodec
+        if settings.keeps_spelling:
+            self.make_codec = partial(SpellingServerCodec, proper_case_others=settings.proper_case_others)
         self.access_logs = tuple(log.log for log in access_logs)
         self.log_filter_exception = log_filter_exception
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
@@ -213,6 +254,9 @@ class ConnectionManager:
         # Nothing configured that touches a request's head beyond x-forwarded-proto and the request id.
         self.plain = not (
             settings.client_addresses.looks_at_every_request
+            or settings.early_mutations is not None
+            or settings.scheme_to_overwrite
+            or settings.trace_sampling is not None
             or settings.via
             or settings.add_user_agent
             or settings.normalize_path
@@ -312,7 +356,8 @@ class HttpConnection:
     """One downstream HTTP/1 connection: a ServerSink, and the sink of its streams' responses."""
 
     __slots__ = (
-        *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_message_start", "_queue_paused"),
+        *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_end", "_is_old"),
+        *("_message_start", "_queue_paused"),
         *("_speaks_http1", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
         *("_full", "manager", "queue", "requests", "started", "stream"),
     )
@@ -322,13 +367,15 @@ class HttpConnection:
         self.connection = connection
         self.chain = manager.chain
         self.loop = manager.loop
-        self.codec = ServerCodec(self, manager.settings.codec)
+        self.codec = manager.make_codec(self, manager.settings.codec)
         self.stream: Stream | None = None
         self.close_after = False
         self.http_10 = False
         self.requests = 0
         loop = manager.loop
         self.started = self.idle_since = now = loop.now
+        self._end = now + manager.settings.max_connection_duration_s
+        self._is_old = False
         self._message_start = 0.0
         self.queue: list[_Queued] = []
         self._queue_paused = False
@@ -500,7 +547,7 @@ class HttpConnection:
         else:
             # A head that is none: a stream of its own, after those before it.
             now = self.manager.loop.now
-            stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", now)
+            stream = self._unread(now)
             if active is not None or self.queue:
                 queued = _Queued(stream, False)
                 queued.error = error
@@ -509,6 +556,12 @@ class HttpConnection:
                 stats.downstream_rq_total += 1
                 self.stream = stream
                 self._refuse(stream, error)
+
+    def _unread(self, start: float) -> Stream:
+        # Stands for a request that could not be read.
+        stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", start)
+        stream.scheme = b""
+        return stream
 
     def _refuse(self, stream: Stream, error: CodecError) -> None:
         self.close_after = True
@@ -566,7 +619,7 @@ class HttpConnection:
 
     def _close_after_this(self) -> None:
         stats = self.manager.stats
-        if not self.close_after:
+        if not self.close_after and not self._is_old:
             if self.requests == self.manager.max_requests:
                 stats.downstream_cx_max_requests_reached += 1
             else:
@@ -576,6 +629,7 @@ class HttpConnection:
     def _reject(self, stream: Stream, status: int, details: str, close: bool = True) -> None:
         if close and not self.manager.settings.stream_error_on_invalid_http_message:
             self.close_after = True
+        stream.scheme = b""  # nobody has come to it
         stream.send_local_reply(status, details=details)
 
     def _check_path(self, stream: Stream, path: bytes) -> bool:
@@ -604,11 +658,16 @@ class HttpConnection:
         settings = self.manager.settings
         if not self._normalise(stream):
             return False
+        if settings.early_mutations is not None:
+            request_flags = mutate_early(stream, settings.early_mutations)
         standing = self.manager.client_addresses.admit(stream, request_flags)
         if standing == REJECTED:
             return False
         edge = standing == EDGE
         headers = stream.request_headers
+        if settings.scheme_to_overwrite:
+            stream.scheme = settings.scheme_to_overwrite
+            set_header(headers, b"x-forwarded-proto", settings.scheme_to_overwrite)
         if settings.add_user_agent:
             set_header(headers, b"x-envoy-downstream-service-cluster", settings.service_cluster)
             if settings.service_node:
@@ -619,6 +678,8 @@ class HttpConnection:
             before = get_header(headers, b"via")
             set_header(headers, b"via", b"%b, %b" % (before, settings.via) if before else settings.via)
         self._set_request_id(stream, request_flags, edge)
+        if settings.trace_sampling is not None:
+            settings.trace_sampling.decide(stream)
         return True
 
     def _set_request_id(self, stream: Stream, request_flags: int, edge: bool) -> None:
@@ -627,6 +688,10 @@ class HttpConnection:
         if request_flags & HAS_REQUEST_ID and (not edge or settings.preserve_external_request_id):
             stream.request_id = get_header(headers, b"x-request-id") or b""
             if stream.request_id:
+                if edge and settings.pack_trace_reason:
+                    # A stranger's id is kept, but not its wish to be traced.
+                    stream.request_id = pack(stream.request_id, NOT_TRACED)
+                    set_header(headers, b"x-request-id", stream.request_id)
                 return
         if settings.generate_request_id:
             ids = self.manager.request_ids
@@ -737,11 +802,12 @@ class HttpConnection:
             else:
                 self._chunked = True
                 add(b"transfer-encoding: chunked")
+        first = (HTTP_10 if self.http_10 else HTTP_11)[status]
         if settings.header_key_format is not None:
-            lines = [_reformat(line, settings.header_key_format) for line in lines]
+            lines = respell(lines, headers, settings.header_key_format)
+            first = status_line(first, status, headers)
         lines.append(b"\r\n")
-        data = (HTTP_10 if self.http_10 else HTTP_11)[status] + _join_lines(lines)
-        self.connection.write(data)
+        self.connection.write(first + _join_lines(lines))
         if end_stream:
             self._end_response(stream)
 
@@ -962,18 +1028,32 @@ class HttpConnection:
                 return
         if connection.closing or connection.closed:
             return
-        limit = self.started + settings.max_connection_duration_s
-        if now >= limit and not self.close_after:
-            manager.stats.downstream_cx_max_duration_reached += 1
-            if self.stream is None:  # also when this very pass has timed its stream out
-                connection.close(settings.delayed_close_timeout_s)
-                return
-            self.close_after = True
-            limit = NEVER
-        if limit > now:
-            again = min(again, limit)
+        if now >= self._end and not self.close_after and not self._grow_old(now):
+            return
+        if self._end > now:
+            again = min(again, self._end)
         if again != NEVER:
             self._timer.arm(again)
+
+    def _grow_old(self, now: float) -> bool:
+        """``max_connection_duration`` has passed, and then ``drain_timeout``: False when that was the end."""
+        manager = self.manager
+        settings = manager.settings
+        if self._is_old or not self._speaks_http1:
+            if not self._is_old:
+                manager.stats.downstream_cx_max_duration_reached += 1
+            if self.stream is None:  # also when this very pass has timed its stream out
+                self.connection.close(settings.delayed_close_timeout_s)
+                return False
+            self.close_after = True
+            return True
+        manager.stats.downstream_cx_max_duration_reached += 1
+        self._is_old = True
+        self._end = NEVER if settings.safe_max_connection_duration else now + settings.drain_timeout_s
+        self.requests = manager.max_requests - 1  # the next one is the last one
+        if self.stream is not None and not settings.safe_max_connection_duration:
+            self.close_after = True
+        return True
 
     def _check_head_time(self, now: float) -> float:
         settings = self.manager.settings
@@ -983,7 +1063,7 @@ class HttpConnection:
         stats = self.manager.stats
         stats.downstream_rq_header_timeout += 1
         stats.downstream_rq_total += 1
-        self.stream = stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", self._message_start)
+        self.stream = stream = self._unread(self._message_start)
         self.close_after = True
         stream.send_local_reply(408, b"request header timeout", details="request_header_timeout")
         return NEVER
@@ -1033,7 +1113,7 @@ class HttpConnection:
         stats.downstream_cx_destroy_remote_active_rq += 1
         stats.downstream_rq_total += 1
         stats.downstream_rq_rx_reset += 1
-        stream = Stream(self, b"", b"", _NO_HOST, [], b"HTTP/1.1", self._message_start)
+        stream = self._unread(self._message_start)
         stream.response_flags |= flags.DC
         stream.details = "downstream_remote_disconnect"
         self._end_stream(stream)
@@ -1093,8 +1173,3 @@ def _add_to_list(lines: list[bytes], name: bytes, value: bytes) -> None:
             lines[index] = line + b", " + value
             return
     lines.append(name + value)
-
-
-def _reformat(line: bytes, key_format: Callable[[bytes], bytes]) -> bytes:
-    name, colon, value = line.partition(b":")
-    return key_format(name) + colon + value

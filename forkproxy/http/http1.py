@@ -64,6 +64,17 @@ _FLAG_OF: dict[bytes, int] = {
     b"x-forwarded-for": HAS_FORWARDED_FOR,
     b"x-forwarded-proto": HAS_FORWARDED_PROTO,
 }
+
+
+def request_flags(headers: Headers) -> int:
+    """``ServerCodec.flags`` of these headers."""
+    flags = 0
+    for name, _ in headers:
+        if _request_code(name) == _FLAGGED:
+            flags |= _FLAG_OF.get(name, HAS_ENVOY)
+    return flags
+
+
 _RESPONSE_CODES: dict[bytes, int] = {
     b"content-length": _CONTENT_LENGTH,
     b"transfer-encoding": _TRANSFER_ENCODING,
@@ -612,7 +623,7 @@ class ServerCodec:
         if self._content_length:
             # Only with allow_chunked_length; transfer-encoding overrides and the length goes (RFC 9112 section 6.3).
             self._content_length = b""
-            self.headers = [header for header in self.headers if header[0] != b"content-length"]
+            self.headers[:] = [header for header in self.headers if header[0] != b"content-length"]
 
     def _other_form(self, target: bytes) -> None:
         # RFC 9112 section 3.2: authority-form for CONNECT only, asterisk-form for OPTIONS only, else absolute-form.
@@ -657,7 +668,7 @@ class ServerCodec:
         nominated = self._nominated or []
         if b"host" in nominated:
             self.has_host = False
-        self.headers = [
+        self.headers[:] = [
             header for header in self.headers if header[0] not in nominated or header[0] == b"content-length"
         ]
         for name in nominated:

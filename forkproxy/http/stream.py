@@ -47,6 +47,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "idle_timeout_s": None,
     "set_cookies": (),
     "local_reply_body": b"",
+    "is_forced_to_trace": False,
 }
 
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
@@ -95,7 +96,7 @@ class Stream:
         *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
         *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "dynamic_metadata"),
         *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
-        *("last_activity", "local_reply_body", "method", "path", "protocol", "remote_address"),
+        *("is_forced_to_trace", "last_activity", "local_reply_body", "method", "path", "protocol", "remote_address"),
         *("request_complete", "request_ended"),
         *("request_headers", "request_id", "request_trailers", "response_deadline", "response_ended"),
         *(
@@ -134,6 +135,8 @@ class Stream:
         idle_timeout_s: float | None
         set_cookies: tuple[bytes, ...]
         """Cookies that a hash policy has made, for the response."""
+        is_forced_to_trace: bool
+        """A service inside has asked for it, and tracing is configured."""
         local_reply_body: bytes
         """The body of an answer made here, while ``local_reply_config`` rewrites it."""
         filter_state: dict[object, Any]

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from forkproxy.config.build.cluster import ClusterConfig, EndpointConfig, LocalityEndpoints
+from forkproxy.http.header_case import HeadStyle, as_it_is
 from forkproxy.http.headers import proper_case
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
@@ -145,7 +146,7 @@ class Cluster:
         "draining",
         "endpoints",
         "hash_method",
-        "header_key_format",
+        "head_style",
         "initial_health_flags",
         "keeps_healthy",
         "loop",
@@ -207,7 +208,11 @@ class Cluster:
         """Makes the monitors of endpoints, where outlier detection or health checks want to know results."""
         self.on_upstream_failure: Callable[[Cluster, Endpoint, str, float], None] | None = None
         """Told of every connection that could not be made: (cluster, endpoint, reason, seconds it took)."""
-        self.header_key_format = proper_case if config.header_key_format == "proper_case_words" else None
+        self.head_style: HeadStyle | None = None
+        """How requests are written that are not written plainly."""
+        if config.header_key_format or config.send_fully_qualified_url:
+            key_format = proper_case if config.header_key_format else as_it_is
+            self.head_style = HeadStyle(key_format, config.send_fully_qualified_url)
         self._transport = transport
         self._was_busy = True
         self._match_stats: ClusterStats | None = None
@@ -219,6 +224,10 @@ class Cluster:
         self._sources = Sources(config.pool.bind) if config.pool.bind.sources else None
         if config.type == "STATIC":
             self.set_endpoints(resolved_endpoints(config.localities))
+
+    def keep_spelling(self) -> None:
+        """Write the names of requests' headers as they were spelled, where that is known."""
+        self.head_style = self.head_style or HeadStyle()
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} {len(self.endpoints)} endpoints>"

@@ -20,6 +20,7 @@ import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from forkproxy.http.codec import ClientSink, CodecError
+from forkproxy.http.header_case import SpellingClientCodec
 from forkproxy.http.headers import Headers
 from forkproxy.http.http1 import ClientCodec
 from forkproxy.net.connection import (
@@ -116,6 +117,10 @@ class Http1Client:
         config = pool.cluster.config
         kb, count = config.pool.http.max_response_headers_kb, config.pool.http.max_headers_count
         self.codec = ClientCodec(self, max_headers_count=count) if kb is None else ClientCodec(self, kb * 1024, count)
+        case = config.preserve_case
+        if case is not None:
+            others, reason = case.proper_case_others, case.forward_reason_phrase
+            self.codec = SpellingClientCodec(self, (kb or 256) * 1024, count, others, reason)
         self.codec.enable_trailers = config.enable_trailers
         self.request: PoolRequest | None = None
         self.request_sent = True

@@ -518,6 +518,7 @@ class _Building:
         context = FilterContext(
             registry=self.registry,
             cluster=self.clusters.get,
+            clusters=self.clusters.values,
             access_logs=partial(self._access_logs, static),
             listener_name=config.name,
             listener_stat_prefix=config.stat_prefix,

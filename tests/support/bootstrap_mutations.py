@@ -477,6 +477,32 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
             )
         ),
     )
+    passing: Data = {"not_health_check_filter": {}}
+
+    def mapped(**option: Any) -> Data:
+        options = {"header": {"key": "a", "value": "b"}, **option}
+        return over(local_reply_config={"mappers": [{"filter": passing, "headers_to_add": [options]}]})
+
+    yield "a mapper", "", False, mapped(append_action="ADD_IF_ABSENT")
+    yield (
+        "a mapper appends twice",
+        "append: excludes append_action",
+        True,
+        mapped(append=True, append_action="ADD_IF_ABSENT"),
+    )
+    yield (
+        "a mapper changes the status",
+        "key: :-prefixed or host headers may not be modified",
+        True,
+        mapped(header={"key": ":status", "value": "200"}),
+    )
+    validator = TYPE + "envoy.extensions.http.header_validators.envoy_default.v3.HeaderValidatorConfig"
+    yield (
+        "a header validator",
+        "typed_header_validation_config: header validators are not part of Envoy's binary",
+        True,
+        over(typed_header_validation_config={"name": "v", "typed_config": {"@type": validator}}),
+    )
     # the bootstrap
     yield (
         "local cluster",

@@ -24,6 +24,7 @@ from forkproxy.config.build.core import (
     build_where,
 )
 from forkproxy.config.build.eds import EdsConfig, build_eds
+from forkproxy.config.build.header_formatters import PreserveCaseConfig, build_stateful_formatter
 from forkproxy.config.build.health_check import (
     EndpointHealthCheck,
     HealthCheckConfig,
@@ -155,6 +156,8 @@ class ClusterConfig:
     socket_matches: tuple[SocketMatch, ...] = ()
     health_check: HealthCheckConfig | None = None
     ignore_health_on_host_removal: bool = False
+    preserve_case: PreserveCaseConfig | None = None
+    send_fully_qualified_url: bool = False
     outlier_detection: OutlierDetectionConfig | None = None
 
 
@@ -336,6 +339,8 @@ class _Http1:
 
     enable_trailers: bool = False
     header_key_format: str = ""
+    preserve_case: PreserveCaseConfig | None = None
+    send_fully_qualified_url: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,20 +351,25 @@ class _UpstreamHttp:
     http1: _Http1
 
 
-def _http1_options(view: View | None) -> _Http1:
+def _http1_options(view: View | None, context: BuildContext) -> _Http1:
     if view is not None:
         view.ignore("allow_absolute_url", why="it concerns requests from downstream")
         view.ignore("accept_http_10", why="it concerns requests from downstream")
         view.ignore("default_host_for_http_10", why="it concerns requests from downstream")
         view.ignore("use_balsa_parser", why="it chooses between Envoy's own parsers")
-        return _Http1(view.bool("enable_trailers"), build_header_key_format(view))
+        return _Http1(
+            view.bool("enable_trailers"),
+            build_header_key_format(view),
+            build_stateful_formatter(view, context),
+            view.bool("send_fully_qualified_url"),
+        )
     return _Http1()
 
 
 def build_http_protocol_options(view: View, context: BuildContext) -> _UpstreamHttp:
     """``extensions.upstreams.http.v3.HttpProtocolOptions`` with an explicit HTTP/1 configuration; HTTP/2 and 3 stay unread."""
     explicit = view.message("explicit_http_config")
-    http1 = _http1_options(explicit.message("http_protocol_options")) if explicit is not None else _Http1()
+    http1 = _http1_options(explicit.message("http_protocol_options"), context) if explicit is not None else _Http1()
     return _UpstreamHttp(build_http_options(view.message("common_http_protocol_options")), http1)
 
 
@@ -418,7 +428,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         dynamic = build_original_dst(view)
     else:
         view.ignore("cleanup_interval", why="only ORIGINAL_DST clusters use it")
-    http1 = _http1_options(view.message("http_protocol_options"))
+    http1 = _http1_options(view.message("http_protocol_options"), context)
     options = build_http_options(view.message("common_http_protocol_options"))
     max_requests = view.uint("max_requests_per_connection") or options.max_requests_per_connection
     for name_of_options, typed in view.map_("typed_extension_protocol_options").items():
@@ -457,6 +467,8 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         idle_timeout_s=options.idle_timeout_s,
         enable_trailers=http1.enable_trailers,
         header_key_format=http1.header_key_format,
+        preserve_case=http1.preserve_case,
+        send_fully_qualified_url=http1.send_fully_qualified_url,
         tcp_keepalive=_tcp_keepalive(view),
         pool=build_pool_options(view, context, options),
         where=build_where(view),

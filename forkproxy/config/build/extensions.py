@@ -59,6 +59,16 @@ BUILDERS: dict[str, str] = {
         "forkproxy.config.build.client_address:build_custom_header"
     ),
     "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig": "forkproxy.config.build.client_address:build_xff",
+    # what a connection manager does to messages
+    "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation": (
+        "forkproxy.config.build.request_head:build_early_header_mutation"
+    ),
+    "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": (
+        "forkproxy.config.build.header_formatters:build_preserve_case"
+    ),
+    "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig": (
+        "forkproxy.config.build.request_head:build_uuid_request_id"
+    ),
     # access loggers
     "envoy.extensions.access_loggers.file.v3.FileAccessLog": "forkproxy.config.build.access_log:build_file_access_log",
     "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog": (

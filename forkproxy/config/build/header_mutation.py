@@ -72,11 +72,6 @@ def build_per_route(view: View, context: BuildContext) -> HeaderMutationConfig:
     )
 
 
-def build_early(view: View, context: BuildContext) -> tuple[MutationStep, ...]:
-    """``early_header_mutation.header_mutation.v3.HeaderMutation``: steps for the request."""
-    return context.each(view.repeated("mutations"), build_step)
-
-
 def build_step(view: View, context: BuildContext) -> MutationStep:
     """``HeaderMutation`` of ``config.common.mutation_rules``."""
     where = build_where(view)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
 from forkproxy.config.build.client_address import ClientAddressConfig, build_client_address
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMutations, Where, build_header_key_format, build_where
+from forkproxy.config.build.header_formatters import PreserveCaseConfig, build_stateful_formatter
+from forkproxy.config.build.header_mutation import MutationStep
 from forkproxy.config.build.listener import FilterEntry, build_filter_entry
 from forkproxy.config.build.local_reply import (
     LocalReplyConfig,
     ProxyStatusConfig,
     build_local_reply,
     build_proxy_status,
+)
+from forkproxy.config.build.request_head import (
+    TracingConfig,
+    UuidRequestIdConfig,
+    build_early_mutations,
+    build_request_id_extension,
+    build_tracing,
 )
 from forkproxy.config.build.route import RouteTableConfig, build_route_table
 from forkproxy.config.view import View
@@ -73,6 +82,13 @@ class HttpConnectionManagerConfig:
     where: Where
     local_reply: LocalReplyConfig | None = None
     proxy_status: ProxyStatusConfig | None = None
+    early_mutations: tuple[MutationStep, ...] = ()
+    scheme_to_overwrite: str = ""
+    match_upstream_scheme: bool = False
+    request_id: UuidRequestIdConfig = field(default_factory=UuidRequestIdConfig)
+    tracing: TracingConfig | None = None
+    safe_max_connection_duration: bool = False
+    preserve_case: PreserveCaseConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +113,23 @@ class _Http1Options:
     enable_trailers: bool = False
     allow_chunked_length: bool = False
     header_key_format: str = ""
+    preserve_case: PreserveCaseConfig | None = None
     stream_error_on_invalid_http_message: bool | None = None
 
 
 def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
     """``HttpConnectionManager``. What is not named here (tracing, upgrades, RDS, HTTP/2, …) stays unread."""
     connection = _connection_options(view.message("common_http_protocol_options"))
-    http1 = _http1_options(view.message("http_protocol_options"))
+    http1 = _http1_options(view.message("http_protocol_options"), context)
     stream_error = view.bool("stream_error_on_invalid_http_message")
     if http1.stream_error_on_invalid_http_message is not None:
         stream_error = http1.stream_error_on_invalid_http_message
     strip_any = view.bool("strip_any_host_port") if view.which("strip_port_mode") == "strip_any_host_port" else False
     strip_matching = view.bool("strip_matching_host_port")
-    _ignore_tracing(view)
-    view.ignore("drain_timeout", why="HTTP/1 has no notice of a coming end to wait after")
+    _ignore_what_does_nothing(view)
     local_reply = view.message("local_reply_config")
     proxy_status = view.message("proxy_status_config")
+    scheme = view.message("scheme_header_transformation")
     route_config = view.message("route_config")
     if route_config is not None:
         route_table = build_route_table(route_config, context)
@@ -157,11 +174,18 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
         stream_idle_timeout_s=view.duration_s("stream_idle_timeout", 300.0) or None,
         request_timeout_s=view.duration_s("request_timeout") or None,
         request_headers_timeout_s=view.duration_s("request_headers_timeout") or None,
-        drain_timeout_s=5.0,
+        drain_timeout_s=view.duration_s("drain_timeout", 5.0),
         delayed_close_timeout_s=view.duration_s("delayed_close_timeout", 1.0) or None,
         stream_error_on_invalid_http_message=stream_error,
         local_reply=build_local_reply(local_reply, context) if local_reply is not None else None,
         proxy_status=build_proxy_status(proxy_status, context) if proxy_status is not None else None,
+        early_mutations=build_early_mutations(view, context),
+        scheme_to_overwrite=scheme.str("scheme_to_overwrite") if scheme is not None else "",
+        match_upstream_scheme=scheme.bool("match_upstream") if scheme is not None else False,
+        request_id=build_request_id_extension(view, context),
+        tracing=build_tracing(view.message("tracing")),
+        preserve_case=http1.preserve_case,
+        safe_max_connection_duration=view.bool("http1_safe_max_connection_duration"),
         where=build_where(view),
     )
 
@@ -181,10 +205,11 @@ def _connection_options(view: View | None) -> _ConnectionOptions:
     )
 
 
-def _http1_options(view: View | None) -> _Http1Options:
+def _http1_options(view: View | None, context: BuildContext) -> _Http1Options:
     if view is None:
         return _Http1Options()
     view.ignore("use_balsa_parser", why="it chooses between Envoy's own parsers")
+    view.ignore("send_fully_qualified_url", why="it concerns requests to upstream")
     override = "override_stream_error_on_invalid_http_message"
     return _Http1Options(
         accept_http_10=view.bool("accept_http_10"),
@@ -193,6 +218,7 @@ def _http1_options(view: View | None) -> _Http1Options:
         enable_trailers=view.bool("enable_trailers"),
         allow_chunked_length=view.bool("allow_chunked_length"),
         header_key_format=build_header_key_format(view),
+        preserve_case=build_stateful_formatter(view, context),
         stream_error_on_invalid_http_message=view.bool(override) if view.has(override) else None,
     )
 
@@ -202,12 +228,16 @@ def _escaped_slashes(view: View) -> str:
     return "KEEP_UNCHANGED" if action == "IMPLEMENTATION_SPECIFIC_DEFAULT" else action
 
 
-def _ignore_tracing(view: View) -> None:
-    """Without a provider, here or at the top of the bootstrap, ``tracing`` traces nothing in Envoy either."""
-    tracing = view.message("tracing")
-    if tracing is not None:
-        names = [name for name in tracing.message_schema.fields if name != "provider"]
-        tracing.ignore(*names, why="without a provider nothing is traced, and a provider is not implemented")
+def _ignore_what_does_nothing(view: View) -> None:
+    view.ignore("append_local_overload", why="there is no overload manager whose answers it would mark")
+    if view.has("path_normalization_options"):
+        view.report(
+            "Envoy does nothing with this yet, and so does forkproxy",
+            "normalize_path and merge_slashes change what filters and upstream see",
+            field="path_normalization_options",
+            kind="warning",
+        )
+    view.ignore("path_normalization_options", why="Envoy does nothing with it: a warning says so")
 
 
 def build_http_filters(views: list[View], context: BuildContext) -> tuple[FilterEntry, ...]:

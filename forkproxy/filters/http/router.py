@@ -58,6 +58,7 @@ _join_lines = b"\r\n".join
 
 _SMALL_NUMBERS = tuple([b"%d" % number for number in range(1024)])
 _ALTERNATIVE_NAME = b"x-envoy-upstream-alt-stat-name"
+_VERSION_AND_HOST = b" HTTP/1.1\r\nhost: "
 _SERVICE_TIME = b"x-envoy-upstream-service-time"
 
 KEPT_BODY_BYTES = 16384
@@ -410,18 +411,17 @@ class UpstreamRequest:
             tail = b"\r\ntransfer-encoding: chunked\r\n\r\n"
         else:
             tail = b"\r\n\r\n"
-        lines = _join_lines(map(_join_header, headers))
-        host = b" HTTP/1.1\r\nhost: "
-        key_format = self.cluster.header_key_format
-        if key_format is not None:
-            lines = _join_lines([key_format(name) + b": " + value for name, value in headers])
-            host = b" HTTP/1.1\r\n" + key_format(b"host") + b": "
-            tail = tail.replace(b"transfer-encoding", key_format(b"transfer-encoding"))
-            tail = tail.replace(b"content-length", key_format(b"content-length"))
-        if not lines:
-            tail = tail[2:]
-        authority = stream.authority
-        connection.write(_join((method, b" ", stream.path or authority, host, authority, b"\r\n", lines, tail)))
+        style = self.cluster.head_style
+        if style is None:
+            lines = _join_lines(map(_join_header, headers))
+            if not lines:
+                tail = tail[2:]
+            authority = stream.authority
+            connection.write(
+                _join((method, b" ", stream.path or authority, _VERSION_AND_HOST, authority, b"\r\n", lines, tail))
+            )
+        else:
+            connection.write(style.request_head(stream, tail))
         held, self._held = self._held, None
         if not self._end_stream and client.requests > 1 and method in _IDEMPOTENT_METHODS:
             # The endpoint may close a connection in the moment of its reuse: then the body is wanted again.

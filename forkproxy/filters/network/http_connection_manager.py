@@ -17,6 +17,7 @@ from functools import partial
 
 from forkproxy.access_log.formatter import Format, compile_header_value
 from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
+from forkproxy.config.build.header_mutation import MutationStep
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
 from forkproxy.config.build.local_reply import BodyFormat, ProxyStatusConfig
 from forkproxy.config.build.route import RouteTableConfig
@@ -25,14 +26,17 @@ from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.client_address import ClientAddresses, Detector, header_detector, xff_detector
 from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
+from forkproxy.http.header_case import as_it_is, match_upstream_scheme
 from forkproxy.http.headers import proper_case
 from forkproxy.http.http1 import ServerSettings
 from forkproxy.http.proxy_status import ProxyStatus
 from forkproxy.http.stream import LocalReplyRewriter
+from forkproxy.http.trace_reason import TraceSampling
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter
 from forkproxy.net.timers import NEVER
 from forkproxy.router import virtual_clusters
+from forkproxy.router.header_mutation import Apply
 from forkproxy.router.matcher import Dice, fair
 from forkproxy.router.ranges import compile_range
 from forkproxy.router.table import ClusterLookup, RouteTable
@@ -63,9 +67,12 @@ class HttpConnectionManagerFilter(NetworkFilter):
         filters = factory.http_filters(used, context)
         per_route.resolve(routes.all_routes(), used, filters)
         context.where = where
+        chain = HttpFilterChain(filters, switches)
+        if config.match_upstream_scheme:
+            chain.on_stream_complete += (match_upstream_scheme,)
         manager = ConnectionManager(
             _settings(config, context),
-            HttpFilterChain(filters, switches),
+            chain,
             routes.match,
             stats=registry.group(HttpConnectionManagerStats, prefix),
             codes=registry.group(ListenerHttpStats, listener_prefix, rolls_up_to=(prefix,)).downstream_rq,
@@ -137,6 +144,12 @@ def _local_reply(config: HttpConnectionManagerConfig, context: FilterContext) ->
     return compile_local_reply(config.local_reply, static)
 
 
+def _early_mutations(steps: tuple[MutationStep, ...]) -> Apply | None:
+    from forkproxy.router.mutation_steps import compile_steps
+
+    return compile_steps(steps, compile_header_value, of_request=True)
+
+
 def _proxy_status(config: ProxyStatusConfig, server_name: bytes, context: FilterContext) -> ProxyStatus:
     name = server_name
     if config.literal_proxy_name is not None:
@@ -177,6 +190,23 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     settings.via = config.via.encode()
     if config.proxy_status is not None:
         settings.proxy_status = _proxy_status(config.proxy_status, settings.server_name, context)
+    settings.match_upstream_scheme = config.match_upstream_scheme
+    if config.preserve_case is not None:
+        settings.keeps_spelling = True
+        settings.proper_case_others = config.preserve_case.proper_case_others
+        for cluster in context.clusters():
+            cluster.keep_spelling()
+    if config.early_mutations:
+        settings.early_mutations = _early_mutations(config.early_mutations)
+    settings.scheme_to_overwrite = config.scheme_to_overwrite.encode()
+    settings.pack_trace_reason = config.request_id.pack_trace_reason
+    if config.tracing is not None:
+        ids, shares = config.request_id, config.tracing
+        settings.trace_sampling = TraceSampling(
+            shares.client, shares.sampled, shares.overall, ids.pack_trace_reason, ids.use_for_sampling
+        )
+    settings.drain_timeout_s = config.drain_timeout_s
+    settings.safe_max_connection_duration = config.safe_max_connection_duration
     settings.generate_request_id = config.generate_request_id
     settings.preserve_external_request_id = config.preserve_external_request_id
     settings.request_id_in_response = config.always_set_request_id_in_response
@@ -189,6 +219,8 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     settings.strip_trailing_host_dot = config.strip_trailing_host_dot
     if config.header_key_format == "proper_case_words":
         settings.header_key_format = proper_case
+    elif any(cluster.config.preserve_case is not None for cluster in context.clusters()):
+        settings.header_key_format = as_it_is
     settings.idle_timeout_s = _or_never(config.idle_timeout_s)
     settings.stream_idle_timeout_s = _or_never(config.stream_idle_timeout_s)
     settings.request_timeout_s = _or_never(config.request_timeout_s)

@@ -8,6 +8,7 @@ from tests.conformance.exchanges import (
     dynamic,
     envoy_filters,
     local_replies,
+    messages,
     rate_limits,
     retries,
     route_actions,
@@ -353,6 +354,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **envoy_filters.CONFIGURATIONS,
     **statistics.CONFIGURATIONS,
     **local_replies.CONFIGURATIONS,
+    **messages.CONFIGURATIONS,
 }  # fmt: skip
 
 RAW_UPSTREAM = frozenset({"tcp"})

@@ -249,14 +249,35 @@ def test_an_answer_that_is_broken_off_has_no_last_byte():
 
 
 def test_max_connection_duration_between_requests():
-    p = play(max_connection_duration_s=10).exchange().advance(9.9).expect_open().advance(0.2).expect_closed()
+    p = play(max_connection_duration_s=10).exchange().advance(9.9).expect_open().advance(0.2).expect_open()
+    assert p.stats.downstream_cx_max_duration_reached == 1
+    p.advance(4.8).expect_open().advance(0.2).expect_closed()
+    assert p.stats.downstream_cx_max_duration_reached == 1
+
+
+def test_max_connection_duration_before_the_first_byte():
+    p = play(max_connection_duration_s=10)
+    p.connect()
+    p.advance(10.1).expect_closed()
+    assert p.stats.downstream_cx_max_duration_reached == 1
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_after_max_connection_duration_one_more_request(safe):
+    p = play(max_connection_duration_s=10, safe_max_connection_duration=safe).exchange().advance(11)
+    p.downstream(GET).upstream(OK).expect_downstream(OK_CLOSE).expect_closed()
+    assert p.stats.downstream_cx_drain_close == p.stats.downstream_cx_max_requests_reached == 0
+
+
+def test_safe_max_connection_duration_waits_for_the_next_request():
+    p = play(max_connection_duration_s=10, safe_max_connection_duration=True).exchange().advance(100).expect_open()
     assert p.stats.downstream_cx_max_duration_reached == 1
 
 
 def test_max_connection_duration_with_the_timeout_of_a_request_in_the_same_pass():
     p = play(max_connection_duration_s=10, routes=[route(timeout_s=10.0)]).downstream(GET).advance(10.5)
     assert p.down.read().startswith(b"HTTP/1.1 504 ")
-    p.expect_closed()
+    p.expect_open().advance(5).expect_closed()
     assert p.stats.downstream_cx_max_duration_reached == 1
 
 
