@@ -59,7 +59,7 @@ def migrate(file: str) -> None:
     click.echo(result.text, nl=False)
 
 
-@click.group("config", short_help="Show the configuration in force, or which fields are honoured.")
+@click.group("config", short_help="Show the configuration in force; explain its fields.")
 def config_group() -> None:
     """The configuration in force, and the fields it may have."""
 
@@ -114,9 +114,7 @@ def show_schema(path: str | None, as_json: bool) -> None:
             click.echo(f"{row['honoured']:>3} of {row['fields']:>3}  {row['message']}")
 
 
-@config_group.command(
-    "explain", short_help="Explain a field: type, rules, default, whether it is honoured, what a file sets."
-)
+@config_group.command("explain", short_help="Explain a field, and show what a file sets there.")
 @click.argument("path")
 @click.option(
     "-c",

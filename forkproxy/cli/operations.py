@@ -49,7 +49,8 @@ def stats(pid_file: Path | None, prometheus: bool, as_json: bool, pattern: str, 
         **({"filter": pattern} if pattern else {}),
         **({"usedonly": ""} if used else {}),
     }
-    click.echo(ask_admin(pid_file, f"/stats?{urlencode(query)}").rstrip("\n"))
+    text = ask_admin(pid_file, f"/stats?{urlencode(query)}").rstrip("\n")
+    click.echo(text, nl=text != "")
 
 
 @click.command(short_help="Stop accepting connections; those there are go on.")

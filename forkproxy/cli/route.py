@@ -13,9 +13,9 @@ from forkproxy.cli.options import config_options, json_option
 from forkproxy.cli.terminal import EXIT_CONFIGURATION, EXIT_FAILURE, end, is_coloured, styled
 
 
-@click.command(short_help="Say which route and cluster would take a request, and why not the others.")
+@click.command(short_help="Say who would take a request, and why not the others.")
 @click.argument("method")
-@click.argument("url")
+@click.argument("url", required=False)
 @click.option(
     "-H",
     "--header",
@@ -46,7 +46,7 @@ from forkproxy.cli.terminal import EXIT_CONFIGURATION, EXIT_FAILURE, end, is_col
 @json_option
 def route(
     method: str,
-    url: str,
+    url: str | None,
     headers: tuple[str, ...],
     listener: str,
     source: str,
@@ -61,7 +61,7 @@ def route(
     \b
       forkproxy route GET http://example.com:10000/api/users -H 'x-env: dev'
       forkproxy route -c envoy.yaml GET example.com/api        any port, any scheme
-      forkproxy route -c envoy.yaml GET /api -H 'host: example.com'
+      forkproxy route -c envoy.yaml /api -H 'host: example.com'    METHOD left out: GET
 
     The file is read as check reads it, and asked by the code that serves; nothing is bound, and nothing is sent. HTTP filters are
     listed and not run. Exit code 0 when something takes the request, 1 when nothing does, 78 when the file is refused.
@@ -69,6 +69,10 @@ def route(
     from forkproxy.cli import routing, routing_text
     from forkproxy.config.problems import ConfigError
 
+    if url is None:  # one word: a URL alone is got
+        if method.isalpha():
+            raise click.UsageError("Missing argument 'URL'.")
+        method, url = "GET", method
     try:
         request = routing.request_of(method, url, headers)
         options = routing.Options(listener, _end(source), _end(destination), number, all_routes)

@@ -440,6 +440,7 @@ class _Http:
                 outcomes.append(self._outcome(outcome, again, told))
         found["taken"] = any(each["route"] is not None and (told.chosen is None or each["chosen"]) for each in outcomes)
         found["virtual_host"] = self._virtual_host(told)
+        found["vhost_header"] = self.table.config.vhost_header
         others = list(self._other_hosts(told))
         found["virtual_hosts_not_taken"] = [
             {

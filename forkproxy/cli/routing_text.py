@@ -99,9 +99,11 @@ class _Text:
     def _routes(self, found: Json) -> Iterator[Line]:
         host = found["virtual_host"]
         if host is None:
-            yield Line("virtual host", self.style("none has a domain for this host: 404", "red"))
+            what = f"the header {found['vhost_header']}" if found["vhost_header"] else "this host"
+            yield Line("virtual host", self.style(f"none has a domain for {what}: 404", "red"))
         else:
-            domain = f"by its domain {quoted(host['domain'])}"
+            by = f", which is the header {found['vhost_header']}'s" if found["vhost_header"] else ""
+            domain = f"by its domain {quoted(host['domain'])}{by}"
             yield Line("virtual host", f"{host['name']}, {domain}", host["place"])
             yield from self._outcomes(found["outcomes"], host["routes"])
         for hint in found["hints"]:

@@ -18,7 +18,7 @@ from forkproxy.config.tree import Document, Node, load, resolve_plain
 from forkproxy.config.upgrade import detect_version, type_extensions, upgrade
 from forkproxy.config.validate import BOOTSTRAP_V3, validate
 
-HEADER = "# Made from {filename} (Envoy API v2) by forkproxy migrate. Its comments are not carried over.\n"
+HEADER = "# Made from {filename} (Envoy API {version}) by forkproxy migrate. Its comments are not carried over.\n"
 
 # Text that no reader of YAML takes for anything but text. What does not match is quoted.
 _PLAIN = re.compile(
@@ -47,15 +47,15 @@ def migrate(text: str | bytes, filename: str) -> Migration:
     document = load(text, filename)
     problems = list(document.problems)
     ours = document.root.remove("forkproxy")
-    is_v2 = detect_version(document.root) == "v2"
-    problems += upgrade(document) if is_v2 else type_extensions(document)
+    version = detect_version(document.root)
+    problems += upgrade(document) if version == "v2" else type_extensions(document)
     if not any(problem.kind == "error" for problem in problems):
         problems += [problem for problem in validate(document.root, BOOTSTRAP_V3) if problem.kind != "unsupported"]
     if any(problem.kind == "error" for problem in problems):
         return Migration(None, problems, document)
     if ours is not None:
         document.root.entries.insert(0, ours)
-    return Migration(HEADER.format(filename=filename) + to_yaml(document.root), problems, document)
+    return Migration(HEADER.format(filename=filename, version=version) + to_yaml(document.root), problems, document)
 
 
 def to_yaml(root: Node) -> str:

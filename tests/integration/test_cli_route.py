@@ -173,6 +173,12 @@ def test_answers(ask, arguments, code, parts):
         assert part in said, (part, said)
 
 
+def test_a_url_alone_is_got(ask):
+    code, said = ask("api.example.com/Health")
+    assert code == 0
+    assert said.startswith("GET api.example.com/Health ")
+
+
 def test_what_may_happen_without_a_number(ask_json):
     outcomes = ask_json("GET", "api.example.com/v1/users/7")["outcomes"]
     found = [(each["route"]["number"], each["action"]["cluster"]["name"], each["share"]) for each in outcomes]
@@ -224,6 +230,7 @@ def test_a_file_that_is_refused(tmp_path):
         (("GET", "/", "--listener", "nope"), "there are: edge"),
         (("GET", "/", "--random", "-1"), "--random"),
         (("GET",), "Missing argument"),
+        ((), "Missing argument"),
     ],
 )
 def test_wrong_usage(ask, arguments, why):

@@ -47,14 +47,14 @@ static_resources:
 
 def test_the_v3_text_keeps_the_order_and_says_that_comments_are_gone():
     migration = migrate(V2, "old.yaml")
-    assert migration.text == HEADER.format(filename="old.yaml") + V3
+    assert migration.text == HEADER.format(filename="old.yaml", version="v2") + V3
     assert "comments" in migration.text.partition("\n")[0]
     assert [p.kind for p in migration.problems if p.kind == "error"] == []
 
 
 def test_migrating_twice_changes_nothing():
     once = migrate(V2, "f").text
-    assert migrate(once, "f").text == once
+    assert migrate(once, "f").text == once.replace("(Envoy API v2)", "(Envoy API v3)")
 
 
 def test_a_v3_file_gets_the_types_of_its_named_filters():
@@ -65,7 +65,9 @@ static_resources:
     listener_filters: [{name: envoy.listener.tls_inspector}]
     filter_chains: [{}]
 """
-    migrated = load(migrate(text, "f").text, "f").root.to_python()
+    made = migrate(text, "f").text
+    assert made.startswith("# Made from f (Envoy API v3) by forkproxy migrate.")
+    migrated = load(made, "f").root.to_python()
     assert migrated["static_resources"]["listeners"][0]["listener_filters"] == [
         {
             "name": "envoy.filters.listener.tls_inspector",

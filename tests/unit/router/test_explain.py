@@ -39,10 +39,13 @@ def missed(explanation, number=0):
 
 HOSTS = ["a.example", "A.example", "b.a.example", "x-bar", "a.example:80", "other", ""]
 DOMAINS = ["a.example", "*.example", "*.a.example", "a.*", "*-bar", "a.example:80", "*"]
-PATHS = ["/", "/a", "/A", "/a/", "/a/b", "/ab?q=1", "/a?q=1&r=x", "/a/b#f", "*", "/b/a/b"]
+PATHS = ["/", "/a", "/A", "/a/", "/a/b", "/ab?q=1", "/a?q=1&r=x", "/a/b#f", "*", "/b/a/b", "/a;x=1/b;y"]
 VALUES = ["/", "/a", "/a/", "/A", "/a/b", "/b", ""]
 REGEXES = ["/a.*", ".*", "/a", "/(a|b)/[ab]", "/b/.*b"]
-REQUEST_HEADERS = [(b"x-a", b"1"), (b"x-a", b"2"), (b"x-b", b"dev"), (b"content-type", b"application/grpc")]
+REQUEST_HEADERS = [
+    *((b"x-a", b"1"), (b"x-a", b"2"), (b"x-b", b"dev"), (b"content-type", b"application/grpc")),
+    *((b"x-host", b"a.example"), (b"x-host", b"b.a.example")),
+]
 
 
 def some(rng, choices, most=2):
@@ -110,7 +113,13 @@ def random_table(rng, number):
             hosts.append(
                 vhost(*routes, name=str(place), domains=names, require_tls=rng.choice(["NONE", "NONE", "ALL"]))
             )
-    return table(*hosts, dice=loaded(number), ignore_port_in_host_matching=rng.random() < 0.3)
+    return table(
+        *hosts,
+        dice=loaded(number),
+        ignore_port_in_host_matching=rng.random() < 0.3,
+        ignore_path_parameters_in_path_matching=rng.random() < 0.2,
+        vhost_header=rng.choice(["", "", "", "x-host"]),
+    )
 
 
 def as_fields(match):
