@@ -446,13 +446,15 @@ class _Check:
             validate_clusters = True
         self._header_mutations(table, path)
         domains: dict[str, Node] = {}
+        name = table.get("name")
         for where, virtual_host in _items(table, "virtual_hosts", path):
-            self._domains(virtual_host, where, domains)
+            self._domains(virtual_host, where, domains, str(name.value) if name is not None else "")
             self._header_mutations(virtual_host, where)
             for route_path, route in _items(virtual_host, "routes", where):
                 self._route(route, route_path, validate_clusters)
 
-    def _domains(self, virtual_host: Node, path: str, seen: dict[str, Node]) -> None:
+    def _domains(self, virtual_host: Node, path: str, seen: dict[str, Node], table: str) -> None:
+        """Each domain once; the words are Envoy's."""
         for where, domain in _items(virtual_host, "domains", path):
             text = str(domain.value).lower()
             first = seen.setdefault(text, domain)
@@ -460,9 +462,14 @@ class _Check:
                 continue
             hint = f"the first is in line {first.mark.line}"
             if text == "*":
-                self._error(domain, where, "only a single wildcard domain is permitted in a route table", hint)
+                self._error(
+                    domain, where, f"only a single wildcard domain is permitted in route {table}".rstrip(), hint
+                )
             else:
-                self._error(domain, where, f'duplicate domain "{text}": only unique domains are permitted', hint)
+                message = (
+                    f"only unique values for domains are permitted. Duplicate entry of domain {text} in route {table}"
+                )
+                self._error(domain, where, message.rstrip(), hint)
 
     def _route(self, route: Node, path: str, validate_clusters: bool) -> None:
         match = route.get("match")

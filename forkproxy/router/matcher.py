@@ -29,6 +29,7 @@ from forkproxy.config.build.core import (
 )
 from forkproxy.config.problems import ConfigError
 from forkproxy.router.header_mutation import JOINED_REQUEST_HEADERS
+from forkproxy.router.regex_sets import PATTERNS_PER_SET, Ask, Pattern, RegexSets
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
@@ -44,9 +45,6 @@ Dice = Callable[[int], Callable[[], float]]
 """For so many sides, what is rolled: a number from 0 up to 1."""
 
 MAX_BACKTRACKING_BYTES = 4096
-
-# A set is one automaton: more patterns in it, more memory before its cache of states is thrown away and rebuilt.
-_PATTERNS_PER_SET = 64
 
 
 def _options() -> Any:
@@ -100,7 +98,7 @@ def _compile_backtracking(pattern: str, where: Where) -> BytesTest:
     return matches
 
 
-def compile_regex_set(patterns: Sequence[tuple[int, str, Where]]) -> Callable[[bytes], list[int]]:
+def compile_regex_set(patterns: Sequence[Pattern]) -> Callable[[bytes], list[int]]:
     """For (number, pattern, where) triples: a function from a value to the numbers of all patterns that match it
     whole.
     """
@@ -109,22 +107,20 @@ def compile_regex_set(patterns: Sequence[tuple[int, str, Where]]) -> Callable[[b
         return lambda value: [number for number, test in tests if test(value)]
     for _, pattern, where in patterns:
         _check_regex(pattern, where)
-    sets = []
-    for first in range(0, len(patterns), _PATTERNS_PER_SET):
-        members = patterns[first : first + _PATTERNS_PER_SET]
-        automaton = re2.Set.FullMatchSet(_options())
-        for _, pattern, _ in members:
-            automaton.Add(pattern.encode())
-        automaton.Compile()
-        sets.append((automaton.Match, tuple(number for number, *_ in members)))
+    if len(patterns) > PATTERNS_PER_SET:
+        return RegexSets(patterns, _compile_set).matching
+    ask = _compile_set(patterns)
+    numbers = tuple(number for number, *_ in patterns)
+    return lambda value: [numbers[position] for position in ask(value)]
 
-    def matching(value: bytes) -> list[int]:
-        found: list[int] = []
-        for match, numbers in sets:
-            found.extend(numbers[position] for position in match(value) or ())
-        return found
 
-    return matching
+def _compile_set(patterns: Sequence[Pattern]) -> Ask:
+    automaton = re2.Set.FullMatchSet(_options())
+    for _, pattern, _ in patterns:
+        automaton.Add(pattern.encode())
+    automaton.Compile()
+    match = automaton.Match
+    return lambda value: match(value) or ()
 
 
 def _substitution_parts(substitution: str) -> list[bytes | int]:

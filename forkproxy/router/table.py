@@ -6,8 +6,9 @@ The rules are Envoy's. The host, lower-cased, chooses the virtual host: an exact
 "First wins" is found without a walk. Every route has its number in the file. Prefixes stand in one dictionary, and a
 path is looked up once per *length* that occurs among the prefixes, so that 20,000 prefixes of 20 lengths cost 20
 look-ups; the lowest number found wins. Lengths are tried in the order of the lowest number they hold, so that the
-search ends as soon as nothing better can come. Regular expressions are one RE2 set per 64. Conditions (headers,
-query, fraction, gRPC) are tested in the order of the numbers, on the routes whose path already matched.
+search ends as soon as nothing better can come. Regular expressions are RE2 sets of 64, found by how they begin.
+Conditions (headers, query, fraction, gRPC) are tested in the order of the numbers, on the routes whose path already
+matched.
 
 Everything is compiled to closures when the table is built; ``RouteTable.match`` *is* the cheapest closure that does
 the job: with one virtual host ``*`` and one route ``/`` it compares one byte.

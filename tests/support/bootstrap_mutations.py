@@ -196,13 +196,13 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
     # domains
     yield (
         "duplicate domain",
-        'domains[0]: duplicate domain "x": only unique domains are permitted',
+        "domains[0]: only unique values for domains are permitted. Duplicate entry of domain x in route r",
         True,
         over(host(name="a", domains=("x",)), host(name="b", domains=("X",))),
     )
     yield (
         "two wildcards",
-        "domains[0]: only a single wildcard domain is permitted in a route table",
+        "domains[0]: only a single wildcard domain is permitted in route r",
         True,
         over(host(name="a"), host(name="b")),
     )

@@ -436,3 +436,44 @@ def test_a_bodys_limit_goes_before_a_requests():
     assert limit((None, 1), (3, 2)) == 3
     assert limit((4, 1), (3, 2)) == 4
     assert limit((0, None), (3, None)) == 0
+
+
+class CountedStream(FakeStream):
+    """A stream that counts how often a condition looks at its headers."""
+
+    looked = 0
+
+    @property
+    def request_headers(self):
+        self.looked += 1
+        return self.lines
+
+    @request_headers.setter
+    def request_headers(self, lines):
+        self.lines = lines
+
+
+def test_ten_thousand_routes_in_a_thousand_virtual_hosts_are_not_walked():
+    asks = HeaderMatcher("x-a", "string", StringMatcher("exact", "b"))
+    hosts = [
+        vhost(
+            *[entry("prefix", f"/host-{host}/{number}/", headers=(asks,) if number % 2 else ()) for number in range(9)],
+            entry("safe_regex", f"/host-{host}/regex/[0-9]+"),
+            name=f"{host}",
+            domains=(f"{host}.example", f"*.{host}.example"),
+        )
+        for host in range(1000)
+    ]
+    made = table(*hosts)
+    for path, name in ((b"/host-999/7/x", "/host-999/7/"), (b"/host-999/regex/12", "/host-999/regex/[0-9]+")):
+        stream = CountedStream(path, b"www.999.example", [(b"x-a", b"b")])
+        assert made.match(stream).name == name
+        assert stream.looked <= 1
+
+
+def test_ten_thousand_conditions_of_one_virtual_host_are_not_tried():
+    asks = HeaderMatcher("x-a", "string", StringMatcher("exact", "b"))
+    made = table(vhost(*[entry("prefix", f"/service-{number}/", headers=(asks,)) for number in range(10_000)]))
+    stream = CountedStream(b"/service-9999/x", headers=[(b"x-a", b"b")])
+    assert made.match(stream).name == "/service-9999/"
+    assert stream.looked == 1
