@@ -445,11 +445,13 @@ class _Check:
         if flag is not None and flag.value:
             validate_clusters = True
         self._header_mutations(table, path)
+        self._mirrors(table, path, validate_clusters)
         domains: dict[str, Node] = {}
         name = table.get("name")
         for where, virtual_host in _items(table, "virtual_hosts", path):
             self._domains(virtual_host, where, domains, str(name.value) if name is not None else "")
             self._header_mutations(virtual_host, where)
+            self._mirrors(virtual_host, where, validate_clusters)
             for route_path, route in _items(virtual_host, "routes", where):
                 self._route(route, route_path, validate_clusters)
 
@@ -544,15 +546,10 @@ class _Check:
         weighted = action.get("weighted_clusters")
         if weighted is not None:
             names += self._weighted_clusters(weighted, f"{path}.weighted_clusters")
-        for where, mirror in _items(action, "request_mirror_policies", path):
-            names.append((f"{where}.cluster", mirror.get("cluster"), "shadow cluster"))
-            if _set(mirror, "cluster") and _set(mirror, "cluster_header"):
-                self._error(mirror, where, "only one of cluster and cluster_header can be specified")
+        self._mirrors(action, path, validate_clusters)
         for where, name, what in names:
-            if validate_clusters and name is not None and name.value and name.value not in self._clusters:
-                self._error(
-                    name, where, f'unknown {what} "{name.value}"', _did_you_mean(str(name.value), self._clusters)
-                )
+            if validate_clusters:
+                self._known(name, where, what)
         names_of_rewrites = ("prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite")
         rewrites = [name for name in names_of_rewrites if _set(action, name)]
         if len(rewrites) > 1:
@@ -566,6 +563,21 @@ class _Check:
             kind = upgrade.get("upgrade_type")
             if kind is not None:
                 self._once(upgrades, str(kind.value).lower(), kind, f"{where}.upgrade_type", "upgrade type")
+
+    def _known(self, name: Node | None, where: str, what: str) -> None:
+        if name is not None and name.value and name.value not in self._clusters:
+            hint = _did_you_mean(str(name.value), self._clusters)
+            self._error(name, where, f'unknown {what} "{name.value}"', hint)
+
+    def _mirrors(self, owner: Node, path: str, validate_clusters: bool) -> None:
+        """``request_mirror_policies``, on all three levels."""
+        for where, mirror in _items(owner, "request_mirror_policies", path):
+            if _set(mirror, "cluster") and _set(mirror, "cluster_header"):
+                self._error(mirror, where, "only one of cluster and cluster_header can be specified")
+            elif not _set(mirror, "cluster") and not _set(mirror, "cluster_header"):
+                self._error(mirror, where, "exactly one of cluster and cluster_header needs to be specified")
+            if validate_clusters:
+                self._known(mirror.get("cluster"), f"{where}.cluster", "shadow cluster")
 
     def _weighted_clusters(self, weighted: Node, path: str) -> list[tuple[str, Node | None, str]]:
         names: list[tuple[str, Node | None, str]] = []

@@ -33,6 +33,9 @@ class FilterContext:
     listener_stat_prefix: str
     node: NodeConfig = field(default_factory=NodeConfig)
     stat_prefix: str = ""
+    router_class: str = ""
+    """For the router: "policies" where a route or a request may ask for more than one exchange with one endpoint, "mirrors" where
+    requests may be mirrored, too."""
     name: str = ""
     """The filter's name in its chain: routes have what they say about it under this name."""
     where: Where = field(default_factory=Where)

@@ -1084,11 +1084,14 @@ class HttpConnection:
                 stream.send_local_reply(408, b"request timeout", details="request_overall_timeout")
                 return now
             again = min(again, deadline)
-        if settings.max_stream_duration_s != NEVER:
-            deadline = stream.start + settings.max_stream_duration_s
+        duration_s = settings.max_stream_duration_s if stream.max_duration_s is None else stream.max_duration_s
+        if duration_s != NEVER:
+            deadline = stream.start + duration_s
             if now >= deadline:
                 stats.downstream_rq_max_duration_reached += 1
-                stream.send_local_reply(504, b"downstream duration timeout", details="max_duration_timeout")
+                status = 504 if stream.request_ended else 408
+                body, details = b"downstream duration timeout", "max_duration_timeout"
+                stream.send_local_reply(status, body, details=details, grpc_status=4)
                 return now
             again = min(again, deadline)
         idle_s = settings.stream_idle_timeout_s if stream.idle_timeout_s is None else stream.idle_timeout_s

@@ -45,6 +45,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "attempt_count": 0,
     "remote_address": None,
     "idle_timeout_s": None,
+    "max_duration_s": None,
     "set_cookies": (),
     "local_reply_body": b"",
     "is_forced_to_trace": False,
@@ -96,7 +97,8 @@ class Stream:
         *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
         *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "dynamic_metadata"),
         *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
-        *("is_forced_to_trace", "last_activity", "local_reply_body", "method", "path", "protocol", "remote_address"),
+        *("is_forced_to_trace", "last_activity", "local_reply_body", "max_duration_s", "method", "path", "protocol"),
+        "remote_address",
         *("request_complete", "request_ended"),
         *("request_headers", "request_id", "request_trailers", "response_deadline", "response_ended"),
         *(
@@ -133,6 +135,8 @@ class Stream:
         attempt_count: int
         remote_address: str | None
         idle_timeout_s: float | None
+        max_duration_s: float | None
+        """How long the stream may last, where its route says so; NEVER for no limit."""
         set_cookies: tuple[bytes, ...]
         """Cookies that a hash policy has made, for the response."""
         is_forced_to_trace: bool

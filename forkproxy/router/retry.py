@@ -59,6 +59,7 @@ class Retries:
             "omit_metadata",
             "per_try_idle_timeout_s",
             "per_try_timeout_s",
+            "policy",
         ),
         *(
             "previous_hosts",
@@ -75,6 +76,7 @@ class Retries:
 
     def __init__(self, policy: RetryPolicy, timeout_s: float | None) -> None:
         """``timeout_s``: the route's; an attempt's own counts only when it is shorter."""
+        self.policy = policy
         self.retry_on = policy.retry_on
         self.retries = bool(policy.retry_on)
         self.num_retries = policy.num_retries
@@ -153,12 +155,12 @@ class Retries:
         return 0
 
 
-def compile_retries(policy: RetryPolicy | None, timeout_s: float | None) -> Retries | None:
-    """None when the policy, or its absence, changes nothing."""
+def compile_retries(policy: RetryPolicy | None, timeout_s: float | None, *, always: bool = False) -> Retries | None:
+    """None when the policy, or its absence, changes nothing, unless there is ``always`` to be one."""
     if policy is None:
-        return None
+        return Retries(RetryPolicy(), timeout_s) if always else None
     compiled = Retries(policy, timeout_s)
-    if not (compiled.retries or compiled.per_try_timeout_s or compiled.per_try_idle_timeout_s):
+    if not (always or compiled.retries or compiled.per_try_timeout_s or compiled.per_try_idle_timeout_s):
         return None
     return compiled
 
@@ -205,6 +207,18 @@ class RetryState:
     def after_reset(self, reason: str) -> int:
         """The same after an attempt that ended without one."""
         return self._decide(self._policy.after_reset(reason, self.request_started))
+
+    def after_soft_timeout(self) -> int:
+        """The same after the time of an attempt that goes on all the same, whatever the conditions are (hedging)."""
+        if not self._left:
+            # The retry that is under way stays one, and may succeed.
+            self._cluster.stats.upstream_rq_retry_limit_exceeded += 1
+            return LIMIT_EXCEEDED
+        return self._decide(True)
+
+    def would_retry(self, status: int, headers: Headers) -> bool:
+        """Whether this answer asks for another attempt, if there could be one."""
+        return self._policy.after_headers(status, headers)
 
     def _decide(self, wanted: bool) -> int:
         stats = self._cluster.stats

@@ -43,6 +43,7 @@ from forkproxy.router.header_mutation import (
     compile_response,
 )
 from forkproxy.router.matcher import Dice, StreamTest, compile_regex_set, fair
+from forkproxy.router.policies import MirrorCompiler, Policies, compile_policies
 from forkproxy.router.retry import Retries, compile_retries
 from forkproxy.router.rewrite import (
     Rewrite,
@@ -138,11 +139,15 @@ class Route:
         "lookup",
         "name",
         "per_filter_config",
+        "policies",
         "redirect",
         "retries",
         "rewrite",
+        "tells_grpc_timeout",
         "timeout_header",
         "timeout_s",
+        "timeout_status",
+        "upstream_duration_s",
         "virtual_host",
         "weighted",
     )
@@ -182,6 +187,13 @@ class Route:
         self.retries: Retries | None = None
         self.count: Callable[[Stream, Tally], None] | None = None
         """Tells a tally where a request of this route counts besides (virtual_clusters.py)."""
+        self.policies: Policies | None = None
+        self.tells_grpc_timeout = False
+        """The upstream is told in grpc-timeout, too, what ``timeout_header`` says."""
+        self.timeout_status = 504
+        """What the client is told when time is up; 204 where a request's header asks for it."""
+        self.upstream_duration_s: float | None = None
+        """How long one exchange with an endpoint may last, where a request's header says so."""
         self.auto_host_rewrite = False
         self.append_x_forwarded_host = False
         self.redirect: Callable[[Stream], tuple[int, bytes]] | None = None
@@ -213,7 +225,7 @@ class RouteTable:
     headers, and sets nothing. ``dice`` decides what is left to chance.
     """
 
-    __slots__ = ("cluster_lookup", "config", "match", "virtual_hosts")
+    __slots__ = ("_mirrors", "cluster_lookup", "config", "match", "virtual_hosts")
 
     def __init__(
         self,
@@ -231,6 +243,7 @@ class RouteTable:
         builder = _RouteBuilder(
             config, compile_format, compile_host_format or compile_format, compile_body, cluster_lookup
         )
+        self._mirrors = builder.mirrors
         by_domain: dict[bytes, Select] = {}
         for virtual_host_config in config.virtual_hosts:
             virtual_host = VirtualHost(virtual_host_config, config.ignore_path_parameters_in_path_matching)
@@ -248,6 +261,12 @@ class RouteTable:
                 route.cluster = self.cluster_lookup(route.cluster_name)
                 if route.cluster is not None and route.cluster.needs_context:
                     route.is_plain = False
+
+        self._mirrors.bind()
+
+    def policies(self) -> list[Policies]:
+        """Of the routes that ask for more than one exchange with one endpoint."""
+        return [route.policies for route in self.all_routes() if route.policies is not None]
 
     def all_routes(self) -> Iterable[Route]:
         """Every Route that ``match`` may return, except the redirects of ``require_tls``."""
@@ -275,6 +294,7 @@ class _RouteBuilder:
         self.compile_host_format = compile_host_format
         self.compile_body = compile_body
         self.cluster_lookup = cluster_lookup
+        self.mirrors = MirrorCompiler(config, compile_format, cluster_lookup)
 
     def build(self, entry: RouteEntry, virtual_host: VirtualHost) -> Route:
         action = entry.action
@@ -304,12 +324,8 @@ class _RouteBuilder:
         self, entry: RouteEntry, action: ForwardAction, virtual_host: VirtualHost, weighted: WeightedCluster | None
     ) -> Route:
         route = Route(entry, FORWARD, virtual_host)
-        route.timeout_s = action.timeout_s
-        if action.timeout_s is not None:
-            route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (action.timeout_s * 1000))
-        route.retries = compile_retries(action.retry_policy or virtual_host.config.retry_policy, action.timeout_s)
-        if route.retries is not None and route.retries.per_try_timeout_s is not None:
-            route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (route.retries.per_try_timeout_s * 1000))
+        levels = self._levels(entry, virtual_host, weighted)
+        self._compile_exchange(route, action, virtual_host.config, levels)
         route.idle_timeout_s = action.idle_timeout_s
         route.idle_timeout_set = action.idle_timeout_set
         limits = entry.buffer_limits, virtual_host.config.buffer_limits
@@ -332,7 +348,6 @@ class _RouteBuilder:
             action, entry.match, weighted_host, entry.where, self.compile_format, self.compile_host_format
         )
         route.filter_levels = self._filter_levels(entry, virtual_host, weighted)
-        levels = self._levels(entry, virtual_host, weighted)
         route.finalize_request = compile_request(levels, self.compile_format)
         route.finalize_response = compile_response(levels, self.compile_format)
         if route.finalize_response is None and makes_cookies(action.hash_policies):
@@ -344,10 +359,32 @@ class _RouteBuilder:
             and not route.idle_timeout_set
             and not virtual_host.include_request_attempt_count
             and route.retries is None
+            and route.policies is None
             and not action.is_high
             and not route.cluster_header
         )
         return route
+
+    def _compile_exchange(
+        self,
+        route: Route,
+        action: ForwardAction,
+        virtual_host: VirtualHostConfig,
+        levels: list[tuple[HeaderMutations, Where]],
+    ) -> None:
+        """How long it may last, and what follows it."""
+        route.policies = policies = compile_policies(action, virtual_host, self.mirrors, levels)
+        # A max_stream_duration puts an end to the route's timeout, whatever that is.
+        timeout_s = action.timeout_s if action.policies.max_stream_duration is None else None
+        route.timeout_s = expected_s = timeout_s
+        retry_policy = action.retry_policy or virtual_host.retry_policy
+        always = policies is not None and policies.shape_exchange
+        route.retries = compile_retries(retry_policy, timeout_s, always=always)
+        has_own_time = route.retries is not None and route.retries.per_try_timeout_s is not None
+        if route.retries is not None and has_own_time and not (policies is not None and policies.hedges):
+            expected_s = route.retries.per_try_timeout_s
+        if expected_s is not None:
+            route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (expected_s * 1000))
 
     def _filter_levels(
         self, entry: RouteEntry, virtual_host: VirtualHost, weighted: WeightedCluster | None

@@ -742,12 +742,10 @@ class TimedPool(PreconnectingPool):
     __slots__ = ()
 
     def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
-        is_taken = super()._assign(client, request)
-        if is_taken and client.request is request:
-            duration_s = self.cluster.config.pool.http.max_stream_duration_s
-            assert duration_s is not None
-            client.limit_request(duration_s)
-        return is_taken
+        duration_s = self.cluster.config.pool.http.max_stream_duration_s
+        assert duration_s is not None
+        client.limit_request(duration_s)  # first: the request may have a limit of its own
+        return super()._assign(client, request)
 
 
 class OwnPools(HttpPool):

@@ -26,6 +26,7 @@ from tests.conformance.exchanges import (
 )
 from tests.conformance.side_by_side import Pairs, assert_same, sorted_by_configuration
 from tests.conformance.test_differential_filters import EXCHANGES as OF_FILTERS
+from tests.conformance.test_differential_policies import EXCHANGES as OF_POLICIES
 from tests.support.envoy import find_envoy
 
 EXCHANGES = [
@@ -62,9 +63,9 @@ def test_same_as_envoy(pairs, exchange):
 
 
 def test_names_are_unique():
-    names = [exchange.name for exchange in (*EXCHANGES, *OF_FILTERS)]
+    names = [exchange.name for exchange in (*EXCHANGES, *OF_FILTERS, *OF_POLICIES)]
     assert len(set(names)) == len(names) >= 300
 
 
 def test_listed_differences_exist():
-    assert set(DIFFERENCES) <= {exchange.name for exchange in (*EXCHANGES, *OF_FILTERS)}
+    assert set(DIFFERENCES) <= {exchange.name for exchange in (*EXCHANGES, *OF_FILTERS, *OF_POLICIES)}

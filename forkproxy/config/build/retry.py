@@ -19,10 +19,17 @@ _RETRY_ON = frozenset(
     (
         *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited"),
         *("retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers"),
-        *("http3-post-connect-failure", "cancelled", "deadline-exceeded", "internal", "resource-exhausted"),
-        "unavailable",
+        "http3-post-connect-failure",
     )
 )
+_RETRY_GRPC_ON = frozenset(("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"))
+
+
+def parse_retry_on(text: str, *, grpc: bool) -> tuple[frozenset[str], bool]:
+    """(the conditions of a list that Envoy knows, whether it knows them all): those of gRPC, or the others."""
+    conditions = frozenset(condition for part in text.split(",") if (condition := part.strip()))
+    known = conditions & (_RETRY_GRPC_ON if grpc else _RETRY_ON)
+    return known, known == conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,9 @@ def build_retry_policy(view: View | None, context: BuildContext) -> RetryPolicy 
     reset_headers, reset_max_ms = _rate_limited_back_off(view.message("rate_limited_retry_back_off"))
     predicates = [_build_predicate(predicate) for predicate in view.repeated("retry_host_predicate")]
     kinds = {kind for kind, _ in predicates}
+    retry_on = view.str("retry_on")
     return RetryPolicy(
-        retry_on=_RETRY_ON & frozenset(condition.strip() for condition in view.str("retry_on").split(",")),
+        retry_on=parse_retry_on(retry_on, grpc=False)[0] | parse_retry_on(retry_on, grpc=True)[0],
         num_retries=view.uint("num_retries", 1),
         per_try_timeout_s=view.duration_s("per_try_timeout") or None,
         per_try_idle_timeout_s=view.duration_s("per_try_idle_timeout") or None,

@@ -28,6 +28,14 @@ from forkproxy.config.build.local_reply import BodyFormat, build_body_format
 from forkproxy.config.build.metadata import MetadataMatcher, build_metadata_matcher
 from forkproxy.config.build.rate_limit import RateLimit, build_rate_limits
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
+from forkproxy.config.build.route_policies import (
+    MirrorPolicy,
+    RoutePolicies,
+    VirtualHostPolicies,
+    build_mirrors,
+    build_route_policies,
+    build_virtual_host_policies,
+)
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.uri_template import NEVER
 from forkproxy.config.build.virtual_cluster import VirtualClusterConfig, build_virtual_cluster
@@ -126,6 +134,7 @@ class ForwardAction:
     """What ``envoy.lb`` metadata the endpoint must have; a weighted cluster's is put over it."""
     rate_limits: tuple[RateLimit, ...] = ()
     include_vh_rate_limits: bool = False
+    policies: RoutePolicies = RoutePolicies()  # noqa: RUF009 (an immutable value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +205,7 @@ class VirtualHost:
     rate_limits: tuple[RateLimit, ...] = ()
     virtual_clusters: tuple[VirtualClusterConfig, ...] = ()
     buffer_limits: BufferLimits = NO_LIMITS
+    policies: VirtualHostPolicies = VirtualHostPolicies()  # noqa: RUF009 (an immutable value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +222,7 @@ class RouteTableConfig:
     internal_only_headers: tuple[str, ...] = ()
     max_direct_response_body_size_bytes: int = 4096
     per_filter_config: dict[str, PerFilterConfig] = field(default_factory=dict)
+    mirrors: tuple[MirrorPolicy, ...] = ()
 
 
 def build_route_match(view: View, context: BuildContext) -> RouteMatch:
@@ -283,7 +294,7 @@ def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
 
 
 def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
-    """``RouteAction``. Mirroring, upgrades and whatever else is not named here stay unread."""
+    """``RouteAction``. Upgrades and whatever else is not named here stay unread."""
     cluster = cluster_header = weighted_header = ""
     weighted_by_hash = False
     weighted: tuple[WeightedCluster, ...] = ()
@@ -332,6 +343,7 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         metadata_match=build_lb_metadata(view.message("metadata_match")),
         rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
         include_vh_rate_limits=view.bool("include_vh_rate_limits"),
+        policies=build_route_policies(view, context),
     )
 
 
@@ -413,7 +425,7 @@ def build_buffer_limits(view: View) -> BufferLimits:
 
 
 def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -> VirtualHost:
-    """``VirtualHost``; its default for mirroring stays unread."""
+    """``VirtualHost``."""
     view.ignore("metadata", why="opaque to the proxy itself")
     routes = context.each(view.repeated("routes"), partial(build_route, max_body_bytes=max_body_bytes))
     return VirtualHost(
@@ -431,6 +443,7 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
         virtual_clusters=context.each(view.repeated("virtual_clusters"), build_virtual_cluster),
         buffer_limits=build_buffer_limits(view),
+        policies=build_virtual_host_policies(view, context),
     )
 
 
@@ -458,4 +471,5 @@ def build_route_table(view: View, context: BuildContext) -> RouteTableConfig:
         internal_only_headers=tuple(name.lower() for name in view.strings("internal_only_headers")),
         max_direct_response_body_size_bytes=max_body_bytes,
         per_filter_config=context.per_filter_config(view),
+        mirrors=build_mirrors(view, context),
     )

@@ -18,14 +18,16 @@ class RouterConfig:
     start_child_span: bool = False
     suppress_envoy_headers: bool = False
     respect_expected_rq_timeout: bool = False
+    strict_check_headers: tuple[str, ...] = ()
 
 
 def build(view: View, context: BuildContext) -> RouterConfig:
-    """``Router``; upstream access logs and filters, and strict header checks, stay unread."""
+    """``Router``; upstream access logs and filters stay unread."""
     view.ignore("start_child_span", why="nothing is traced")
     view.ignore("suppress_grpc_request_failure_code_stats", why="there are no gRPC statistics yet")
     return RouterConfig(
         dynamic_stats=view.bool("dynamic_stats", True),
         suppress_envoy_headers=view.bool("suppress_envoy_headers"),
         respect_expected_rq_timeout=view.bool("respect_expected_rq_timeout"),
+        strict_check_headers=view.strings("strict_check_headers"),
     )

@@ -12,7 +12,7 @@ Bodies of local replies, response flags and response code details are Envoy's (d
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from forkproxy.config.build.load_balancing import criteria, has_metadata
 from forkproxy.config.build.router import RouterConfig
@@ -69,7 +69,7 @@ _IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", 
 _BODILESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 
 # reset reason → (response flag, status)
-_FAILURES: dict[str, tuple[int, int]] = {
+FAILURES: dict[str, tuple[int, int]] = {
     RESET_CONNECTION_TERMINATION: (flags.UC, 503),
     RESET_PROTOCOL_ERROR: (flags.UPE, 502),
     RESET_REMOTE_CONNECTION_FAILURE: (flags.UF, 503),
@@ -97,6 +97,8 @@ class Router(HttpFilter):
     """See the module's text."""
 
     terminal = True
+    exchange: ClassVar[Callable[..., RetriedExchange]]
+    """What carries a request whose route has a retry policy."""
 
     def __init__(self, config: RouterConfig, stats: RouterStats, dynamic: DynamicStats | None = None) -> None:
         self.stats = stats
@@ -104,6 +106,7 @@ class Router(HttpFilter):
         self.dynamic_stats = config.dynamic_stats
         self.counts_inside = False
         """Some requests may come from inside, and count apart."""
+        self.local_ip = b""
         self.envoy_headers = not config.suppress_envoy_headers
         self.respect_expected_timeout = config.respect_expected_rq_timeout
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
@@ -111,9 +114,20 @@ class Router(HttpFilter):
     @classmethod
     def from_config(cls, config: RouterConfig, context: FilterContext) -> Router:
         """Counts under the connection manager's prefix, ``http.<stat_prefix>``."""
+        kind: type[Router] = cls
+        # Imported where they are asked for.
+        if context.router_class == "mirrors":
+            from forkproxy.filters.http.router_mirrors import MirroringRouter
+
+            kind = MirroringRouter
+        elif context.router_class or config.strict_check_headers:
+            from forkproxy.filters.http.router_policies import PolicyRouter
+
+            kind = PolicyRouter
         stats = context.registry.group(RouterStats, context.stat_prefix)
-        made = cls(config, stats, context.registry.use_dynamic() if config.dynamic_stats else None)
+        made = kind(config, stats, context.registry.use_dynamic() if config.dynamic_stats else None)
         made.counts_inside = context.internal_addresses
+        made.local_ip = context.local_ip.encode() or b"127.0.0.1"
         return made
 
     def start(self, worker: WorkerContext) -> None:
@@ -153,9 +167,9 @@ class Router(HttpFilter):
             return STOP_ITERATION
         stream.endpoint = endpoint
         if not route.is_plain:
-            self._finish_head(stream, route, endpoint)
+            route = self._finish_head(stream, route, endpoint)
             if route.retries is not None:
-                RetriedExchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
+                self.exchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
                 return STOP_ITERATION if stream.upstream is None else None
         stream.attempt_count = 1
         request = UpstreamRequest(self, stream, cluster, endpoint, end_stream)
@@ -203,19 +217,25 @@ class Router(HttpFilter):
                 return endpoint
         return cluster.choose(pick_context(stream, route, cluster)) if cluster.needs_context else cluster.pick()
 
-    def _finish_head(self, stream: Stream, route: Route, endpoint: Endpoint) -> None:
-        """What the route asks to be done to the request's head, and its idle timeout."""
+    def _finish_head(self, stream: Stream, route: Route, endpoint: Endpoint) -> Route:
+        """What the route asks to be done to the request's head, and its idle timeout. Returns the route to go on with."""
+        if route.virtual_host.include_request_attempt_count:
+            set_header(stream.request_headers, b"x-envoy-attempt-count", b"1")
         if route.finalize_request is not None:
             route.finalize_request(stream)
         if route.rewrite is not None:
             route.rewrite(stream, self.envoy_headers)
+        route = self._on_head(stream, route)
         if route.auto_host_rewrite and endpoint.hostname:
             rewrite_host(stream, endpoint.hostname.encode(), route.append_x_forwarded_host, self.envoy_headers)
         if route.idle_timeout_set:
             stream.idle_timeout_s = NEVER if route.idle_timeout_s is None else route.idle_timeout_s
             stream.http.watch(self.loop.now + stream.idle_timeout_s)
-        if route.virtual_host.include_request_attempt_count:
-            set_header(stream.request_headers, b"x-envoy-attempt-count", b"1")
+        return route
+
+    def _on_head(self, stream: Stream, route: Route) -> Route:
+        """For PolicyRouter (router_policies.py): the head is as it will be, but for what an endpoint changes."""
+        return route
 
     def decode_data(self, stream: Stream, data: bytes, end_stream: bool) -> DataResult:
         """Pass a piece of the body on."""
@@ -269,7 +289,7 @@ class Router(HttpFilter):
 
     def _fail(self, stream: Stream, cluster: Cluster, endpoint: Endpoint, reason: str, transport: str) -> None:
         """The exchange ended before the response's head, or in the middle of the response."""
-        flag, status = _FAILURES[reason]
+        flag, status = FAILURES[reason]
         stream.upstream = None
         spelled = reason.replace(" ", "_")
         if transport:
@@ -319,7 +339,7 @@ def pick_context(stream: Stream, route: Route, cluster: Cluster) -> PickContext:
     return PickContext(hash_, wanted, source=stream)
 
 
-def _last_too_long(stream: Stream) -> None:
+def last_too_long(stream: Stream) -> None:
     stream.upstream = None
     stream.send_local_reply(
         504,
@@ -330,9 +350,10 @@ def _last_too_long(stream: Stream) -> None:
     )
 
 
-def _time_out(stream: Stream, details: str) -> None:
-    body = b"upstream request timeout"
-    stream.send_local_reply(504, body, headers=_attempts(stream), details=details, flags=flags.UT)
+def time_out(stream: Stream, details: str) -> None:
+    status = stream.route.timeout_status
+    body = b"upstream request timeout" if status == 504 else b""
+    stream.send_local_reply(status, body, headers=_attempts(stream), details=details, flags=flags.UT)
 
 
 class UpstreamRequest:
@@ -644,7 +665,7 @@ class UpstreamRequest:
     def on_too_long(self) -> None:
         """PoolRequest: the time of one exchange is over."""
         self._let_go()
-        _last_too_long(self.stream)
+        last_too_long(self.stream)
 
     def downstream(self) -> Connection:
         """PoolRequest: what connections of a pool per downstream connection belong to."""
@@ -680,10 +701,10 @@ class UpstreamRequest:
         if stream.tally is not None:
             stream.tally.timeout()
         if not stream.response_started:
-            self.router.charge(stream, self.cluster, self.endpoint, 504)
+            self.router.charge(stream, self.cluster, self.endpoint, stream.route.timeout_status)
         if not stream.response_started and self.endpoint.monitor is not None:
             self.endpoint.monitor.on_timeout(connected=self._client is not None)
-        _time_out(stream, "response_timeout")
+        time_out(stream, "response_timeout")
 
     def pause(self) -> None:
         """The downstream side is full."""
@@ -712,6 +733,7 @@ class RetriedExchange:
     body is kept for as long as there may be another attempt, up to the downstream connection's buffer limit.
     """
 
+    attempt: ClassVar[type[RetriedRequest]]
     __slots__ = (
         *("_end_stream", "_kept", "_kept_bytes", "_limit", "_priorities", "_timer", "_tried"),
         *("cluster", "ended_at", "policy", "router", "state", "stream"),
@@ -751,7 +773,7 @@ class RetriedExchange:
         """Start an attempt on ``endpoint``."""
         stream = self.stream
         stream.endpoint = endpoint
-        attempt = RetriedRequest(self, endpoint, self._end_stream, self._kept)
+        attempt = self.attempt(self, endpoint, self._end_stream, self._kept)
         stream.upstream = attempt
         pool = endpoint.pool.high() if stream.route.is_high else endpoint.pool
         pool.acquire(attempt)
@@ -762,10 +784,7 @@ class RetriedExchange:
         if decision == YES:
             assert self.state is not None
             attempt.endpoint.stats.rq_error += 1
-            if self.policy.previous_hosts:
-                self._tried.append(attempt.endpoint)
-            if self._priorities is not None:
-                self._priorities.note(attempt.endpoint)
+            self.note_attempt(attempt.endpoint)
             stream.upstream = self
             self._timer = self.router.loop.call_later(self.state.back_off_s(), self._again)
             return True
@@ -775,6 +794,13 @@ class RetriedExchange:
             stream.response_flags |= flags.NO_RETRY_ALLOWED
         self.give_up()
         return False
+
+    def note_attempt(self, endpoint: Endpoint) -> None:
+        """Attempts to come had better go elsewhere, where the policy says so."""
+        if self.policy.previous_hosts:
+            self._tried.append(endpoint)
+        if self._priorities is not None:
+            self._priorities.note(endpoint)
 
     def _again(self) -> None:
         self._timer = None
@@ -801,7 +827,11 @@ class RetriedExchange:
             set_header(headers, b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         if route.timeout_header is not None and router.envoy_headers:
             set_header(headers, route.timeout_header[0], b"%d" % self._expected_ms(route))
+        self._on_head(headers)
         self.begin(endpoint)
+
+    def _on_head(self, headers: Headers) -> None:
+        """For PolicyExchange: what else another attempt's head says."""
 
     def _pick(self) -> Endpoint | None:
         cluster, policy, stream = self.cluster, self.policy, self.stream
@@ -841,14 +871,17 @@ class RetriedExchange:
 
     def keep(self, data: bytes, end_stream: bool, trailers: Headers | None) -> None:
         """Keep a piece for the attempts to come; too much of it, and there are none."""
-        if self.state is None:
-            return
+        if self.state is not None:
+            self._store(data, end_stream, trailers)
+
+    def _store(self, data: bytes, end_stream: bool, trailers: Headers | None) -> bool:
         self._kept_bytes += len(data)
         if self._kept_bytes > self._limit:
             self.cluster.stats.retry_or_shadow_abandoned += 1
             self.give_up()
-        else:
-            self._kept.append((data, end_stream, trailers))
+            return False
+        self._kept.append((data, end_stream, trailers))
+        return True
 
     def note_end(self, timeout_s: float | None) -> None:
         """The request is complete: the route's timeout begins, for all attempts together."""
@@ -888,7 +921,7 @@ class RetriedExchange:
         self.cluster.stats.upstream_rq_timeout += 1
         if self.stream.tally is not None:
             self.stream.tally.timeout()
-        _time_out(self.stream, "response_timeout")
+        time_out(self.stream, "response_timeout")
 
     def pause(self) -> None:
         """UpstreamHandle: nobody is read from."""
@@ -976,6 +1009,10 @@ class RetriedRequest(UpstreamRequest):
                     self.endpoint.monitor.on_response(status, headers)
                 self._leave(end_stream)
                 return
+        self._accept(status, headers, end_stream)
+
+    def _accept(self, status: int, headers: Headers, end_stream: bool) -> None:
+        """This is the response that the client gets."""
         self._touch()
         super().decode_headers(status, headers, end_stream)
 
@@ -1057,7 +1094,7 @@ class RetriedRequest(UpstreamRequest):
         exchange = self._exchange
         state = exchange.state
         if state is None or not exchange.follow(self, state.after_reset(LOCAL_RESET)):
-            _last_too_long(self.stream)
+            last_too_long(self.stream)
 
     def _on_try_timeout(self) -> None:
         self.cluster.stats.upstream_rq_per_try_timeout += 1
@@ -1080,5 +1117,9 @@ class RetriedRequest(UpstreamRequest):
         stream.upstream = None
         if not stream.response_started:
             self.endpoint.stats.rq_error += 1
-            self.router.charge(stream, self.cluster, self.endpoint, 504)
-        _time_out(stream, details)
+            self.router.charge(stream, self.cluster, self.endpoint, stream.route.timeout_status)
+        time_out(stream, details)
+
+
+Router.exchange = RetriedExchange
+RetriedExchange.attempt = RetriedRequest

@@ -12,13 +12,14 @@ Everything that can be decided now is decided here; ``http.connection_manager`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from forkproxy.access_log.formatter import Format, compile_header_value
 from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
 from forkproxy.config.build.header_mutation import MutationStep
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
+from forkproxy.config.build.listener import FilterEntry
 from forkproxy.config.build.local_reply import BodyFormat, ProxyStatusConfig
 from forkproxy.config.build.route import RouteTableConfig
 from forkproxy.filters import factory, per_route
@@ -36,11 +37,16 @@ from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter
 from forkproxy.net.timers import NEVER
 from forkproxy.router import virtual_clusters
+from forkproxy.router.durations import limiting
 from forkproxy.router.header_mutation import Apply
 from forkproxy.router.matcher import Dice, fair
+from forkproxy.router.policies import Policies
 from forkproxy.router.ranges import compile_range
 from forkproxy.router.table import ClusterLookup, RouteTable
 from forkproxy.stats.groups import Http1Stats, HttpConnectionManagerStats, ListenerHttpStats
+
+_ADD_HEADERS = ("", "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation")
+"""Filters that may add any header to a request: third parties', and Envoy's own."""
 
 
 class HttpConnectionManagerFilter(NetworkFilter):
@@ -64,6 +70,8 @@ class HttpConnectionManagerFilter(NetworkFilter):
         addresses = config.client_address
         context.internal_addresses = bool(addresses.internal_ranges) or addresses.internal_unix_sockets
         used, switches = per_route.used_filters(config)
+        policies = routes.policies()
+        context.router_class = _router_class(policies, used, context)
         filters = factory.http_filters(used, context)
         per_route.resolve(routes.all_routes(), used, filters)
         context.where = where
@@ -73,7 +81,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
         manager = ConnectionManager(
             _settings(config, context),
             chain,
-            routes.match,
+            limiting(routes.match) if any(each.max_stream_duration for each in policies) else routes.match,
             stats=registry.group(HttpConnectionManagerStats, prefix),
             codes=registry.group(ListenerHttpStats, listener_prefix, rolls_up_to=(prefix,)).downstream_rq,
             http1_stats=registry.group(Http1Stats, "http1"),
@@ -163,6 +171,14 @@ def _proxy_status(config: ProxyStatusConfig, server_name: bytes, context: Filter
         config.response_flags,
         config.set_recommended_response_code,
     )
+
+
+def _router_class(policies: Sequence[Policies], used: Sequence[FilterEntry], context: FilterContext) -> str:
+    if any(each.mirrors for each in policies):
+        return "mirrors"
+    # Who is inside, and filters, may say in a request's head what is to be done with it.
+    directs = context.internal_addresses or any(entry.type_url in _ADD_HEADERS for entry in used)
+    return "policies" if policies or directs else ""
 
 
 def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> ConnectionManagerSettings:

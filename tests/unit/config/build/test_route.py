@@ -176,10 +176,7 @@ def test_direct_response_is_bounded():
 @pytest.mark.parametrize(
     "text",
     [
-        "hedge_policy: {hedge_on_per_try_timeout: true}",
-        "request_mirror_policies: [{cluster: c}]",
         "upgrade_configs: [{upgrade_type: websocket}]",
-        "max_stream_duration: {max_stream_duration: 1s}",
     ],
 )
 def test_what_a_route_cannot_do_stays_unread(text):
