@@ -329,7 +329,7 @@ def peer_verifier(validation: CertificateValidation | None, sni: str = "") -> Ca
     keys = validation.verify_certificate_spki if validation is not None else ()
     if not (names or hashes or keys or sni):
         return None
-    matchers = [_san_matcher(kind, matcher) for kind, matcher in names]
+    matchers = [san_test(kind, matcher) for kind, matcher in names]
     if sni:
         matchers = [_host_matcher(sni)]
     wanted = {bytes.fromhex(each.replace(":", "")) for each in hashes}
@@ -358,7 +358,7 @@ def _host_matcher(host: str) -> Callable[[str, str], bool]:
     try:
         wanted = ipaddress.ip_address(host)
     except ValueError:
-        return _san_matcher("DNS", StringMatcher("exact", host))
+        return san_test("DNS", StringMatcher("exact", host))
     # OpenSSL writes IPv6 addresses in full.
     return lambda kind, value: kind == "IP Address" and ipaddress.ip_address(value.strip()) == wanted
 
@@ -366,7 +366,8 @@ def _host_matcher(host: str) -> Callable[[str, str], bool]:
 _SAN_KINDS = {"DNS": "DNS", "URI": "URI", "EMAIL": "email", "IP_ADDRESS": "IP Address"}
 
 
-def _san_matcher(kind: str, matcher: StringMatcher) -> Callable[[str, str], bool]:
+def san_test(kind: str, matcher: StringMatcher) -> Callable[[str, str], bool]:
+    """A ``SubjectAltNameMatcher`` as a test of one name of a certificate: OpenSSL's kind, and the name."""
     only = _SAN_KINDS.get(kind)
     matches = _string_matcher(matcher)
     exact = matcher.value.lower() if matcher.kind == "exact" else ""

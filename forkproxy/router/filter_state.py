@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
 
+UPSTREAM_ADDRESS = "envoy.stream.upstream_address"
+"""Where the dynamic forward proxy leaves the address (``ip:port``) that it will go to, when it is told to."""
+
 
 def filter_state_text(stream: Stream, key: str) -> bytes | None:
     """The text under ``key`` on the stream or else on its connection; None when there is none."""

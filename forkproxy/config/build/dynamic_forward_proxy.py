@@ -37,6 +37,7 @@ class DynamicForwardProxyConfig:
 
     cache: DnsCacheConfig
     where: Where
+    save_upstream_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +84,13 @@ def _host_and_port(view: View) -> tuple[str, int]:
 
 
 def build_filter(view: View, context: BuildContext) -> DynamicForwardProxyConfig:
-    """``FilterConfig``; sub-clusters, the upstream address in filter state and a host from there stay unread."""
+    """``FilterConfig``; sub-clusters and a host from filter state stay unread."""
     cache = view.message("dns_cache_config")
     if cache is None:
         raise view.error("needs a dns_cache_config", "sub-clusters are not implemented")
-    return DynamicForwardProxyConfig(build_dns_cache(cache, context), build_where(view))
+    return DynamicForwardProxyConfig(
+        build_dns_cache(cache, context), build_where(view), save_upstream_address=view.bool("save_upstream_address")
+    )
 
 
 def build_per_route(view: View, context: BuildContext) -> HostRewrite:

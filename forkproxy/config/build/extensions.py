@@ -125,6 +125,13 @@ BUILDERS: dict[str, str] = {
     "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig": (
         "forkproxy.config.build.uri_template:build_rewriter"
     ),
+    # rules of access
+    "envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher": (
+        "forkproxy.config.build.rbac:build_upstream_address"
+    ),
+    "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config": (
+        "forkproxy.config.build.rbac:build_client_certificate"
+    ),
     # health checks
     "envoy.extensions.health_checkers.redis.v3.Redis": "forkproxy.config.build.health_check:build_redis",
     "envoy.extensions.health_check.event_sinks.file.v3.HealthCheckEventFileSink": (

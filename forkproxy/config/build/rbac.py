@@ -8,13 +8,16 @@ from typing import Any
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
+    StringMatcher,
     Where,
     build_cidr_range,
     build_header_matcher,
     build_string_matcher,
     build_where,
 )
+from forkproxy.config.build.filter_state import build_filter_state_matcher
 from forkproxy.config.build.metadata import build_metadata_matcher
+from forkproxy.config.build.tls import build_san_matcher
 from forkproxy.config.view import View
 
 
@@ -24,12 +27,22 @@ class Rule:
 
     ``kind`` and ``value``: "and", "or" (tuples of rules), "not" (a rule), "any", "header" (HeaderMatcher), "url_path",
     "server_name" (StringMatcher), "authenticated" (StringMatcher or None), "destination_ip", "direct_remote_ip", "remote_ip"
-    (the text of a range), "destination_port" ((first, after the last)), "metadata" (MetadataMatcher), "none" (never true).
+    (the text of a range), "destination_port" ((first, after the last)), "metadata" (MetadataMatcher), "filter_state"
+    (FilterStateMatcher), "uri_template" (the regular expression that it means), "client_certificate" ((kind of name,
+    StringMatcher) or None), "upstream" (UpstreamAddress), "none" (never true).
     """
 
     kind: str
     value: Any
     where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAddress:
+    """``UpstreamIpPortMatcher``. ``ip``: the text of a range; ``ports``: the first, and the one after the last."""
+
+    ip: str | None
+    ports: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,7 @@ def build_policy(name: str, view: View, context: BuildContext) -> Policy:
 
 
 def build_permission(view: View, context: BuildContext) -> Rule:
-    """``Permission``; ``matcher``, ``uri_template`` and a route's metadata stay unread."""
+    """``Permission``; a route's metadata stays unread."""
     kind = view.which("rule") or ""
     where = build_where(view)
     match kind:
@@ -111,11 +124,17 @@ def build_permission(view: View, context: BuildContext) -> Rule:
             return Rule("destination_port", _port_range(view.require("destination_port_range")), where)
         case "requested_server_name":
             return Rule("server_name", build_string_matcher(view.require("requested_server_name"), context), where)
+        case "uri_template":
+            made = context.extension(view.require("uri_template"), "path matcher")
+            return Rule("none", None, where) if made is None else Rule("uri_template", made.value[1], where)
+        case "matcher":
+            made = context.extension(view.require("matcher"), "RBAC matcher")
+            return Rule("none", None, where) if made is None else Rule("upstream", made.value, where)
     return _either(view, kind, where, context, build_permission)
 
 
 def build_principal(view: View, context: BuildContext) -> Rule:
-    """``Principal``; ``filter_state``, ``custom`` and a route's metadata stay unread."""
+    """``Principal``; a route's metadata stays unread."""
     kind = view.which("identifier") or ""
     where = build_where(view)
     match kind:
@@ -128,7 +147,31 @@ def build_principal(view: View, context: BuildContext) -> Rule:
             return Rule("direct_remote_ip", build_cidr_range(view.require("direct_remote_ip"), context), where)
         case "remote_ip":
             return Rule("remote_ip", build_cidr_range(view.require("remote_ip"), context), where)
+        case "filter_state":
+            return Rule("filter_state", build_filter_state_matcher(view.require("filter_state"), context), where)
+        case "custom":
+            made = context.extension(view.require("custom"), "RBAC principal")
+            return Rule("none", None, where) if made is None else Rule("client_certificate", made.value, where)
     return _either(view, kind, where, context, build_principal)
+
+
+def build_upstream_address(view: View, context: BuildContext) -> UpstreamAddress:
+    """``rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher``."""
+    ip, ports = view.message("upstream_ip"), view.message("upstream_port_range")
+    if ip is None and ports is None:
+        raise view.error("Invalid UpstreamIpPortMatcher configuration - missing `upstream_ip` and/or `upstream_port_range`")
+    return UpstreamAddress(
+        build_cidr_range(ip, context) if ip is not None else None,
+        (ports.int("start"), ports.int("end")) if ports is not None else None,
+    )
+
+
+def build_client_certificate(view: View, context: BuildContext) -> tuple[str, StringMatcher] | None:
+    """``rbac.principals.mtls_authenticated.v3.Config``: a kind of name and its matcher; None: any valid certificate."""
+    san = view.message("san_matcher")
+    if not view.bool("any_validated_client_certificate") and san is None:
+        raise view.error("no validation is configured: san_matcher or any_validated_client_certificate must be set")
+    return build_san_matcher(san, context) if san is not None else None
 
 
 def _either(

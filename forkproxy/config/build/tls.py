@@ -145,12 +145,17 @@ def build_tls_certificate(view: View, context: BuildContext) -> TlsCertificate:
     return certificate
 
 
+def build_san_matcher(view: View, context: BuildContext) -> tuple[str, StringMatcher]:
+    """``SubjectAltNameMatcher``: the kind of name, and what it matches; names of other kinds (``oid``) stay unread."""
+    kind = view.enum("san_type", supported=("EMAIL", "DNS", "URI", "IP_ADDRESS"))
+    return kind, build_string_matcher(view.require("matcher"), context)
+
+
 def build_certificate_validation(view: View, context: BuildContext) -> CertificateValidation:
     """``CertificateValidationContext``; CRLs, certificate providers and custom validators stay unread."""
     names = [("", build_string_matcher(m, context)) for m in view.repeated("match_subject_alt_names")]
     for typed in view.repeated("match_typed_subject_alt_names"):
-        san_type = typed.enum("san_type", supported=("EMAIL", "DNS", "URI", "IP_ADDRESS"))
-        names.append((san_type, build_string_matcher(typed.require("matcher"), context)))
+        names.append(build_san_matcher(typed, context))
     system_roots = view.message("system_root_certs")
     trusted_ca = _data_source(view, "trusted_ca", context)
     has_ca = trusted_ca is not None or system_roots is not None or view.has("ca_certificate_provider_instance")

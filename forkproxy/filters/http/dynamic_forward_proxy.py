@@ -20,7 +20,9 @@ from forkproxy.http.filter import STOP_ITERATION, HookResult, HttpFilter
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.stream import Stream
-from forkproxy.upstream.dns_cache import OVERFLOW, CachedHost, DnsCache, host_key
+from forkproxy.net import address as addresses
+from forkproxy.router.filter_state import UPSTREAM_ADDRESS
+from forkproxy.upstream.dns_cache import OVERFLOW, CachedHost, DnsCache, host_key, split_key
 
 if TYPE_CHECKING:
     from forkproxy.upstream.dns_cache import Waiting
@@ -29,15 +31,17 @@ if TYPE_CHECKING:
 class DynamicForwardProxy(HttpFilter):
     """See the module's text. ``filter_state`` of a stream that waits: whom the cache is to call."""
 
-    def __init__(self, name: str, cache: DnsCache) -> None:
+    def __init__(self, name: str, cache: DnsCache, save_upstream_address: bool = False) -> None:
         self.name = name
         self.cache = cache
+        self.save_upstream_address = save_upstream_address
 
     @classmethod
     def from_config(cls, config: DynamicForwardProxyConfig, context: FilterContext) -> DynamicForwardProxy:
         """Share the cache with whoever names it."""
         assert context.dns_cache is not None
-        return cls(context.name, context.dns_cache(config.cache, config.where))
+        cache = context.dns_cache(config.cache, config.where)
+        return cls(context.name, cache, config.save_upstream_address)
 
     def decode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> HookResult:
         """Let the stream wait until its host is resolved."""
@@ -53,11 +57,12 @@ class DynamicForwardProxy(HttpFilter):
         key = host_key(stream.authority.decode("latin-1"), cluster.default_port)
         host = self.cache.find(key)
         if host is not None:
-            return None if host.addresses else self._refuse(stream, host)
+            return self._go_on(stream, host) if host.addresses else self._refuse(stream, host)
 
         def done(found: CachedHost) -> None:
             del stream.filter_state[self]
             if found.addresses:
+                self._go_on(stream, found)
                 stream.continue_decoding()
             else:
                 self._refuse(stream, found)
@@ -71,6 +76,11 @@ class DynamicForwardProxy(HttpFilter):
             return STOP_ITERATION
         stream.filter_state[self] = key, done
         return STOP_ITERATION
+
+    def _go_on(self, stream: Stream, host: CachedHost) -> HookResult:
+        if self.save_upstream_address:
+            stream.filter_state[UPSTREAM_ADDRESS] = addresses.text((host.addresses[0], split_key(host.key)[1]))
+        return None
 
     def _rewrite_host(self, stream: Stream, rewrite: HostRewrite) -> None:
         host = rewrite.literal.encode()

@@ -21,12 +21,15 @@ from typing import Any, Final
 
 from forkproxy.access_log.tls_operators import PEER
 from forkproxy.config.build.core import StringMatcher, Where
-from forkproxy.config.build.rbac import RbacConfig, RbacRules, Rule
+from forkproxy.config.build.rbac import RbacConfig, RbacRules, Rule, UpstreamAddress
 from forkproxy.filters.context import FilterContext
 from forkproxy.http.filter import STOP_ITERATION, HookResult, HttpFilter
 from forkproxy.http.headers import Headers
 from forkproxy.http.stream import Stream
-from forkproxy.router.matcher import StreamTest, compile_header_matcher, compile_string
+from forkproxy.net.tls_context import san_test
+from forkproxy.router.conditions import compile_filter_state
+from forkproxy.router.filter_state import UPSTREAM_ADDRESS, filter_state_text
+from forkproxy.router.matcher import StreamTest, compile_header_matcher, compile_regex, compile_string
 from forkproxy.router.metadata import compile_metadata
 from forkproxy.router.ranges import client_ip, compile_range
 from forkproxy.router.table import Route
@@ -209,6 +212,15 @@ def compile_rule(rule: Rule) -> StreamTest:
             return compile_header_matcher(value, where)
         case "metadata":
             return compile_metadata(value)
+        case "filter_state":
+            return compile_filter_state(value)
+        case "uri_template":
+            path_matches = compile_regex(value, where)
+            return lambda stream: path_matches(stream.path.partition(b"#")[0].partition(b"?")[0])
+        case "client_certificate":
+            return _compile_client_certificate(value)
+        case "upstream":
+            return _compile_upstream(value)
         case "url_path":
             matches = compile_string(value, where)
             return lambda stream: matches(stream.path.partition(b"#")[0].partition(b"?")[0])
@@ -231,6 +243,31 @@ def compile_rule(rule: Rule) -> StreamTest:
             return lambda stream: contains(client_ip(stream))
     assert rule.kind == "none", rule.kind
     return lambda stream: False
+
+
+def _compile_client_certificate(wanted: tuple[str, StringMatcher] | None) -> StreamTest:
+    is_name = san_test(*wanted) if wanted is not None else None
+
+    def is_one(stream: Stream) -> bool:
+        tls = stream.connection.tls
+        names = tls.getpeercert() if tls is not None else None  # empty where the certificate was not verified
+        if not names or is_name is None:
+            return bool(names)
+        return any(is_name(kind, value) for kind, value in names.get("subjectAltName", ()))
+
+    return is_one
+
+
+def _compile_upstream(wanted: UpstreamAddress) -> StreamTest:
+    contains = compile_range(wanted.ip) if wanted.ip is not None else None
+
+    def goes_there(stream: Stream) -> bool:
+        ip, _, port = (filter_state_text(stream, UPSTREAM_ADDRESS) or b"").decode().rpartition(":")
+        if not ip or (contains is not None and not contains(ip.removeprefix("[").removesuffix("]"))):
+            return False
+        return wanted.ports is None or wanted.ports[0] <= int(port) < wanted.ports[1]
+
+    return goes_there
 
 
 def _ip(address: object) -> str:

@@ -6,6 +6,7 @@ from tests.support.bootstrap import ROUTER, TYPE, Data, bootstrap, cluster, hcm,
 from tests.support.exchange import Exchange
 
 FORWARD_PROXY = "envoy.filters.http.dynamic_forward_proxy"
+RBAC = "envoy.filters.http.rbac"
 FILTER = TYPE + "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig"
 PER_ROUTE = TYPE + "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig"
 AGGREGATE = TYPE + "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -91,7 +92,43 @@ def aggregates() -> Data:
     return bootstrap([hcm({"virtual_hosts": [vhost(*routes)]})], clusters)
 
 
+def guarded() -> Data:
+    """The forward proxy, and rules about where it goes."""
+
+    def goes_to(**wanted: object) -> Data:
+        matcher = {"@type": TYPE + "envoy.extensions.rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher", **wanted}
+        permission = {"matcher": {"name": "to", "typed_config": matcher}}
+        rules = {"policies": {"to": {"permissions": [permission], "principals": [{"any": True}]}}}
+        per_route = {"@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute", "rbac": {"rules": rules}}
+        return {"typed_per_filter_config": {RBAC: per_route}}
+
+    here, elsewhere = ({"address_prefix": each, "prefix_len": 8} for each in ("127.0.0.0", "10.0.0.0"))
+    routes = [
+        route("/ip", "forward", **goes_to(upstream_ip=here)),
+        route("/other-ip", "forward", **goes_to(upstream_ip=elsewhere)),
+        route("/low-port", "forward", **goes_to(upstream_port_range={"start": 1, "end": 1024})),
+        route("/both", "forward", **goes_to(upstream_ip=here, upstream_port_range={"start": 1024, "end": 65536})),
+        route(
+            "/one-of-both", "forward", **goes_to(upstream_ip=elsewhere, upstream_port_range={"start": 1, "end": 65536})
+        ),
+        route("/unknown", "up", **goes_to(upstream_ip=here)),
+    ]
+    cache = {"name": "outside", "dns_lookup_family": "V4_ONLY"}
+    saving = {"@type": FILTER, "dns_cache_config": cache, "save_upstream_address": True}
+    filters = [
+        {"name": FORWARD_PROXY, "typed_config": saving},
+        {"name": RBAC, "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.rbac.v3.RBAC"}},
+        {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}},
+    ]
+    clusters = [
+        provided("forward", "envoy.clusters.dynamic_forward_proxy", CLUSTER, dns_cache_config=cache),
+        cluster("up", "up"),
+    ]
+    return bootstrap([hcm({"virtual_hosts": [vhost(*routes)]}, http_filters=filters)], clusters)
+
+
 CONFIGURATIONS = {
+    "guarded_forward_proxy": guarded(),
     "original_dst": by_destination(),
     "forward_proxy": forward_proxy(),
     "small_cache": forward_proxy(max_hosts=1),
@@ -136,6 +173,11 @@ EXCHANGES = [
         "forward to the host of a header", "forward_proxy", b"/header", b"elsewhere.example", b"x-to: " + HERE + b"\r\n"
     ),
     get("forward to the host of an absent header", "forward_proxy", b"/header", HERE),
+    *(
+        get(f"forward guarded: {path} {host.decode()}", "guarded_forward_proxy", b"/" + path.encode(), host)
+        for host in (HERE, b"localhost:@PORT:up@")
+        for path in ("ip", "other-ip", "low-port", "both", "one-of-both", "unknown")
+    ),
     get("forward with a full cache", "small_cache", b"/", HERE),
     get("forward to one host more", "small_cache", b"/", b"localhost:@PORT:up@"),
     get("forward proxy beside another cluster", "forward_proxy", b"/other", b"nobody.invalid"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.exchanges.filter_configurations import EXTENSION, OFF, ROUTER_FILTER, UP, http_filter, on
-from tests.support.bootstrap import LOG_FIELDS, Data, bootstrap, file_log, hcm, route, vhost
+from tests.support.bootstrap import LOG_FIELDS, TYPE, Data, bootstrap, file_log, hcm, route, vhost
 from tests.support.exchange import Exchange
 
 NAME = "envoy.filters.http.rbac"
@@ -44,6 +44,18 @@ def only(name: str, **config: object) -> Data:
     return on(NAME, name, {"@type": EXTENSION + "rbac.v3.RBACPerRoute", "rbac": config})
 
 
+def template(path_template: str) -> Data:
+    config = {"@type": TYPE + "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig"}
+    return {"uri_template": {"name": "t", "typed_config": {**config, "path_template": path_template}}}
+
+
+def mutual(**config: object) -> Data:
+    config_type = TYPE + "envoy.extensions.rbac.principals.mtls_authenticated.v3.Config"
+    return {
+        "custom": {"name": "envoy.rbac.principals.mtls_authenticated", "typed_config": {"@type": config_type, **config}}
+    }
+
+
 PERMISSIONS = {
     "header": header("x-p", string_match={"exact": "yes"}),
     "header-absent": header("x-p", present_match=False),
@@ -68,6 +80,8 @@ PERMISSIONS = {
     "not-present": {"metadata": metadata({"present_match": False}, "absent")},
     "own-metadata": {"metadata": metadata({"present_match": True}, "shadowshadow_engine_result")},
     "inverted": {"metadata": metadata({"null_match": {}}, "absent", invert=True)},
+    "template": template("/template/{what}/*"),
+    "template-all": template("/template-all/**.html"),
     "sourced": {
         "sourced_metadata": {
             "metadata_source": "DYNAMIC",
@@ -88,6 +102,10 @@ PRINCIPALS = {
     "and-ids": {"and_ids": {"ids": [{"remote_ip": NOWHERE}, {"direct_remote_ip": LOOPBACK}]}},
     "or-ids": {"or_ids": {"ids": [{"remote_ip": NOWHERE}, header("x-p", present_match=True)]}},
     "who": path_is(prefix="/p/who/"),
+    "state": {"filter_state": {"key": "nobody.left.this", "string_match": {"suffix": "a"}}},
+    "state-not": {"not_id": {"filter_state": {"key": "nobody.left.this", "string_match": {"suffix": "a"}}}},
+    "mutual": mutual(any_validated_client_certificate=True),
+    "mutual-name": mutual(san_matcher={"san_type": "DNS", "matcher": {"suffix": ".example"}}),
 }
 
 
@@ -153,6 +171,8 @@ EXCHANGES = [
     ask("/path-exact/x?q"),
     ask("/path-exact/x#f"),
     ask("/path-case"),
+    *(ask(f"/template/{rest}") for rest in ("a/b", "a/b?q", "a/b/c", "a", "a/b#f")),
+    *(ask(f"/template-all/{rest}") for rest in ("a.html", "a/b.html?q=.htm", "a/b.htm")),
     ask("/host", host=b"x.example"),
     *(ask(f"/{name}", lines)
       for name in ("deny", "deny-nothing", "allow-nothing", "log", "shadow-log", "shadow-only", "prefixed", "order", "empty",

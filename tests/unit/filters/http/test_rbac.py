@@ -6,10 +6,11 @@ import pytest
 
 from forkproxy.config.build.core import StringMatcher
 from forkproxy.config.build.listener import FilterEntry
-from forkproxy.config.build.rbac import Policy, RbacConfig, RbacRules, Rule, build
+from forkproxy.config.build.rbac import Policy, RbacConfig, RbacRules, Rule, UpstreamAddress, build
 from forkproxy.config.load import load
 from forkproxy.config.problems import ConfigError
 from forkproxy.filters.http.rbac import compile_rule
+from forkproxy.router.filter_state import UPSTREAM_ADDRESS
 from forkproxy.router.ranges import client_ip, compile_range
 from tests.support.playbook import WHERE, play
 from tests.unit.config.build.building import value_of
@@ -49,6 +50,41 @@ BOB = certificate(subject=SUBJECT, subjectAltName=(("DNS", "bob.example"), ("URI
 def test_who_a_certificate_is_of(tls, name, is_one):
     test = compile_rule(Rule("authenticated", None if name is None else StringMatcher("exact", name), WHERE))
     assert test(peer(tls)) is is_one
+
+
+@pytest.mark.parametrize(
+    ("tls", "wanted", "is_one"),
+    [
+        (None, None, False),
+        (certificate(), None, False),
+        (BOB, None, True),
+        (certificate(), ("DNS", StringMatcher("exact", "bob.example")), False),
+        (BOB, ("DNS", StringMatcher("exact", "bob.example")), True),
+        (BOB, ("URI", StringMatcher("exact", "bob.example")), False),
+        (BOB, ("DNS", StringMatcher("suffix", ".other")), False),
+    ],
+)
+def test_whether_a_certificate_was_presented_and_for_whom(tls, wanted, is_one):
+    assert compile_rule(Rule("client_certificate", wanted, WHERE))(peer(tls)) is is_one
+
+
+@pytest.mark.parametrize(
+    ("ip", "ports", "address", "goes_there"),
+    [
+        ("10.0.0.0/8", None, "10.1.1.1:80", True),
+        ("10.0.0.0/8", None, "11.1.1.1:80", False),
+        ("fd00::/8", None, "[fd00::1]:80", True),
+        (None, (80, 81), "10.1.1.1:80", True),
+        (None, (80, 81), "10.1.1.1:81", False),
+        ("10.0.0.0/8", (80, 81), "10.1.1.1:79", False),
+        ("10.0.0.0/8", None, None, False),
+    ],
+)
+def test_where_a_request_goes(ip, ports, address, goes_there):
+    stream = peer(None)
+    stream.filter_state = {} if address is None else {UPSTREAM_ADDRESS: address}
+    stream.connection.filter_state = None
+    assert compile_rule(Rule("upstream", UpstreamAddress(ip, ports), WHERE))(stream) is goes_there
 
 
 @pytest.mark.parametrize(
@@ -135,7 +171,6 @@ def test_ports_that_are_none(bounds, text):
 @pytest.mark.parametrize(
     ("permissions", "principals", "path"),
     [
-        ("[{any: true}]", "[{filter_state: {key: a, string_match: {exact: b}}}]", "principals[0].filter_state"),
         (
             "[{sourced_metadata: {metadata_source: ROUTE, metadata_matcher: "
             "{filter: a, path: [{key: b}], value: {present_match: true}}}}]",
