@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -18,19 +17,9 @@ from forkproxy.admin.context import CertificatesView, CertificateView
 from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.config.build.listener import ListenerConfig
 from forkproxy.config.build.tls import CommonTls, DataSource
+from forkproxy.net.der import DNS_NAME, INTEGER, IP_ADDRESS, PEM, URI, VERSION, alternative_names, items, sequence
 
-_PEM = re.compile(rb"-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----(.+?)-----END ", re.DOTALL)
-
-_INTEGER = 0x02
-_OCTET_STRING = 0x04
 _UTC_TIME = 0x17
-_SEQUENCE = 0x30
-_VERSION = 0xA0
-_EXTENSIONS = 0xA3
-_DNS_NAME = 0x82
-_URI = 0x86
-_IP_ADDRESS = 0x87
-_SUBJECT_ALT_NAME = bytes((0x55, 0x1D, 0x11))  # 2.5.29.17
 
 
 def certificates_of(listeners: Iterable[ListenerConfig], clusters: Iterable[ClusterConfig]) -> list[CertificatesView]:
@@ -53,7 +42,7 @@ def certificates_of(listeners: Iterable[ListenerConfig], clusters: Iterable[Clus
 def _first_of(sources: Iterable[DataSource]) -> Iterator[CertificateView]:
     """The first certificate in each source: of a chain that is the one presented, of a bundle what Envoy shows of it."""
     for source in sources:
-        found = _PEM.search(source.data)
+        found = PEM.search(source.data)
         if found is None:
             continue
         try:
@@ -64,60 +53,25 @@ def _first_of(sources: Iterable[DataSource]) -> Iterator[CertificateView]:
 
 def read_certificate(der: bytes, path: str) -> CertificateView:
     """Read one certificate. ValueError or IndexError when it is none."""
-    to_be_signed = _sequence(_sequence(der))
-    fields = [item for item in _items(to_be_signed) if item[0] != _VERSION]
+    to_be_signed = sequence(sequence(der))
+    fields = [item for item in items(to_be_signed) if item[0] != VERSION]
     serial, _algorithm, _issuer, validity = fields[:4]
-    if serial[0] != _INTEGER:
+    if serial[0] != INTEGER:
         raise ValueError("no serial number")
-    valid_from, expiration = (_time(tag, text) for tag, text in _items(validity[1]))
-    names: dict[int, list[bytes]] = {_DNS_NAME: [], _URI: [], _IP_ADDRESS: []}
-    for tag, value in _alternative_names(fields):
+    valid_from, expiration = (_time(tag, text) for tag, text in items(validity[1]))
+    names: dict[int, list[bytes]] = {DNS_NAME: [], URI: [], IP_ADDRESS: []}
+    for tag, value in alternative_names(fields):
         if tag in names:
             names[tag].append(value)
     return CertificateView(
         path=path,
         serial_number=serial[1].hex().removeprefix("00") if len(serial[1]) > 1 else serial[1].hex(),
-        dns_names=tuple(name.decode("latin-1") for name in names[_DNS_NAME]),
-        uris=tuple(name.decode("latin-1") for name in names[_URI]),
-        ip_addresses=tuple(str(ipaddress.ip_address(packed)) for packed in names[_IP_ADDRESS]),
+        dns_names=tuple(name.decode("latin-1") for name in names[DNS_NAME]),
+        uris=tuple(name.decode("latin-1") for name in names[URI]),
+        ip_addresses=tuple(str(ipaddress.ip_address(packed)) for packed in names[IP_ADDRESS]),
         valid_from=valid_from,
         expiration_time=expiration,
     )
-
-
-def _alternative_names(fields: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    for tag, wrapped in fields:
-        if tag != _EXTENSIONS:
-            continue
-        for _tag, extension in _items(_sequence(wrapped)):
-            parts = list(_items(extension))
-            if parts[0][1] == _SUBJECT_ALT_NAME and parts[-1][0] == _OCTET_STRING:
-                yield from _items(_sequence(parts[-1][1]))
-
-
-def _sequence(data: bytes) -> bytes:
-    """The content of the sequence that ``data`` begins with."""
-    for tag, content in _items(data):
-        if tag == _SEQUENCE:
-            return content
-        break
-    raise ValueError("not a sequence")
-
-
-def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(tag, content) of each DER element. Tags above 30 do not occur here."""
-    position = 0
-    while position < len(data):
-        tag, length = data[position], data[position + 1]
-        position += 2
-        if length & 0x80:
-            size = length & 0x7F
-            length = int.from_bytes(data[position : position + size], "big")
-            position += size
-        if position + length > len(data):
-            raise ValueError("not DER")
-        yield tag, data[position : position + length]
-        position += length
 
 
 def _time(tag: int, text: bytes) -> datetime:

@@ -42,6 +42,8 @@ class FilterContext:
     report_exception: Callable[[str, Exception], None] | None = None
     tls: bool = False
     """The filter chain's transport is TLS."""
+    certificates: tuple[bytes, ...] = ()
+    """The certificates that the filter chain may show to its clients: PEM chains."""
     internal_addresses: bool = False
     """The connection manager may find requests to come from inside."""
     dns_cache: Callable[[DnsCacheConfig, Where], DnsCache] | None = None

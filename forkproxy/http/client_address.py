@@ -162,7 +162,6 @@ class ClientAddresses:
         internal_pipes: bool = False,
         local_ip: bytes = b"",
         scheme: bytes = b"http",
-        keeps_client_certificate: bool = False,
     ) -> None:
         """``local_ip``: how a client on this machine is known to the next hop. ``internal_pipes``: unix sockets are inside.
         ``internal_only``: more headers that who is not inside loses."""
@@ -178,7 +177,8 @@ class ClientAddresses:
         self.internal_pipes = internal_pipes
         self.local_ip = local_ip
         self.scheme = scheme
-        self.keeps_client_certificate = keeps_client_certificate
+        self.keeps_client_certificate = False
+        """Somebody else looks after x-forwarded-client-cert."""
 
     def admit(self, stream: Stream, request_flags: int) -> int:
         """Find out who it is, sanitise and complete the request's headers. Returns OUTSIDE, EDGE, INSIDE or REJECTED."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from forkproxy.http import response_flags as flags
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.client_address import EDGE, REJECTED, ClientAddresses
+from forkproxy.http.client_certificate import ForwardClientCert
 from forkproxy.http.codec import CodecError, ServerSink
 from forkproxy.http.early_mutation import mutate_early
 from forkproxy.http.header_case import SpellingServerCodec, respell, status_line
@@ -99,6 +100,7 @@ class ConnectionManagerSettings:
 
     __slots__ = (
         *("add_user_agent", "client_addresses", "codec", "delayed_close_timeout_s", "generate_request_id"),
+        "forward_client_cert",
         *("scheme",),
         *(
             "drain_timeout_s",
@@ -128,6 +130,7 @@ class ConnectionManagerSettings:
         self.codec = codec or ServerSettings()
         self.scheme = b"http"
         self.client_addresses = ClientAddresses()
+        self.forward_client_cert: ForwardClientCert | None = None
         self.add_user_agent = False
         self.service_cluster = b""
         self.service_node = b""
@@ -257,6 +260,7 @@ class ConnectionManager:
             or settings.early_mutations is not None
             or settings.scheme_to_overwrite
             or settings.trace_sampling is not None
+            or (settings.forward_client_cert is not None and settings.forward_client_cert.tells)
             or settings.via
             or settings.add_user_agent
             or settings.normalize_path
@@ -680,6 +684,8 @@ class HttpConnection:
         self._set_request_id(stream, request_flags, edge)
         if settings.trace_sampling is not None:
             settings.trace_sampling.decide(stream)
+        if settings.forward_client_cert is not None:
+            settings.forward_client_cert(stream)
         return True
 
     def _set_request_id(self, stream: Stream, request_flags: int, edge: bool) -> None:

@@ -527,6 +527,9 @@ class _Building:
             where=chain.where,
             report_exception=self.failures.in_stream,
             tls=chain.tls is not None,
+            certificates=tuple([each.certificate_chain.data for each in chain.tls.common.certificates])
+            if chain.tls
+            else (),
             local_ip=self.local_ip,
             dns_cache=self.dns_cache,
         )

@@ -11,6 +11,7 @@ from tests.conformance.differences import DIFFERENCES
 from tests.conformance.exchanges import (
     abuses,
     addresses,
+    client_certificates,
     local_replies,
     messages,
     requests,
@@ -32,6 +33,7 @@ from tests.support.envoy import find_envoy
 EXCHANGES = [
     *abuses.EXCHANGES,
     *addresses.EXCHANGES,
+    *client_certificates.EXCHANGES,
     *local_replies.EXCHANGES,
     *messages.EXCHANGES,
     *requests.EXCHANGES,

@@ -3,6 +3,9 @@
 ca.pem                       the authority
 good.pem, good-key.pem       for good.example and *.wild.example, 127.0.0.1
 other-ca.pem                 an authority that signed nothing here
+uris.pem, uris-key.pem       for good.example, with two URIs
+client.pem, client-key.pem   a client's, with odd characters in its names, and its issuer (signed by the authority) behind it
+bare.pem, bare-key.pem       a client's, without alternative names
 """
 
 from __future__ import annotations
@@ -73,4 +76,54 @@ def directory() -> pathlib.Path:
     leaf = _certificate("good.example", key, "ca", authorities["ca"], NAMES)
     (path / "good.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
     _write_key(path / "good-key.pem", key)
+    _make_clients(path, authorities["ca"])
     return path
+
+
+def _make_clients(path: pathlib.Path, authority_key: ec.EllipticCurvePrivateKey) -> None:
+    def write(
+        name: str, subject: x509.Name, names: list[x509.GeneralName], issuer: str = "ca", chain: bytes = b""
+    ) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = _signed(subject, key, _name(issuer), issuer_key if issuer == "issuer" else authority_key, names)
+        (path / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM) + chain)
+        _write_key(path / f"{name}-key.pem", key)
+
+    issuer_key = ec.generate_private_key(ec.SECP256R1())
+    issuer = _certificate("issuer", issuer_key, "ca", authority_key, ())
+    odd = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, 'Good, "Inc"\\x'),
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "a;b=c+d<e>#"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "client"),
+        ]
+    )
+    uris = [x509.UniformResourceIdentifier(text) for text in ("spiffe://a/client", 'spiffe://b/c;l,i=e"nt')]
+    names = [*uris, x509.DNSName("c1.example"), x509.DNSName("*.c2.example"), x509.RFC822Name("a@b.example")]
+    write("client", odd, names, "issuer", issuer.public_bytes(serialization.Encoding.PEM))
+    write("bare", _name("bare"), [])
+    own = [x509.UniformResourceIdentifier(text) for text in ("spiffe://a/server", "spiffe://b/server")]
+    write("uris", _name("good.example"), [x509.DNSName("good.example"), *own])
+
+
+def _signed(
+    subject: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    names: list[x509.GeneralName],
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())

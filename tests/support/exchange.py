@@ -85,6 +85,7 @@ class Exchange:
     config     the name of the configuration it runs on
     log_lines  how many access log lines belong to it (a request each; also one for a request that could not be parsed)
     tls_name   the name to ask for, when the listener speaks TLS
+    tls_certificate  the downstream's own, of tests.support.certificates
     compare    what a differential test compares: of "downstream", "upstream", "log", "stats", "ending"
     """
 
@@ -97,6 +98,7 @@ class Exchange:
     compare: tuple[str, ...] = ("downstream", "ending", "upstream", "log", "stats")
     listener: str = "main"
     tls_name: str = ""
+    tls_certificate: str = ""
     quiet_s: float = 0.03
 
 
@@ -223,9 +225,13 @@ def upstream_context() -> ssl.SSLContext:
     return context
 
 
-def downstream_context() -> ssl.SSLContext:
-    """What a downstream trusts."""
-    return ssl.create_default_context(cafile=str(certificates.directory() / "ca.pem"))
+def downstream_context(certificate: str = "") -> ssl.SSLContext:
+    """What a downstream trusts, and the certificate that it shows."""
+    directory = certificates.directory()
+    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+    if certificate:
+        context.load_cert_chain(directory / f"{certificate}.pem", directory / f"{certificate}-key.pem")
+    return context
 
 
 class ProxyUnderTest:
@@ -288,7 +294,7 @@ def play(exchange: Exchange, under_test: ProxyUnderTest) -> Observation:
     methods: list[bytes] = [
         step.split(b" ", 1)[0].lstrip(b"\r\n") for step in exchange.send if isinstance(step, bytes) and b" " in step
     ]
-    tls = downstream_context() if exchange.tls_name else None
+    tls = downstream_context(exchange.tls_certificate) if exchange.tls_name else None
     address = ("127.0.0.1", under_test.ports[exchange.listener])
     with Downstream(address, tls=tls, name=exchange.tls_name) as downstream:
         settled = _converse(exchange, under_test, downstream, methods)

@@ -18,6 +18,7 @@ from itertools import count
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers
 from forkproxy.config.build.client_address import ClientAddressConfig
+from forkproxy.config.build.client_certificate import ForwardClientCertConfig
 from forkproxy.config.build.cluster import ClusterConfig, EndpointConfig, LocalityEndpoints
 from forkproxy.config.build.core import AddressConfig, HeaderMutations, Where
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
@@ -310,7 +311,11 @@ def hcm_config(routes=None, filters=(), router=None, virtual_host=None, per_filt
     table = RouteTableConfig("r", hosts, NO_MUTATIONS, per_filter_config=per_filter_config or {})
     address = ClientAddressConfig(**{name: fields.pop(name, value) for name, value in CLIENT_ADDRESS.items()})
     return HttpConnectionManagerConfig(
-        route_table=table, http_filters=entries, client_address=address, **{**HCM_DEFAULTS, **fields}
+        route_table=table,
+        http_filters=entries,
+        client_address=address,
+        forward_client_cert=fields.pop("forward_client_cert", ForwardClientCertConfig()),
+        **{**HCM_DEFAULTS, **fields},
     )
 
 
@@ -338,7 +343,9 @@ class Play:
     """See the module's text. ``filters`` stand before the router; ``cluster`` and ``router`` are fields of their configs."""
 
     def __init__(self, *filters, cluster=None, buffer_limit_bytes=1024 * 1024, peer=("192.0.2.1", 40000), **fields):
-        context_fields = {name: fields.pop(name) for name in ("tls", "local_ip", "node") if name in fields}
+        context_fields = {
+            name: fields.pop(name) for name in ("tls", "local_ip", "node", "certificates") if name in fields
+        }
         self.loop = FakeLoop()
         self.upstreams = []
         self.downstreams = []

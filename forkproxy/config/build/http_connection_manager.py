@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
 from forkproxy.config.build.client_address import ClientAddressConfig, build_client_address
+from forkproxy.config.build.client_certificate import ForwardClientCertConfig, build_forward_client_cert
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMutations, Where, build_header_key_format, build_where
 from forkproxy.config.build.header_formatters import PreserveCaseConfig, build_stateful_formatter
@@ -46,6 +47,7 @@ class HttpConnectionManagerConfig:
     """ "OVERWRITE", "APPEND_IF_ABSENT" or "PASS_THROUGH"."""
     via: str
     client_address: ClientAddressConfig
+    forward_client_cert: ForwardClientCertConfig
     generate_request_id: bool
     preserve_external_request_id: bool
     always_set_request_id_in_response: bool
@@ -148,6 +150,7 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
         ),
         via=view.str("via"),
         client_address=build_client_address(view, context),
+        forward_client_cert=build_forward_client_cert(view),
         generate_request_id=view.bool("generate_request_id", True),
         preserve_external_request_id=view.bool("preserve_external_request_id"),
         always_set_request_id_in_response=view.bool("always_set_request_id_in_response"),

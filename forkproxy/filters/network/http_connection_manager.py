@@ -16,16 +16,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from forkproxy.access_log.formatter import Format, compile_header_value
+from forkproxy.access_log.tls_operators import PEER
 from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
+from forkproxy.config.build.client_certificate import ForwardClientCertConfig
 from forkproxy.config.build.header_mutation import MutationStep
 from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
 from forkproxy.config.build.listener import FilterEntry
 from forkproxy.config.build.local_reply import BodyFormat, ProxyStatusConfig
 from forkproxy.config.build.route import RouteTableConfig
+from forkproxy.config.problems import ConfigError
 from forkproxy.filters import factory, per_route
 from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.client_address import ClientAddresses, Detector, header_detector, xff_detector
+from forkproxy.http.client_certificate import ForwardClientCert
 from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
 from forkproxy.http.header_case import as_it_is, match_upstream_scheme
 from forkproxy.http.headers import proper_case
@@ -34,6 +38,7 @@ from forkproxy.http.proxy_status import ProxyStatus
 from forkproxy.http.stream import LocalReplyRewriter
 from forkproxy.http.trace_reason import TraceSampling
 from forkproxy.net.connection import Connection
+from forkproxy.net.der import uris
 from forkproxy.net.filter import NetworkFilter
 from forkproxy.net.timers import NEVER
 from forkproxy.router import virtual_clusters
@@ -197,7 +202,9 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     settings = ConnectionManagerSettings(codec)
     settings.scheme = b"https" if context.tls else b"http"
     internal_only = frozenset(name.encode() for name in config.route_table.internal_only_headers)
+    settings.forward_client_cert = _forward_client_cert(config.forward_client_cert, context)
     settings.client_addresses = _client_addresses(config.client_address, internal_only, context)
+    settings.client_addresses.keeps_client_certificate = settings.forward_client_cert is not None
     settings.add_user_agent = config.add_user_agent
     settings.service_cluster = context.node.cluster.encode()
     settings.service_node = context.node.id.encode()
@@ -247,6 +254,27 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
     settings.delayed_close_timeout_s = config.delayed_close_timeout_s or 0.0
     settings.stream_error_on_invalid_http_message = config.stream_error_on_invalid_http_message
     return settings
+
+
+def _forward_client_cert(config: ForwardClientCertConfig, context: FilterContext) -> ForwardClientCert | None:
+    """None: the header is dropped, like others that clients may not set."""
+    if config.mode == "SANITIZE":
+        return None
+    own = {uris(chain) for chain in context.certificates}
+    if len(own) > 1 and config.mode in ("APPEND_FORWARD", "SANITIZE_SET"):
+        where = context.where
+        message = "certificates that differ in their URIs are not implemented with forward_client_cert_details"
+        raise ConfigError(where.path, where.line, where.column, message)
+    return ForwardClientCert(
+        config.mode,
+        next(iter(own), ()),
+        cert=config.cert,
+        chain=config.chain,
+        subject=config.subject,
+        uri=config.uri,
+        dns=config.dns,
+        subject_of=PEER["PEER_SUBJECT"],
+    )
 
 
 def _client_addresses(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.conformance.exchanges import (
     addresses,
+    client_certificates,
     compressions,
     dynamic,
     envoy_filters,
@@ -349,6 +350,7 @@ CONFIGURATIONS: dict[str, Data] = {
     "tcp": tcp(),
     **FILTERED,
     **addresses.CONFIGURATIONS,
+    **client_certificates.CONFIGURATIONS,
     **dynamic.CONFIGURATIONS,
     **compressions.CONFIGURATIONS,
     **rate_limits.CONFIGURATIONS,
