@@ -208,8 +208,9 @@ class AdminContext(Protocol):
     def snapshot(self) -> Snapshot:
         """All statistics by name, over all workers, living and dead, and the supervisor's own."""
 
-    def end_interval(self) -> None:
-        """A page with statistics was asked for, which ends a histogram's interval where ``stats_flush_on_admin`` says so."""
+    def before_statistics(self) -> None:
+        """A page with statistics was asked for: what takes long to find out, and where ``stats_flush_on_admin`` says so, the
+        end of a histogram's interval."""
 
     def tag_extractor(self) -> TagExtractor:
         """What cuts tags out of the names of statistics."""

@@ -321,7 +321,7 @@ class AdminHandlers:
         hidden = query.get("hidden") or "exclude"
         if hidden not in ("include", "only", "exclude"):
             raise _Refused(400, "usage: /stats?hidden=(include|only|exclude)\n\n")
-        self._context.end_interval()
+        self._context.before_statistics()
         if hidden == "only":
             return Snapshot()  # there are none
         used_only = _flag(query, "usedonly")

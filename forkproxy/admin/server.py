@@ -18,12 +18,14 @@ from functools import partial
 import httptools
 
 from forkproxy.admin.context import AdminAccess, AdminContext
+from forkproxy.admin.figures import AdminFigures
 from forkproxy.admin.handlers import AdminHandlers, AdminResponse, parse_target
 from forkproxy.net import address as addresses
 from forkproxy.net import poller
 from forkproxy.net.connection import Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import Timer
+from forkproxy.stats.counters import Registry
 
 MAX_HEAD_BYTES = 8 * 1024
 MAX_BODY_BYTES = 64 * 1024
@@ -111,9 +113,11 @@ class AdminServer:
         context: AdminContext,
         sockets: Iterable[socket.socket],
         refuses: Callable[[], bool] = lambda: False,
+        figures: AdminFigures | None = None,
     ) -> None:
         """``sockets``: non-blocking and listening; they stay the caller's, who closes them after ``stop``. ``refuses``: true
         while a connection more would be one too many (the global limit of connections)."""
+        self.figures = figures or AdminFigures(Registry())
         self.loop = loop
         self.context = context
         self.handlers = AdminHandlers(context)
@@ -140,11 +144,13 @@ class AdminServer:
             connection.finish()
 
     def _accept(self, listening: socket.socket, _mask: int) -> None:
-        for _ in range(MAX_ACCEPTS_PER_PASS):
+        number = 0
+        for number in range(1, MAX_ACCEPTS_PER_PASS + 1):
             try:
                 accepted, peer = listening.accept()
             except (BlockingIOError, ConnectionAbortedError):
-                return
+                number -= 1
+                break
             except OSError:
                 # No descriptor or no memory for one more. The poller would report this for ever: look again later.
                 self.loop.unregister(listening.fileno())
@@ -158,6 +164,8 @@ class AdminServer:
                 continue
             accepted.setblocking(False)
             AdminConnection(self, Connection(self.loop, accepted, addresses.normalise(peer)))
+        if number:
+            self.figures.on_accepted(number)
 
     def _make_room(self) -> bool:
         idlers = [connection for connection in self.connections if connection.is_idle]
@@ -170,7 +178,17 @@ class AdminConnection:
     """One connection: collects a request, waits for fresh figures if its page wants them, answers, goes on."""
 
     __slots__ = (
-        *("_buffer", "_deadline", "_finishing", "_received_at", "_request", "_server", "_stalled", "_waiting"),
+        *(
+            "_buffer",
+            "_deadline",
+            "_finishing",
+            "_opened_at",
+            "_received_at",
+            "_request",
+            "_server",
+            "_stalled",
+            "_waiting",
+        ),
         "connection",
     )
 
@@ -180,11 +198,12 @@ class AdminConnection:
         self._buffer = bytearray()
         self._request: Request | None = None
         self._waiting: Timer | None = None
-        self._received_at = server.loop.now
+        self._received_at = self._opened_at = server.loop.now
         self._finishing = False
         self._stalled = False  # the peer does not take its answers
         self._deadline = server.loop.call_later(HEAD_TIMEOUT_S, self._on_deadline)
         server.connections.add(self)
+        server.figures.on_open()
         connection.on_data = self._on_data
         connection.on_close = self._on_close
         connection.on_above_high_watermark = self._stall
@@ -223,12 +242,15 @@ class AdminConnection:
         self._buffer += data
         self._go_on()
 
-    def _on_close(self, _reason: str) -> None:
+    def _on_close(self, reason: str) -> None:
+        server = self._server
+        server.figures.on_close(self.connection, reason, server.loop.now - self._opened_at)
         self._deadline.cancel()
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        self._server.connections.discard(self)
+            server.figures.on_abandoned()
+        server.connections.discard(self)
 
     def _on_deadline(self) -> None:
         if self._buffer and self._waiting is None and not self.connection.out_bytes:
@@ -274,12 +296,14 @@ class AdminConnection:
 
     def _begin(self, request: Request) -> None:
         self._arm(EXCHANGE_TIMEOUT_S)
+        self._server.figures.on_request()
         if not request.target.startswith("/"):
             self._answer(request, AdminResponse(404, "", b""))
             return
         try:
             path, query = parse_target(request.target)
         except ValueError:  # more parameters than anybody needs
+            self._server.figures.on_abandoned()
             self._refuse(400)
             return
         if not self._server.handlers.wants_figures(path):
@@ -319,6 +343,9 @@ class AdminConnection:
 
     def _refuse(self, status: int) -> None:
         """Answer what is no request, and end the connection."""
+        self._server.figures.on_request()
+        if status == 400:
+            self._server.figures.on_nonsense()
         reason = _REASONS[status]
         self.connection.write(
             b"HTTP/1.1 %d %s\r\ncontent-length: %d\r\ncontent-type: text/plain\r\ndate: %s\r\nserver: forkproxy\r\n"
@@ -333,6 +360,7 @@ class AdminConnection:
         headers = request.headers if request else {}
         loop = self._server.loop
         taken_s = loop.now - self._received_at
+        self._server.figures.on_response(status, taken_s)
         self._server.context.log_access(
             AdminAccess(
                 start=loop.wall() - taken_s,

@@ -915,7 +915,8 @@ class HttpConnection:
         stream.end = now
         if stream.status:
             manager.codes[stream.status] += 1
-        manager.stats.downstream_rq_time[int((now - stream.start) * 1000)] += 1
+        if stream.response_ended:  # Envoy: of what was broken off nobody tells how long it took
+            manager.stats.downstream_rq_time[int((now - stream.start) * 1000)] += 1
         if self.chain.on_stream_complete:
             self._tell_filters(stream)
         for log in manager.access_logs:

@@ -730,6 +730,7 @@ class ClientCodec:
         "reusable",
         "sink",
         "status",
+        "told_close",
         "unsolicited",
     )
 
@@ -744,6 +745,7 @@ class ClientCodec:
         self.enable_trailers = False
         self.expecting = False
         self.unsolicited = False
+        self.told_close = False
         self.complete = True
         self.reusable = True
         self.status = 0
@@ -873,6 +875,7 @@ class ClientCodec:
                 return
             if has_token(value, b"close"):
                 self.reusable = False
+                self.told_close = True
             elif not self._line_checked and has_token(value, b"keep-alive"):
                 self._line_checked = True  # 1.0 with keep-alive persists
         elif code == _TRANSFER_ENCODING:
@@ -897,6 +900,7 @@ class ClientCodec:
             self._check_size_of(headers)
         if not self._line_checked and self._parser.get_http_version() != "1.1":
             self.reusable = False
+            self.told_close = True
         self.status = status
         if self._head_request or self.content_length == 0 or status == 304 or status == 204:
             if status == 204 and (self.chunked or self.content_length > 0):

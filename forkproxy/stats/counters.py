@@ -195,12 +195,12 @@ class Registry:
         """
         return self._group(self._generation, cls, prefix, rolls_up_to, make)
 
-    def local_group(self, cls: type[G], prefix: str) -> G:
+    def local_group(self, cls: type[G], prefix: str, *, rolls_up_to: Iterable[str] = ()) -> G:
         """A group that the supervisor itself counts on (server.*, listener_manager.*, DNS).
 
         It outlives generations, needs no slab and no flush, and adds up with what workers count under the same name.
         """
-        return self._group(self._local, cls, prefix, ())
+        return self._group(self._local, cls, prefix, rolls_up_to)
 
     def figures(self, cls: type[StatGroup], prefix: str, slabs: Sequence[Slab]) -> dict[str, int]:
         """The plain figures of one group, summed over ``slabs`` and what ended workers counted; {} without such a group."""

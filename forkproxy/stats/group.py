@@ -182,7 +182,9 @@ class StatGroup(metaclass=StatGroupType):
 
     Everything starts at zero. ``totals`` names stats that are sums: attribute → the stat name it also counts towards.
     ``labels``: for each Labels attribute, the labels it may count. ``bare``: the stat's name is the prefix alone.
-    ``lazy``: histograms that are not shown before their first sample.
+    ``lazy``: histograms that are not shown before their first sample. ``zeros``: names of counters that are always zero, shown
+    once the counter that is their key has counted; "" for always. ``used_with``: gauges that ?usedonly shows
+    once that other figure was written, "" for always.
     ``hidden``: not in /stats; the plain figures are in ``Snapshot.hidden``.
     """
 
@@ -193,6 +195,8 @@ class StatGroup(metaclass=StatGroupType):
     totals: ClassVar[Mapping[str, str]] = {}
     labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     lazy: ClassVar[frozenset[str]] = frozenset()
+    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    used_with: ClassVar[Mapping[str, str]] = {}
     bare: ClassVar[bool] = False
     hidden: ClassVar[bool] = False
 

@@ -46,6 +46,16 @@ TLS_CIPHERS = (
 class HttpConnectionManagerStats(StatGroup):
     """``http.<stat_prefix>``: what a connection manager counts. Statuses are counted by ListenerHttpStats."""
 
+    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "": (
+            "tracing.client_enabled",
+            "tracing.health_check",
+            "tracing.not_traceable",
+            "tracing.random_sampling",
+            "tracing.service_forced",
+        )
+    }
+
     downstream_cx_active: Gauge
     downstream_cx_delayed_close_timeout: Counter
     downstream_cx_destroy: Counter
@@ -103,6 +113,12 @@ class HttpConnectionManagerStats(StatGroup):
     downstream_rq_time: Histogram
 
 
+class AdminHttpStats(HttpConnectionManagerStats):
+    """``http.admin``: the admin port's. The supervisor's, a local group."""
+
+    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+
 class RouterStats(StatGroup):
     """``http.<stat_prefix>``: what the router filter counts."""
 
@@ -120,16 +136,6 @@ class RouterStats(StatGroup):
     rq_total: Counter
 
 
-class TracingStats(StatGroup):
-    """``http.<stat_prefix>``: decisions whether to trace."""
-
-    tracing__client_enabled: Counter
-    tracing__health_check: Counter
-    tracing__not_traceable: Counter
-    tracing__random_sampling: Counter
-    tracing__service_forced: Counter
-
-
 class ListenerHttpStats(StatGroup):
     """``listener.<address>.http.<stat_prefix>``, rolled up to ``http.<stat_prefix>``: answers by class.
 
@@ -140,7 +146,7 @@ class ListenerHttpStats(StatGroup):
 
 
 class Http1Stats(StatGroup):
-    """``http1`` for all connection managers together, ``cluster.<name>.http1`` for one cluster's connections."""
+    """``http1`` for all connection managers together."""
 
     dropped_headers_with_underscores: Counter
     metadata_not_supported_error: Counter
@@ -148,8 +154,8 @@ class Http1Stats(StatGroup):
     response_flood: Counter
 
 
-class ListenerStats(StatGroup):
-    """``listener.<address>``, the address as ``127.0.0.1_8080``; the admin listener's is ``listener.admin``."""
+class AdminListenerStats(StatGroup):
+    """``listener.admin``: the admin port's. The supervisor's, a local group."""
 
     downstream_cx_active: Gauge
     downstream_cx_destroy: Counter
@@ -162,11 +168,16 @@ class ListenerStats(StatGroup):
     downstream_listener_filter_remote_close: Counter
     downstream_pre_cx_active: Gauge
     downstream_pre_cx_timeout: Counter
-    extension_config_missing: Counter
-    network_extension_config_missing: Counter
     no_filter_chain_match: Counter
     connections_accepted_per_socket_event: Histogram
     downstream_cx_length_ms: Histogram
+
+
+class ListenerStats(AdminListenerStats):
+    """``listener.<address>``, the address as ``127.0.0.1_8080``."""
+
+    extension_config_missing: Counter
+    network_extension_config_missing: Counter
 
 
 class ListenerWorkerStats(StatGroup):
@@ -193,6 +204,20 @@ class ClusterStats(StatGroup):
         "internal__upstream_rq_time": "upstream_rq_time",
     }
     lazy: ClassVar[frozenset[str]] = frozenset(("canary__upstream_rq_time",))
+    used_with: ClassVar[Mapping[str, str]] = {
+        "membership_degraded": "membership_total",
+        "membership_excluded": "membership_total",
+        "membership_healthy": "membership_total",
+        "warming_state": "",
+    }
+    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "upstream_cx_http1_total": (
+            "http1.dropped_headers_with_underscores",
+            "http1.metadata_not_supported_error",
+            "http1.requests_rejected_with_underscores_in_headers",
+            "http1.response_flood",
+        )
+    }
 
     assignment_stale: Counter
     assignment_timeout_received: Counter
@@ -440,6 +465,18 @@ class TlsStats(StatGroup):
     ciphers: Labels
 
 
+class SocketFactoryStats(StatGroup):
+    """``listener.<address>.server_ssl_socket_factory`` and ``cluster.<name>.client_ssl_socket_factory``."""
+
+    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "": (
+            "downstream_context_secrets_not_ready",
+            "ssl_context_update_by_sds",
+            "upstream_context_secrets_not_ready",
+        )
+    }
+
+
 class ServerStats(StatGroup):
     """``server``: the supervisor's, a local group. ``state``: 0 live, 1 draining, 2 pre-initializing, 3 initializing.
 
@@ -472,6 +509,19 @@ class ServerStats(StatGroup):
     version: Gauge
     wip_protos: Counter
     initialization_time_ms: Histogram
+
+
+class WatchdogStats(StatGroup):
+    """``main_thread``, ``workers`` and ``server.worker_<slot>``: hearts that did not beat. The supervisor's, local groups."""
+
+    watchdog_mega_miss: Counter
+    watchdog_miss: Counter
+
+
+class InflatedClustersStats(StatGroup):
+    """``thread_local_cluster_manager.<thread>``: the clusters of a process. The supervisor's, local groups."""
+
+    clusters_inflated: Gauge
 
 
 class ClusterUpdateStats(StatGroup):

@@ -62,6 +62,9 @@ def enter(
         figures = counters if position < counts else gauges
         value = row[position]
         is_used = written[position]
+        if not is_used and attribute in cls.used_with:
+            other = cls.used_with[attribute]
+            is_used = not other or written[layout.figures.index(other)]
         if not is_used and position >= counts:
             # A gauge that went up and down again was used too; the counter of the same thing remembers.
             companion = layout.companions.get(attribute)
@@ -71,6 +74,10 @@ def enter(
             figures[name] = figures.get(name, 0) + value
             if is_used:
                 used.add(name)
+    for attribute, zeros in cls.zeros.items():
+        if not attribute or written[layout.counters.index(attribute)]:
+            for zero in zeros:
+                counters.setdefault(dotted + zero, 0)
     for attribute, bin_counts, interval in zip(layout.histograms, blocks, intervals, strict=False):
         if not bin_counts and (attribute in cls.totals or attribute in cls.lazy):
             continue

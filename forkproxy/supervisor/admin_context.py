@@ -23,6 +23,7 @@ from forkproxy.admin.context import (
     OutlierView,
     WorkerView,
 )
+from forkproxy.admin.figures import AdminFigures
 from forkproxy.admin.server import AdminServer
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.core import AddressConfig
@@ -31,7 +32,7 @@ from forkproxy.net.address import SocketAddress, normalise
 from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import listening_socket
 from forkproxy.stats import slab as cells
-from forkproxy.stats.counters import Snapshot
+from forkproxy.stats.counters import Registry, Snapshot
 from forkproxy.stats.groups import EndpointStats
 from forkproxy.stats.tags import TagExtractor
 from forkproxy.supervisor.figures import memory_of, memory_of_one
@@ -58,6 +59,8 @@ class SupervisorContext:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self.config_loaded_at = datetime.now(UTC)
+        self._certificates_of: BootstrapConfig | None = None
+        self._first_end: datetime | None = None
 
     # What is
 
@@ -70,6 +73,11 @@ class SupervisorContext:
     def bootstrap(self) -> BootstrapConfig:
         """The configuration in force."""
         return self._supervisor.generations.running.bootstrap
+
+    @property
+    def registry(self) -> Registry:
+        """All statistics."""
+        return self._supervisor.registry
 
     @property
     def last_refusal(self) -> tuple[str, datetime] | None:
@@ -114,7 +122,7 @@ class SupervisorContext:
         supervisor.figures.update(
             state=self.state,
             uptime_s=self.uptime_s,
-            workers=len(supervisor.fleet.lasting_slots()),
+            workers=[slot.number for slot in supervisor.fleet.lasting_slots()],
             connections=sum(worker.connections for worker in workers),
             version=self.bootstrap.server_version or 0,
         )
@@ -124,10 +132,26 @@ class SupervisorContext:
                 name_by_address(snapshot.hidden, cluster)
         return snapshot
 
-    def end_interval(self) -> None:
-        """Where ``stats_flush_on_admin`` says so."""
+    def before_statistics(self) -> None:
+        """Ends the interval where ``stats_flush_on_admin`` says so."""
+        memory = self.memory()
+        self._supervisor.figures.update_rare(
+            allocated=memory.allocated,
+            heap_size=memory.heap_size,
+            physical_size=memory.total_physical_bytes,
+            first_certificate_ends=self._first_certificate_ends(),
+        )
         if self.bootstrap.stats_flush_on_admin:
             self._supervisor.registry.end_interval(self._supervisor.slabs())
+
+    def _first_certificate_ends(self) -> datetime | None:
+        bootstrap = self.bootstrap
+        if self._certificates_of is not bootstrap:
+            self._certificates_of = bootstrap
+            contexts = self.certificates() or ()
+            ends = [each.expiration_time for tls in contexts for each in (*tls.authorities, *tls.chain)]
+            self._first_end = min(ends, default=None)
+        return self._first_end
 
     def tag_extractor(self) -> TagExtractor:
         """Made anew each time: Prometheus asks seldom, and the rules need more memory than it is worth to keep them."""
@@ -282,7 +306,9 @@ class AdminService:
         if sock is None:
             return
         self._sock = sock
-        self._server = AdminServer(self._loop, self._context, [sock], self._context.has_too_many_connections)
+        figures = AdminFigures(self._context.registry)
+        refuses = self._context.has_too_many_connections
+        self._server = AdminServer(self._loop, self._context, [sock], refuses, figures)
         self._server.start()
         shown = _text(address, sock)
         _log.info("admin", address=shown)

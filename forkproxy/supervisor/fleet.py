@@ -62,6 +62,8 @@ class Fleet:
         self._options = options
         self._generations = generations
         self._on_change = on_change
+        self.on_hang: Callable[[int], None] = lambda _slot: None
+        """Told the slot of a worker that hangs."""
         self._by_pid: dict[int, WorkerHandle] = {}
         self._refreshes = Refreshes()
         self._handovers = Handovers()
@@ -325,6 +327,7 @@ class Fleet:
                 worker=worker.pid,
                 silent_s=round(worker.heartbeat_age_s(), 1),
             )
+            self.on_hang(worker.slot.number)
             worker.abort(now)
 
     # -- end

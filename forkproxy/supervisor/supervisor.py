@@ -135,6 +135,7 @@ class Supervisor:
         inherited = inheritance.take()
         self.notifier = Notifier()
         self.figures = OwnFigures(self.registry)
+        self.fleet.on_hang = self.figures.on_hang
         self.admin_log = AdminLog(self.loop, self.figures.filesystem)
         log.count_losses(self.figures.on_lost_log_line)
         self._context = SupervisorContext(self)
@@ -227,7 +228,8 @@ class Supervisor:
     def on_generation(self, before: GenerationRun | None) -> None:
         """The running generation is another than ``before``: what else follows from that."""
         run = self.generations.running
-        self.figures.on_generation(before.bootstrap if before is not None else None, run.bootstrap)
+        old = before.bootstrap if before is not None else None
+        self.figures.on_generation(old, run.bootstrap, len(self.fleet.lasting_slots()))
         self.cluster_updates.on_generation(run)
         self.outliers.on_generation(run)
         self.admin_log.use(run.bootstrap.admin)

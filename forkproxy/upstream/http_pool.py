@@ -575,6 +575,7 @@ class HttpPool:
             self._connecting -= 1
             stats.upstream_cx_connect_fail += 1
             self.endpoint.stats.cx_connect_fail += 1
+            self._count_end(client, remote=reason != CONNECT_TIMEOUT)
             failure = connect_failure_text(connection)
             self._report(failure or reason.replace("_", " "), cluster.loop.now - client.started)
             if reason == CONNECT_TIMEOUT:
@@ -584,17 +585,23 @@ class HttpPool:
             elif not self._pending:
                 self._on_maybe_empty()
             return
-        stats.upstream_cx_destroy += 1
-        if reason in (REMOTE_CLOSE, REMOTE_RESET):
-            stats.upstream_cx_destroy_remote += 1
-        else:
-            stats.upstream_cx_destroy_local += 1
-        stats.upstream_cx_length_ms[int((cluster.loop.now - client.started) * 1000)] += 1
+        self._count_end(client, remote=reason in (REMOTE_CLOSE, REMOTE_RESET))
         stats.upstream_rq_per_cx[client.requests] += 1
+        if client.codec.told_close:
+            stats.upstream_cx_close_notify += 1
         if self._pending:
             self._connect_as_needed()
         else:
             self._on_maybe_empty()
+
+    def _count_end(self, client: Http1Client, *, remote: bool) -> None:
+        stats = self.cluster.stats
+        stats.upstream_cx_destroy += 1
+        if remote:
+            stats.upstream_cx_destroy_remote += 1
+        else:
+            stats.upstream_cx_destroy_local += 1
+        stats.upstream_cx_length_ms[int((self.cluster.loop.now - client.started) * 1000)] += 1
 
     def _fail_pending(self, reason: str, transport_failure_reason: str) -> None:
         # Everybody who waits for this endpoint fails with the attempt, as in Envoy.

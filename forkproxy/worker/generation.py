@@ -46,6 +46,7 @@ from forkproxy.stats.groups import (
     FilesystemStats,
     ListenerStats,
     ListenerWorkerStats,
+    SocketFactoryStats,
     TlsStats,
 )
 from forkproxy.upstream.active_requests import CountingTogether
@@ -492,6 +493,8 @@ class _Building:
         all_chains = [*config.filter_chains, *([config.default_filter_chain] if config.default_filter_chain else [])]
         has_tls = any(chain.tls for chain in all_chains)
         tls_stats = self.registry.group(TlsStats, f"{prefix}.ssl") if has_tls else None
+        if has_tls:
+            self.registry.group(SocketFactoryStats, f"{prefix}.server_ssl_socket_factory")
         chains: list[LiveFilterChain] = []
         default: LiveFilterChain | None = None
         for chain in all_chains:
@@ -561,6 +564,7 @@ def _upstream_transport(config: ClusterConfig, registry: Registry) -> Transport:
         return Connection
     from forkproxy.net.tls_context import upstream_transport
 
+    registry.group(SocketFactoryStats, f"cluster.{config.stat_name}.client_ssl_socket_factory")
     return upstream_transport(config.tls, registry.group(TlsStats, f"cluster.{config.stat_name}.ssl"))
 
 

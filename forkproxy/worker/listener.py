@@ -157,9 +157,13 @@ class Listener:
 
     def accept(self, sock: socket.socket) -> None:
         """The socket has connections waiting."""
-        for _ in range(self._per_event):
-            if not self._accept_one(sock) or self._paused:
-                return
+        number = 0
+        while number < self._per_event and self._accept_one(sock):
+            number += 1
+            if self._paused:
+                break
+        if number:
+            self.stats.connections_accepted_per_socket_event[number] += 1
 
     def _accept_one(self, sock: socket.socket) -> bool:
         try:

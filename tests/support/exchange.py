@@ -212,9 +212,9 @@ STATS = re.compile(
     r"|[\w-]+\.http_local_rate_limit\.|http_filter_name\.)"
 )
 STATS_LEFT_OUT = re.compile(
-    r"(_active$|\.total_match_count$|\.ssl\.(ciphers|curves|sigalgs|versions|session_reused)|_bytes_buffered|_time|\.tracing\.|_mode$|\.(worker|main_thread)_\d|\.warming_state|\.version|membership_|\.lb_|_open$"
-    r"|max_host_weight|bind_errors|update_|upstream_cx_(rx|tx)_bytes_total|downstream_cx_(rx|tx)_bytes_total"
-    r"|upstream_cx_(destroy|close_notify|http1|connect_attempts)|downstream_cx_(destroy|delayed|max)|upstream_cx_total|upstream_cx_overflow|\.total_compressed_bytes)"
+    r"(_active$|\.total_match_count$|\.ssl\.(ciphers|curves|sigalgs|versions|session_reused)|_bytes_buffered|_time$|\.(worker|main_thread)_\d|\.version|_open$"
+    r"|update_|upstream_cx_(rx|tx)_bytes_total|downstream_cx_(rx|tx)_bytes_total"
+    r"|upstream_cx_(destroy|http1|connect_attempts)|downstream_cx_(destroy|delayed|max)|upstream_cx_total|\.total_compressed_bytes)"
 )
 
 

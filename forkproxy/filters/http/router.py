@@ -918,9 +918,6 @@ class RetriedExchange:
 
     def on_response_timeout(self) -> None:
         """UpstreamHandle: the route's timeout has passed."""
-        self.cluster.stats.upstream_rq_timeout += 1
-        if self.stream.tally is not None:
-            self.stream.tally.timeout()
         time_out(self.stream, "response_timeout")
 
     def pause(self) -> None:

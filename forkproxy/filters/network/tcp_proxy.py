@@ -525,6 +525,7 @@ class TcpSession:
         endpoint.pool.connection_closed()
         endpoint.pool.on_session_gone(self)
         stats.upstream_cx_destroy += 1
+        stats.upstream_cx_length_ms[int((self.loop.now - self._upstream_started) * 1000)] += 1
         local = reason in (LOCAL_CLOSE, CONNECT_TIMEOUT)
         if local:
             stats.upstream_cx_destroy_local += 1
@@ -550,7 +551,6 @@ class TcpSession:
             stats.upstream_cx_destroy_local_with_active_rq += 1
         else:
             stats.upstream_cx_destroy_remote_with_active_rq += 1
-        stats.upstream_cx_length_ms[int((self.loop.now - self._upstream_started) * 1000)] += 1
         endpoint.pool.on_request_end()
         if self.end:
             if self._flushing:

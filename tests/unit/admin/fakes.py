@@ -99,8 +99,8 @@ class FakeContext:
     def snapshot(self):
         return self.registry.read([])
 
-    def end_interval(self):
-        self.done.append("end_interval")
+    def before_statistics(self):
+        self.done.append("before_statistics")
 
     def tag_extractor(self):
         return TagExtractor()

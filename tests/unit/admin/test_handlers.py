@@ -353,12 +353,12 @@ def test_hidden_statistics(text):
     assert text("/stats?hidden=x") == (400, "usage: /stats?hidden=(include|only|exclude)\n\n")
 
 
-def test_a_page_of_statistics_may_end_the_interval(text, context):
+def test_a_page_of_statistics_is_announced(text, context):
     text("/clusters")
     assert context.done == []
     text("/stats")
     text("/stats/prometheus")
-    assert context.done == ["end_interval"] * 2
+    assert context.done == ["before_statistics"] * 2
 
 
 def test_prometheus(text):

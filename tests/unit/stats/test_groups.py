@@ -14,7 +14,6 @@ def snapshot():
     registry.group(groups.Http1Stats, "cluster.web.http1")
     registry.group(groups.HttpConnectionManagerStats, "http.in")
     registry.group(groups.RouterStats, "http.in")
-    registry.group(groups.TracingStats, "http.in")
     registry.group(groups.ListenerHttpStats, "listener.0.0.0.0_80.http.in", rolls_up_to=("http.in",))
     registry.group(groups.ListenerStats, "listener.0.0.0.0_80")
     registry.group(groups.TcpProxyStats, "tcp.t")

@@ -1,6 +1,7 @@
 """The supervisor's own statistics, and memory as the kernel counts it."""
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -26,19 +27,20 @@ def registry():
 def test_generations_are_counted_by_what_changed(registry):
     own = OwnFigures(registry)
     first = bootstrap(a="127.0.0.1:1", b="127.0.0.1:2")
-    own.on_generation(None, first)
-    own.on_generation(first, bootstrap(b="127.0.0.1:3", c="127.0.0.1:4"))
+    own.on_generation(None, first, 2)
+    own.on_generation(first, bootstrap(b="127.0.0.1:3", c="127.0.0.1:4"), 2)
     snapshot = registry.read([])
     shown = {name: snapshot.counters[f"listener_manager.listener_{name}"] for name in ("added", "removed", "modified")}
     assert shown == {"added": 3, "removed": 1, "modified": 1}
     assert snapshot.gauges["listener_manager.total_listeners_active"] == 2
-    assert snapshot.counters["runtime.load_success"] == 2
+    assert snapshot.counters["runtime.load_success"] == snapshot.counters["runtime.override_dir_not_exists"] == 2
+    assert snapshot.counters["listener_manager.listener_create_success"] == 2 * 4
 
 
 def test_the_server_s_state(registry):
     own = OwnFigures(registry)
     own.on_ready(0.25)
-    own.update(state="DRAINING", uptime_s=3.7, workers=2, connections=5, version=7)
+    own.update(state="DRAINING", uptime_s=3.7, workers=[0, 3], connections=5, version=7)
     snapshot = registry.read([])
     shown = {
         name: snapshot.gauges[f"server.{name}"]
@@ -46,6 +48,32 @@ def test_the_server_s_state(registry):
     }
     assert shown == {"state": 1, "live": 0, "uptime": 3, "concurrency": 2, "total_connections": 5, "version": 7}
     assert snapshot.histograms["server.initialization_time_ms"].cumulative.count == 1
+
+
+def test_threads_are_processes_here(registry):
+    own = OwnFigures(registry)
+    own.on_generation(None, bootstrap(a="127.0.0.1:1"), 2)
+    own.update(state="LIVE", uptime_s=3.7, workers=[0, 3], connections=5, version=7)
+    own.on_hang(3)
+    snapshot = registry.read([])
+    for thread in ("main_thread", "worker_0", "worker_3"):
+        assert f"thread_local_cluster_manager.{thread}.clusters_inflated" in snapshot.gauges
+    counters = snapshot.counters
+    assert (counters["workers.watchdog_mega_miss"], counters["server.worker_3.watchdog_miss"]) == (1, 1)
+    assert counters["server.worker_0.watchdog_miss"] == counters["main_thread.watchdog_miss"] == 0
+    assert counters["http.async-client.rq_total"] == counters["http1.response_flood"] == 0
+
+
+def test_what_takes_long_to_find_out(registry):
+    own = OwnFigures(registry)
+    memory = {"allocated": 1, "heap_size": 2, "physical_size": 3}
+    days = []
+    for ends in (None, datetime.now(UTC) + timedelta(days=3, hours=1), datetime.now(UTC) - timedelta(days=3)):
+        own.update_rare(**memory, first_certificate_ends=ends)
+        gauges = registry.read([]).gauges
+        days.append(gauges["server.days_until_first_cert_expiring"])
+    assert days == [(1 << 32) - 1, 3, 0]
+    assert [gauges[f"server.memory_{kind}"] for kind in memory] == [1, 2, 3]
 
 
 def test_memory_of_one_process(monkeypatch):
