@@ -115,7 +115,7 @@ def test_what_is_not_honoured():
     assert about["honoured"] == "not implemented"
     assert about["guards"]
     assert "also with --allow-unsupported" in " ".join(shown("envoy.filters.http.rbac.matcher"))
-    assert "--allow-unsupported runs it without" in " ".join(shown("RouteAction.flush_timeout"))
+    assert "--allow-unsupported runs it without" in " ".join(shown("Bootstrap.header_prefix"))
     assert explained("Route.metadata")["honoured"].startswith("ignored: ")
 
 
