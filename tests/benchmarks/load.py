@@ -20,7 +20,7 @@ import sys
 import tempfile
 from typing import Any
 
-from tests.benchmarks import measure
+from tests.benchmarks import measure, micro
 from tests.benchmarks.cases import CASES, DEFAULT_CASES, Case, routes_case
 from tests.benchmarks.targets import TARGETS, Direct, Site, Target, TargetFailed, make_certificate
 
@@ -37,6 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--duration", type=float, default=4.0, help="whole seconds of load per measurement (default 4)")
     parser.add_argument("--json", type=pathlib.Path, help="write the result to this file")
     parser.add_argument("--compare", type=pathlib.Path, help="an earlier --json: show how the ratios moved")
+    parser.add_argument("--micro", action="store_true", help="parts of the request path in this process; no --cases")
     parser.add_argument("--keep", action="store_true", help="keep the directory with configurations and logs")
     return parser.parse_args(arguments)
 
@@ -183,9 +184,21 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def run_micro(options: argparse.Namespace) -> int:
+    """The micro benchmarks: their table, and their file."""
+    old = json.loads(options.compare.read_text())["micro"] if options.compare else None
+    found = micro.measure(options.rounds)
+    micro.show(found, old)
+    if options.json:
+        options.json.write_text(json.dumps({"about": about(options), "micro": found}, indent=1) + "\n")
+    return 0
+
+
 def main(arguments: list[str]) -> int:
     """Entry point of scripts/bench: 0 when every case that ran counts, 1 otherwise."""
     options = parse(arguments)
+    if options.micro:
+        return run_micro(options)
     for program in ("wrk", "openssl"):
         if shutil.which(program) is None:
             print(f"{program} is not installed (apt-get install {program})", file=sys.stderr)
