@@ -24,6 +24,7 @@ from forkproxy.config.tree import Node
 
 _CONNECTIONS_MONITOR: Final = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
 _CONNECTIONS_NAME: Final = "envoy.resource_monitors.global_downstream_max_connections"
+_CONNECTS: Final = frozenset(("connect", "connect-udp"))
 _HCM: Final = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP_PROXY: Final = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _ROUTER: Final = "envoy.extensions.filters.http.router.v3.Router"
@@ -396,22 +397,14 @@ class _Check:
     # -- HTTP ----------------------------------------------------------------------------------------------------------
 
     def _connection_manager(self, manager: Node, path: str) -> None:
-        filters = list(_items(manager, "http_filters", path))
-        self._filter_order(filters, "http", _TERMINAL_HTTP, _passing("http", _TERMINAL_HTTP))
-        if filters:
-            where, last = filters[-1]
-            disabled = last.get("disabled")
-            if disabled is not None and disabled.value:
-                self._error(disabled, f"{where}.disabled", "the last filter of the chain cannot be disabled")
+        self._http_filters(list(_items(manager, "http_filters", path)))
         any_port, matching_port = manager.get("strip_any_host_port"), manager.get("strip_matching_host_port")
         if any_port is not None and any_port.value and matching_port is not None and matching_port.value:
             self._error(any_port, f"{path}.strip_any_host_port", "excludes strip_matching_host_port")
         self._original_ip_detection(manager, path)
-        upgrades: dict[str, Node] = {}
+        self._upgrades(manager, path)
         for where, upgrade in _items(manager, "upgrade_configs", path):
-            kind = upgrade.get("upgrade_type")
-            if kind is not None:
-                self._once(upgrades, str(kind.value).lower(), kind, f"{where}.upgrade_type", "upgrade type")
+            self._http_filters(list(_items(upgrade, "filters", where)))
         validator = manager.get("typed_header_validation_config")
         if validator is not None:
             self._error(
@@ -438,6 +431,26 @@ class _Check:
             if trusted is not None and hops is not None and hops.value:
                 message = "Cannot set both xff_num_trusted_hops and xff_trusted_cidrs"
                 self._error(hops, f"{where}.typed_config.xff_num_trusted_hops", message)
+
+    def _http_filters(self, filters: list[tuple[str, Node]]) -> None:
+        self._filter_order(filters, "http", _TERMINAL_HTTP, _passing("http", _TERMINAL_HTTP))
+        if filters:
+            where, last = filters[-1]
+            disabled = last.get("disabled")
+            if disabled is not None and disabled.value:
+                self._error(disabled, f"{where}.disabled", "the last filter of the chain cannot be disabled")
+
+    def _upgrades(self, owner: Node, path: str) -> None:
+        """Of a connection manager, or of a route."""
+        seen: dict[str, Node] = {}
+        for where, upgrade in _items(owner, "upgrade_configs", path):
+            kind = upgrade.get("upgrade_type")
+            name = str(kind.value).lower() if kind is not None else ""
+            if kind is not None:
+                self._once(seen, name, kind, f"{where}.upgrade_type", "upgrade type")
+            config = upgrade.get("connect_config")
+            if config is not None and name not in _CONNECTS:
+                self._error(config, f"{where}.connect_config", f'only CONNECT has one, not the upgrade type "{name}"')
 
     def _route_table(self, table: Node, path: str) -> None:
         flag = table.get("validate_clusters")
@@ -558,11 +571,7 @@ class _Check:
             self._error(second, f"{path}.{rewrites[1]}", f"excludes {rewrites[0]}")
         self._regex(_at(action, "regex_rewrite", "pattern"), f"{path}.regex_rewrite.pattern")
         self._regex(_at(action, "host_rewrite_path_regex", "pattern"), f"{path}.host_rewrite_path_regex.pattern")
-        upgrades: dict[str, Node] = {}
-        for where, upgrade in _items(action, "upgrade_configs", path):
-            kind = upgrade.get("upgrade_type")
-            if kind is not None:
-                self._once(upgrades, str(kind.value).lower(), kind, f"{where}.upgrade_type", "upgrade type")
+        self._upgrades(action, path)
 
     def _known(self, name: Node | None, where: str, what: str) -> None:
         if name is not None and name.value and name.value not in self._clusters:

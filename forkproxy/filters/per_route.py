@@ -7,10 +7,10 @@ something wins. A filter that no level switches has no test in its hooks; one th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 
 from forkproxy.config.build.context import PerFilterConfig
-from forkproxy.config.build.http_connection_manager import HttpConnectionManagerConfig
 from forkproxy.config.build.listener import FilterEntry
 from forkproxy.config.build.route import ForwardAction, RouteTableConfig
 from forkproxy.config.problems import ConfigError
@@ -21,22 +21,22 @@ from forkproxy.router.table import FilterLevel, Route
 Switches = Mapping[int, tuple[str, bool]]
 
 
-def used_filters(config: HttpConnectionManagerConfig) -> tuple[list[FilterEntry], Switches]:
+def used_filters(entries: Sequence[FilterEntry], table: RouteTableConfig) -> tuple[list[FilterEntry], Switches]:
     """The filters that some request passes, and the switches of those that not all pass (HttpFilterChain tells their form).
 
     ConfigError when the chain's last filter is disabled: a request would end nowhere.
     """
     on: set[str] = set()
     off: set[str] = set()
-    for level in _levels(config.route_table):
+    for level in _levels(table):
         for name, said in level.items():
             (off if said.disabled else on).add(name)
-    last = config.http_filters[-1] if config.http_filters else None
+    last = entries[-1] if entries else None
     if last is not None and (last.disabled or last.name in off):
         where = last.where
         message = f'the last (terminal) filter "{last.name}" in the chain cannot be disabled'
         raise ConfigError(where.path, where.line, where.column, message)
-    used = [entry for entry in config.http_filters if not entry.disabled or entry.name in on]
+    used = [entry for entry in entries if not entry.disabled or entry.name in on]
     switched = [entry.disabled or entry.name in off for entry in used]
     return used, {place: (entry.name, entry.disabled) for place, entry in enumerate(used) if switched[place]}
 
@@ -80,6 +80,18 @@ def resolve(routes: Iterable[Route], entries: Sequence[FilterEntry], filters: Se
             route.per_filter_config = found
         if said:
             route.filters_disabled = {name: levels[0].disabled for name, levels in said.items()}
+
+
+def resolve_apart(
+    routes: Iterable[Route], entries: Sequence[FilterEntry], filters: Sequence[HttpFilter]
+) -> dict[Route, Route]:
+    """The same for a chain beside the connection manager's: on copies of the routes that say something about filters."""
+    copies = {route: copy.copy(route) for route in routes if route.filter_levels or route.per_filter_config}
+    for route in copies.values():
+        route.per_filter_config = {}
+        route.filters_disabled = {}
+    resolve(copies.values(), entries, filters)
+    return copies
 
 
 def _ask(asker: HttpFilter, entry: FilterEntry, configs: list[object], route: Route) -> object:

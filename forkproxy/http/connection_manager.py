@@ -26,6 +26,7 @@ from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.http1 import (
+    CONNECT,
     HAS_REQUEST_ID,
     ServerCodec,
     ServerSettings,
@@ -87,6 +88,16 @@ class UpstreamHandle(Protocol):
 
     def resume(self) -> None:
         """Go on reading."""
+
+
+class Upgrades(Protocol):
+    """Who may have an upgrade or a CONNECT (http/upgrades.py); None where nothing in the configuration speaks of any."""
+
+    def find_route(self, http: Any, stream: Any) -> None:
+        """Set the route of a CONNECT."""
+
+    def grant(self, http: Any, stream: Any, name: bytes) -> bool:
+        """May this request become a tunnel? Then it is prepared for it."""
 
 
 class AccessLogger(Protocol):
@@ -206,6 +217,7 @@ class ConnectionManager:
             "stats",
             "stream_timeout_s",
             "tls",
+            "upgrades",
         ),
     )
 
@@ -220,11 +232,13 @@ class ConnectionManager:
         access_logs: Sequence[AccessLogger] = (),
         log_filter_exception: Callable[[str, Exception], None] | None = None,
         rewrite_local_reply: LocalReplyRewriter | None = None,
+        upgrades: Upgrades | None = None,
     ) -> None:
         self.settings = settings
         self.client_addresses = settings.client_addresses
         self.rewrite_local_reply = rewrite_local_reply
         self.amends_response = bool(settings.via) or settings.proxy_status is not None
+        self.upgrades = upgrades
         self.chain = chain
         self.match = match
         self.stats = stats
@@ -318,11 +332,14 @@ class ConnectionManager:
     def sync_stats(self) -> None:
         """Count what is not counted as it happens: bytes of open connections, streams under way. Before figures are read."""
         stats = self.stats
-        active = 0
+        active = upgrades = 0
         for http in self.connections:
             http.sync_bytes()
-            active += http.stream is not None
+            if http.stream is not None:
+                active += 1
+                upgrades += http.upgrading
         stats.downstream_rq_active = active
+        stats.downstream_cx_upgrades_active = upgrades
         stats.downstream_rq_http1_total = stats.downstream_rq_total
 
 
@@ -363,7 +380,7 @@ class HttpConnection:
         *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_end", "_is_old"),
         *("_message_start", "_queue_paused"),
         *("_speaks_http1", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
-        *("_full", "manager", "queue", "requests", "started", "stream"),
+        *("_full", "manager", "queue", "requests", "started", "stream", "upgrading"),
     )
 
     def __init__(self, manager: ConnectionManager, connection: Connection) -> None:
@@ -385,6 +402,8 @@ class HttpConnection:
         self._queue_paused = False
         self._full = False
         self._speaks_http1 = False
+        self.upgrading = False
+        """The stream is the connection's last: it may become a tunnel, or is one."""
         self._advancing = False
         self._chunked = False
         self._bytes_received_seen = 0
@@ -599,7 +618,7 @@ class HttpConnection:
                 stream.request_id = request_id = ids.pop()
                 headers.append((b"x-request-id", request_id))
         stream.route = manager.match(stream)
-        if upgrade and not self._check_upgrade(stream):
+        if upgrade and not self._check_upgrade(stream, upgrade):
             return
         deadline = now + manager.stream_timeout_s
         if deadline < self._timer.deadline:
@@ -637,8 +656,7 @@ class HttpConnection:
         stream.send_local_reply(status, details=details)
 
     def _check_path(self, stream: Stream, path: bytes) -> bool:
-        if stream.method == b"CONNECT":
-            stream.request_ended = False  # a tunnel has no end of its own
+        if stream.method == CONNECT:
             return True
         if path[:1] != b"/":
             self.manager.stats.downstream_rq_non_relative_path += 1
@@ -648,11 +666,21 @@ class HttpConnection:
             self._reject(stream, 400, "path_normalization_failed")
         return False
 
-    def _check_upgrade(self, stream: Stream) -> bool:
+    def _check_upgrade(self, stream: Stream, name: bytes) -> bool:
+        stream.request_ended = False  # what the client wants to send next is not HTTP
+        upgrades = self.manager.upgrades
+        if name == CONNECT or stream.method == CONNECT:
+            stream.route = None
+            if upgrades is not None:
+                upgrades.find_route(self, stream)
+        if upgrades is None:
+            if stream.route is None:
+                return True  # the router has an answer for that
+        elif upgrades.grant(self, stream, name):
+            return True
         self.manager.stats.downstream_rq_ws_on_non_ws_route += 1
         if stream.route is not None:
             stream.cluster = stream.route.cluster
-        stream.request_ended = False  # what the client wants to send next is not HTTP
         self.close_after = True
         stream.send_local_reply(403, details="upgrade_failed")
         return False
@@ -710,8 +738,8 @@ class HttpConnection:
 
     def _normalise(self, stream: Stream) -> bool:
         settings = self.manager.settings
-        if settings.strip_any_host_port or settings.strip_matching_host_port:
-            self._strip_port(stream, settings.strip_any_host_port)
+        if (settings.strip_any_host_port or settings.strip_matching_host_port) and stream.method != CONNECT:
+            self.strip_port(stream, settings.strip_any_host_port)
         if settings.strip_trailing_host_dot and stream.authority:
             host, colon, port = stream.authority.partition(b":")
             if host.endswith(b"."):
@@ -737,7 +765,8 @@ class HttpConnection:
             return False
         return True
 
-    def _strip_port(self, stream: Stream, any_port: bool) -> None:
+    def strip_port(self, stream: Stream, any_port: bool) -> None:
+        """Take the port off the authority: ``any_port``, or the one the client has connected to."""
         host = stream.authority
         colon = host.rfind(b":")
         if colon < 0 or colon < host.rfind(b"]"):
@@ -1075,6 +1104,10 @@ class HttpConnection:
         stream.send_local_reply(408, b"request header timeout", details="request_header_timeout")
         return NEVER
 
+    def request_timeout_s(self) -> float:
+        """How long a request may take to be complete."""
+        return self.manager.settings.request_timeout_s
+
     def _check_stream(self, stream: Stream, now: float) -> float:
         settings = self.manager.settings
         stats = self.manager.stats
@@ -1084,7 +1117,7 @@ class HttpConnection:
                 stream.upstream.on_response_timeout()
                 return now
         again = stream.response_deadline
-        if not stream.request_ended and settings.request_timeout_s != NEVER:
+        if not stream.request_ended and self.request_timeout_s() != NEVER:
             deadline = stream.start + settings.request_timeout_s
             if now >= deadline:
                 stats.downstream_rq_timeout += 1

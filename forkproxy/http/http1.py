@@ -11,11 +11,15 @@ Facts about llhttp that shape the code
 - Header names and values come whole, the target in pieces, trailers through ``on_header`` after the body.
 - For a HEAD response its content-length is taken for a body that will follow: such a parser is thrown away after the head.
 - ``Connection: upgrade`` and CONNECT end the message at the head with the rest unparsed (HttpParserUpgrade(offset)).
+
+A request that asks for an upgrade, and CONNECT, are the last on their connection, granted or not: what follows the head is handed
+on as it is and never parsed, so that it can be nobody's next request.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import httptools
@@ -42,6 +46,10 @@ HAS_FORWARDED_FOR: Final = 1
 HAS_FORWARDED_PROTO: Final = 2
 HAS_REQUEST_ID: Final = 4
 HAS_ENVOY: Final = 8
+
+CONNECT: Final = b"CONNECT"
+REFUSED: Final = b"\0"
+"""In ``ServerCodec.upgrade``: asked for in a way that cannot be granted. No header value holds this byte."""
 
 _REQUEST_CODES: dict[bytes, int] = {
     b"host": _HOST,
@@ -190,6 +198,7 @@ class ServerSettings:
         "default_host_for_http_10",
         "drop_underscores",
         "enable_trailers",
+        "ignored_upgrades",
         "keep_expect",
         "max_headers_bytes",
         "max_headers_count",
@@ -209,6 +218,7 @@ class ServerSettings:
         reject_underscores: bool = False,
         drop_underscores: bool = False,
         keep_expect: bool = False,
+        ignored_upgrades: Sequence[Callable[[bytes], bool]] = (),
     ) -> None:
         self.max_headers_bytes = max_headers_bytes
         self.max_headers_count = max_headers_count
@@ -220,6 +230,8 @@ class ServerSettings:
         self.reject_underscores = reject_underscores
         self.drop_underscores = drop_underscores
         self.keep_expect = keep_expect
+        self.ignored_upgrades = tuple(ignored_upgrades)
+        """Tests of one name in an Upgrade header: as if it were not there."""
 
 
 def _rtsp_lines(data: bytes) -> frozenset[bytes]:
@@ -258,7 +270,8 @@ class ServerCodec:
     """Reads requests. After ``sink.decode_headers`` the head stands in the attributes until the next message begins.
 
     ``fresh``: between two messages. ``plain``: HTTP/1.1, origin-form without a fragment, a Host, and no header that the
-    connection manager or the framing has to look at.
+    connection manager or the framing has to look at. ``upgrade``: the protocol that is asked for, CONNECT for that method, or
+    REFUSED; what follows such a head comes through ``decode_data``, without an end.
     """
 
     __slots__ = (
@@ -280,7 +293,7 @@ class ServerCodec:
         "_settings",
         "_sink",
         "_transfer_encodings",
-        "_upgrade_value",
+        "_upgrade_lines",
         "authority",
         "connection_close",
         "connection_keep_alive",
@@ -340,7 +353,7 @@ class ServerCodec:
         self._cut_by_upgrade = False
         self._nominated: list[bytes] | None = None
         self._connection_tokens = 0
-        self._upgrade_value = b""
+        self._upgrade_lines = 0  # of Connection that say so, and of Upgrade: for the moment they stand in ``headers``
         self.http_10 = False
         self.connection_close = False
         self.connection_keep_alive = False
@@ -399,10 +412,15 @@ class ServerCodec:
         return CodecError("http1.codec_error")
 
     def _after_upgrade(self, data: bytes, offset: int) -> None:
-        # llhttp stops at the end of a head that asks for another protocol. The connection manager has refused by now, or it
-        # ignores the wish (h2c, as Envoy does): then the message goes on under a fresh parser. If a body follows, that
-        # parser is first shown a head of ours with the same framing. A loop: one read may hold a thousand such heads.
+        # llhttp stops at the end of a head that asks for another protocol. Where the wish is ignored (h2c, as Envoy does), the
+        # message goes on under a fresh parser. If a body follows, that parser is first shown a head of ours with the same
+        # framing. A loop: one read may hold a thousand such heads.
         while self._parser is not None:
+            if self.upgrade and not self._in_head:
+                self._parser = _Unparsed(self)
+                if len(data) > offset:
+                    self._parser.feed_data(data[offset:])
+                return
             self._parser = self._new_parser()
             if not self._in_head:
                 self._continue_body()
@@ -495,7 +513,7 @@ class ServerCodec:
             if has_token(value, b"trailers"):
                 self.headers.append((b"te", b"trailers"))
         elif code == _UPGRADE:
-            self._upgrade_value = value
+            self._note_upgrade(name, value)
         elif code == _EXPECT:
             if value.lower() == b"100-continue":
                 self.expect_continue = True
@@ -512,6 +530,7 @@ class ServerCodec:
                 self.headers.append((name, value))
 
     def _connection(self, value: bytes) -> None:
+        says_upgrade = False
         for part in value.lower().split(b","):
             token = part.strip(b" \t")
             if token == b"close":
@@ -519,7 +538,7 @@ class ServerCodec:
             elif token == b"keep-alive":
                 self.connection_keep_alive = True
             elif token == b"upgrade":
-                self.upgrade = b"?"
+                says_upgrade = True
             elif token and token not in (b"te", b"http2-settings"):
                 if self._nominated is None:
                     self._nominated = []
@@ -529,6 +548,61 @@ class ServerCodec:
             self._connection_tokens += token != b""
         if self._connection_tokens >= MAX_CONNECTION_TOKENS:
             raise CodecError("http1.connection_header_rejected")
+        if says_upgrade:
+            self.upgrade = REFUSED  # until the head is complete
+            self._note_upgrade(b"connection", value)
+
+    def _note_upgrade(self, name: bytes, value: bytes) -> None:
+        self._removed -= 1
+        self._upgrade_lines += 1
+        self.headers.append((name, value))
+
+    def _settle_upgrade(self) -> None:
+        """What the head asks for, now that it is complete. The two headers stay only where something is."""
+        lines = [value for name, value in self.headers if name == b"upgrade"]
+        is_asked = self.upgrade and bool(lines)
+        wanted = self._wanted(b",".join(lines)) if is_asked else None
+        if wanted is None:
+            self.upgrade = CONNECT if self.method == CONNECT else b""
+            self.headers[:] = [header for header in self.headers if header[0] not in (b"connection", b"upgrade")]
+            return
+        # RFC 9110 section 7.8: not by HTTP/1.0. A body in chunks would lose its framing on the way: no transfer-encoding is
+        # passed on. And llhttp must see it as we do, for it is llhttp that stops at the end of the head.
+        is_clear = not (self.http_10 or self._chunked or self.method == CONNECT) and self._parser.should_upgrade()
+        self.upgrade = (wanted or REFUSED) if is_clear else REFUSED
+        if self._nominated is not None or self._upgrade_lines > 2:
+            keep = [header for header in self.headers if header[0] not in (b"connection", b"upgrade")]
+            self.headers[:] = [(b"connection", b"upgrade"), (b"upgrade", wanted), *keep]
+
+    def _wanted(self, value: bytes) -> bytes | None:
+        # None: nothing that is not ignored. h2c: as Envoy, and RFC 9113 section 3.1 has dropped it.
+        if value.lower() == b"h2c":
+            return None
+        tests = self._settings.ignored_upgrades
+        if not tests:
+            return value
+        names = [name.strip(b" \t") for name in value.split(b",")]
+        kept = [name for name in names if not any(test(name) for test in tests)]
+        if len(kept) == len(names):
+            return value
+        if not kept:
+            return None
+        left = b",".join(kept)
+        first = [name for name, _ in self.headers].index(b"upgrade")
+        rest = [header for header in self.headers[first:] if header[0] != b"upgrade"]
+        self.headers[first:] = [(b"upgrade", left), *rest]
+        return left
+
+    def _check_connect(self) -> None:
+        # RFC 9110 section 9.3.6: CONNECT has no body.
+        if self._content_length.strip(b"0"):
+            raise CodecError("http1.body_disallowed")
+        if self._transfer_encodings:
+            raise CodecError("http1.invalid_transfer_encoding", 501)
+        if self._content_length:
+            self._content_length = b""
+            self.headers[:] = [header for header in self.headers if header[0] != b"content-length"]
+        self.upgrade = self.upgrade or CONNECT
 
     def on_headers_complete(self) -> None:
         """httptools: the head is complete."""
@@ -564,19 +638,23 @@ class ServerCodec:
             raise CodecError("http1.codec_error")
         if self._nominated is not None:
             self._remove_nominated()
-        if self.upgrade:
-            # Without an Upgrade header the word means nothing; h2c is ignored, as in Envoy (RFC 9113 section 3.1: dropped).
-            self.upgrade = b"" if self._upgrade_value.lower() in (b"", b"h2c") else self._upgrade_value
+        if not plain:
+            if self._upgrade_lines:
+                self._settle_upgrade()
+            if method == CONNECT:
+                self._check_connect()
         self.plain = plain
         self._in_head = False
         self._end_told = end_stream = not self._chunked and (
             not self._content_length or self._content_length.strip(b"0") == b""
         )
+        if not plain and self.upgrade and self._parser.should_upgrade():
+            self._end_told = end_stream = False
         self._sink.decode_headers(end_stream)
         if not end_stream:
             self.headers = []  # from here on it collects trailers
             self._head_bytes = 0
-            if self._upgrade_value and self._parser is not None:
+            if not plain and (self._upgrade_lines or method == CONNECT) and self._parser is not None:
                 self._cut_by_upgrade = self._parser.should_upgrade()
 
     def _check_version(self) -> None:
@@ -630,8 +708,6 @@ class ServerCodec:
         if self.method == b"CONNECT":
             if not is_url_authority(target) or b":" not in target:
                 raise CodecError("http1.invalid_url")
-            if self._chunked or self._content_length.strip(b"0"):
-                raise CodecError("http1.body_disallowed")
             self.has_host = True
             self.authority = target
             self.path = b""
@@ -698,6 +774,22 @@ class ServerCodec:
             raise CodecError("http1.headers_too_large", 431)
         if settings.enable_trailers and len(trailers) > settings.max_headers_count:
             raise CodecError("http1.too_many_headers", 431)
+
+
+class _Unparsed:
+    """In a parser's place: what comes is handed on as it is."""
+
+    __slots__ = ("_codec",)
+
+    def __init__(self, codec: ServerCodec) -> None:
+        self._codec = codec
+
+    def feed_data(self, data: bytes) -> None:
+        """As a parser's."""
+        codec = self._codec
+        codec._data = b""
+        codec._head_bytes = 0
+        codec._sink.decode_data(data)
 
 
 class ClientCodec:

@@ -20,12 +20,22 @@ from forkproxy.config.build.core import HeaderMatcher, QueryParameterMatcher, St
 from forkproxy.config.build.route import ForwardAction, RouteMatch
 from forkproxy.router.matcher import Dice, compile_regex, query_of
 from forkproxy.router.rewrite import query_start, request_header
-from forkproxy.router.table import Route, RouteTable, VirtualHost, compile_hosts, compile_routes, host_without_port
+from forkproxy.router.table import (
+    Route,
+    RouteTable,
+    VirtualHost,
+    compile_connects,
+    compile_hosts,
+    compile_routes,
+    host_without_port,
+)
 from forkproxy.router.weighted import compile_pick
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
 
+_CONNECT = b"CONNECT"
+_CONNECT_MATCHER = "connect_matcher"
 _PATH_FIELDS = frozenset(("kind", "value", "case_sensitive", "template"))
 _CHANCE = "runtime_fraction"
 _PSEUDO = frozenset((":method", ":path", ":authority", ":scheme", "host"))
@@ -109,7 +119,7 @@ def loaded(number: int) -> Dice:
 
 
 def explain(table: RouteTable, stream: Stream, *, dice_are_loaded: bool = False) -> Explanation:
-    """What ``table.match(stream)`` does, and why."""
+    """What ``table.match(stream)`` does, or for a CONNECT ``match_connect``, and why."""
     virtual_host, domain = _choose_virtual_host(table, stream)
     host = _host(table, stream).lower()
     compared = host_without_port(host) if table.config.ignore_port_in_host_matching else host
@@ -118,7 +128,7 @@ def explain(table: RouteTable, stream: Stream, *, dice_are_loaded: bool = False)
     judgements = tuple(_judge(number, route, stream) for number, route in enumerate(_routes(virtual_host)))
     outcomes = tuple(_outcomes(judgements, stream))
     chosen: Outcome | None = None
-    served = table.match(stream)
+    served = table.match_connect(stream) if stream.method == _CONNECT else table.match(stream)
     if served is not None and served.config is None:  # require_tls has the first word
         outcomes = (Outcome(served, served, None, 1.0),)
     if dice_are_loaded or len(outcomes) == 1:
@@ -229,7 +239,8 @@ def _matches(route: Route, match: RouteMatch, stream: Stream) -> bool:
     """Whether a route of this match alone would take the request."""
     assert route.config is not None
     probe = Route(replace(route.config, match=match), route.kind, route.virtual_host)
-    return compile_routes((probe,))(stream) is probe
+    compile_it = compile_connects if match.kind == _CONNECT_MATCHER else compile_routes
+    return compile_it((probe,))(stream) is probe
 
 
 def _default(of: Field[Any]) -> Any:
@@ -244,7 +255,8 @@ def _conditions(match: RouteMatch) -> Iterator[tuple[str, Any, RouteMatch]]:
             continue
         for part in value if isinstance(value, tuple) else (value,):
             only: dict[str, Any] = {each.name: (part,) if isinstance(value, tuple) else part}
-            yield each.name, part, RouteMatch("prefix", "", **only)
+            kind = match.kind if match.kind == _CONNECT_MATCHER else "prefix"
+            yield each.name, part, RouteMatch(kind, "", **only)
 
 
 def _path_only(match: RouteMatch) -> RouteMatch:
@@ -303,9 +315,14 @@ _ARE_REGEXES = frozenset(("safe_regex", "uri_template"))
 
 
 def _path_criterion(route: Route, match: RouteMatch, stream: Stream) -> Criterion:
+    is_connect = stream.method == _CONNECT
+    if match.kind == _CONNECT_MATCHER:
+        return Criterion("a CONNECT", is_connect, "" if is_connect else f"the method is {_text(stream.method)}")
     alone = _path_only(match)
-    matches = _matches(route, alone, stream)
     wants = path_words(match)
+    if is_connect:
+        return Criterion(wants, False, "a CONNECT has no path", "connect_matcher matches it")
+    matches = _matches(route, alone, stream)
     if matches:
         return Criterion(wants, True)
     path = stream.path[: query_start(stream.path)]

@@ -16,6 +16,7 @@ the job: with one virtual host ``*`` and one route ``/`` it compares one byte.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,7 @@ from forkproxy.config.build.route import (
     WeightedCluster,
 )
 from forkproxy.config.build.route import VirtualHost as VirtualHostConfig
+from forkproxy.config.build.upgrades import ConnectConfig
 from forkproxy.router.conditions import compile_condition
 from forkproxy.router.direct_response import CompileBody, Compose, compile_direct
 from forkproxy.router.hash_policy import HashMethod, compile_hash_policies, makes_cookies
@@ -64,12 +66,14 @@ REDIRECT = 1
 DIRECT = 2
 
 FilterLevel = dict[str, PerFilterConfig]
-_NOTHING: Mapping[str, Any] = {}
+_NOTHING: Mapping[Any, Any] = {}
 
 Select = Callable[["Stream"], "Route | None"]
 # upstream.cluster.Cluster: a package of the same floor, so it is injected, not imported.
 Cluster = Any
 ClusterLookup = Callable[[str], Cluster]
+# filters.http.tunnel.begin: from a higher floor.
+Tunnel = Any
 
 
 class VirtualHost:
@@ -111,6 +115,9 @@ class Route:
     ``filter_levels``: what ``typed_per_filter_config`` says, the most specific first (weighted cluster, route, virtual host,
     route configuration). ``filters.per_route`` makes of it, at load, ``per_filter_config`` (filter name → what that filter
     needs here) and ``filters_disabled`` (filter name → whether it is off here, for the names that this route knows).
+
+    ``upgrades``: lower-case type → whether it is allowed here. ``tunnel``: what the router begins instead of an ordinary
+    exchange, unless that declines. ``connect``: CONNECT ends here, and its bytes go to the endpoint as they are.
     """
 
     __slots__ = (
@@ -123,6 +130,7 @@ class Route:
         "cluster_not_found_status",
         "compose",
         "config",
+        "connect",
         "count",
         "criteria",
         "direct",
@@ -147,6 +155,8 @@ class Route:
         "timeout_header",
         "timeout_s",
         "timeout_status",
+        "tunnel",
+        "upgrades",
         "upstream_duration_s",
         "virtual_host",
         "weighted",
@@ -200,6 +210,16 @@ class Route:
         self.direct: tuple[int, bytes] | None = None
         self.compose: Compose | None = None
         """What makes the body of a direct response, and headers that come before the route's own, anew for each request."""
+        self.upgrades: Mapping[bytes, bool] = _NOTHING
+        self.connect: ConnectConfig | None = None
+        self.tunnel: Tunnel = None
+
+    def as_tunnel(self, tunnel: Tunnel) -> Route:
+        """The same route for a request that may become a tunnel."""
+        made = copy.copy(self)
+        made.is_plain = False
+        made.tunnel = tunnel
+        return made
 
     def find_cluster(self, stream: Stream) -> Cluster | None:
         """The cluster of this request: the bound one, or the one that ``cluster_header`` names."""
@@ -207,6 +227,11 @@ class Route:
             return self.cluster
         name = request_header(stream, self.cluster_header)
         return self.lookup(name.decode("latin-1")) if name else None
+
+    @property
+    def takes_connect(self) -> bool:
+        """Whether it matches CONNECT, and nothing else."""
+        return self.config is not None and self.config.match.kind == "connect_matcher"
 
     def __repr__(self) -> str:
         target = self.cluster_name or self.cluster_header.decode() or ("", "redirect", "direct response")[self.kind]
@@ -222,10 +247,11 @@ class RouteTable:
     shows when a route is built: a bad regular expression, a header that may not be changed.
 
     ``match(stream)`` returns the Route, or None when there is none; it reads method, path, authority and the request
-    headers, and sets nothing. ``dice`` decides what is left to chance.
+    headers, and sets nothing. ``dice`` decides what is left to chance. ``match_connect(stream)`` is the same for a CONNECT, which
+    has no path.
     """
 
-    __slots__ = ("_mirrors", "cluster_lookup", "config", "match", "virtual_hosts")
+    __slots__ = ("_mirrors", "cluster_lookup", "config", "match", "match_connect", "virtual_hosts")
 
     def __init__(
         self,
@@ -245,14 +271,20 @@ class RouteTable:
         )
         self._mirrors = builder.mirrors
         by_domain: dict[bytes, Select] = {}
+        connects: dict[bytes, Select] = {}
         for virtual_host_config in config.virtual_hosts:
             virtual_host = VirtualHost(virtual_host_config, config.ignore_path_parameters_in_path_matching)
             virtual_host.routes = tuple(builder.build(entry, virtual_host) for entry in virtual_host_config.routes)
             self.virtual_hosts.append(virtual_host)
-            select = _compile_virtual_host(virtual_host, dice)
+            select = _compile_virtual_host(virtual_host, dice, compile_routes)
+            select_connect = _compile_virtual_host(virtual_host, dice, compile_connects)
             for domain in virtual_host_config.domains:
                 by_domain[domain.lower().encode()] = select
+                connects[domain.lower().encode()] = select_connect
         self.match: Select = compile_hosts(by_domain, config.ignore_port_in_host_matching, config.vhost_header)
+        self.match_connect: Select = _no_route
+        if any(route.takes_connect for virtual_host in self.virtual_hosts for route in virtual_host.routes):
+            self.match_connect = compile_hosts(connects, config.ignore_port_in_host_matching, config.vhost_header)
 
     def bind(self) -> None:
         """Look up the cluster of every route that names one. Called once all clusters exist."""
@@ -350,6 +382,8 @@ class _RouteBuilder:
         route.filter_levels = self._filter_levels(entry, virtual_host, weighted)
         route.finalize_request = compile_request(levels, self.compile_format)
         route.finalize_response = compile_response(levels, self.compile_format)
+        route.connect = action.connect
+        route.upgrades = {name.lower().encode(): enabled for name, enabled in action.upgrades}
         if route.finalize_response is None and makes_cookies(action.hash_policies):
             route.finalize_response = _leave
         route.is_plain = (
@@ -362,6 +396,7 @@ class _RouteBuilder:
             and route.policies is None
             and not action.is_high
             and not route.cluster_header
+            and (action.connect is None or not action.connect.allow_post)
         )
         return route
 
@@ -498,8 +533,10 @@ def _by_header(name: bytes, find: Callable[[bytes], Select | None]) -> Select:
 # Choosing the route
 
 
-def _compile_virtual_host(virtual_host: VirtualHost, dice: Dice) -> Select:
-    select = compile_routes(virtual_host.routes, dice)
+def _compile_virtual_host(
+    virtual_host: VirtualHost, dice: Dice, compile_them: Callable[[Sequence[Route], Dice], Select]
+) -> Select:
+    select = compile_them(virtual_host.routes, dice)
     if any(route.weighted is not None for route in virtual_host.routes):
         select = _with_weights(select, virtual_host.routes, dice)
     if virtual_host.config.require_tls != "NONE":
@@ -582,6 +619,7 @@ def compile_routes(routes: Sequence[Route], dice: Dice = fair) -> Select:
 
     ``ignores_path_parameters``: of every segment of a path only counts what is before its first ";", but not for URI templates.
     """
+    routes = [route for route in routes if not route.takes_connect]
     matches: list[RouteMatch] = []
     conditions: list[StreamTest | None] = []
     for route in routes:
@@ -622,6 +660,25 @@ def compile_routes(routes: Sequence[Route], dice: Dice = fair) -> Select:
         if templates:
             finders.append(compile_regex_set(templates))
     return _compile_conditional(routes, conditions, finders)
+
+
+def compile_connects(routes: Sequence[Route], dice: Dice = fair) -> Select:
+    """The same for a CONNECT: only a route that says so takes it."""
+    conditional: list[tuple[StreamTest | None, Route]] = []
+    for route in routes:
+        if route.takes_connect:
+            assert route.config is not None
+            conditional.append((compile_condition(route.config.match, route.config.where, dice), route))
+    if not conditional:
+        return _no_route
+
+    def select(stream: Stream) -> Route | None:
+        for condition, route in conditional:
+            if condition is None or condition(stream):
+                return route
+        return None
+
+    return select
 
 
 def _compile_catch_all(route: Route, prefix: str) -> Select:

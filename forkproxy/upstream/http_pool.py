@@ -6,7 +6,7 @@ been parsed: what follows a response unasked must never meet the next request (r
 
 The limits of the cluster (circuit_breakers.py) are kept here: of waiting requests and connections always, of requests by a
 CountingPool where the file sets one, else once the cluster's own figure comes near. A request of priority HIGH has a pool of its
-own, ``high()``, as in Envoy.
+own, ``high()``, as in Envoy, and so have the connections that carry no HTTP, ``raw()``.
 
 An endpoint may close a connection in the moment in which the next request is sent on it. Nothing of a response has come then,
 and such a request, when it is idempotent and its body is short, is sent again on another connection (RFC 9110 section 9.2.2).
@@ -20,9 +20,10 @@ import weakref
 from typing import TYPE_CHECKING, Protocol
 
 from forkproxy.http.codec import ClientSink, CodecError
-from forkproxy.http.header_case import SpellingClientCodec
-from forkproxy.http.headers import Headers
+from forkproxy.http.header_case import SpellingClientCodec, as_it_is
+from forkproxy.http.headers import Headers, proper_case
 from forkproxy.http.http1 import ClientCodec
+from forkproxy.http.tunnel import RawCodec, TunnelCodec
 from forkproxy.net.connection import (
     CONNECT_FAILURE,
     CONNECT_TIMEOUT,
@@ -263,14 +264,40 @@ class Http1Client:
         self.request_sent = False
         self.codec.expect(head_request)
 
+    def expect_tunnel(self, *, is_connect: bool) -> None:
+        """The next request asks for an upgrade, or is a CONNECT: its answer may end HTTP on this connection."""
+        self.codec.close()
+        limits = self.pool.cluster.config.pool.http
+        kb = 256 if limits.max_response_headers_kb is None else limits.max_response_headers_kb
+        case = self.pool.cluster.config.preserve_case
+        self.codec = TunnelCodec(
+            self,
+            kb * 1024,
+            limits.max_headers_count,
+            is_connect=is_connect,
+            others=None if case is None else proper_case if case.proper_case_others else as_it_is,
+            forward_reason=case is not None and case.forward_reason_phrase,
+        )
+        self.codec.enable_trailers = self.pool.cluster.config.enable_trailers
+
     def cancel(self) -> None:
         """The request gives up: its connection can carry no other, for the response may still come."""
-        if self.request is not None:
-            self.request = None
-            self.codec.sink = self
-            self.pool.on_request_end()
-            self.pool.on_request_cut(remote=False)
+        if self._let_go():
             self.connection.abort(LOCAL_CLOSE)
+
+    def leave(self, timeout_s: float) -> None:
+        """The same, but what was written is still sent; an endpoint that takes nothing for ``timeout_s`` loses the rest."""
+        if self._let_go():
+            self.connection.close(timeout_s)
+
+    def _let_go(self) -> bool:
+        if self.request is None:
+            return False
+        self.request = None
+        self.codec.sink = self
+        self.pool.on_request_end()
+        self.pool.on_request_cut(remote=False)
+        return True
 
     def _on_above_high_watermark(self) -> None:
         self.pool.cluster.stats.upstream_flow_control_backed_up_total += 1
@@ -328,12 +355,23 @@ class Http1Client:
             request.on_reset(failure, "")
 
 
+class RawClient(Http1Client):
+    """A connection for one CONNECT that ends here: what passes is no HTTP."""
+
+    __slots__ = ()
+
+    def __init__(self, pool: HttpPool, connection: Connection) -> None:
+        super().__init__(pool, connection)
+        self.codec.close()
+        self.codec = RawCodec(self)
+
+
 class HttpPool:
     """The clients of one endpoint in one worker, for one priority."""
 
     __slots__ = (
-        *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending", "_waiting"),
-        *("breakers", "cluster", "draining", "endpoint", "host_connections", "origin", "sessions"),
+        *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending", "_raw", "_waiting"),
+        *("breakers", "client_class", "cluster", "draining", "endpoint", "host_connections", "origin", "sessions"),
     )
 
     def __init__(self, cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> None:
@@ -348,6 +386,8 @@ class HttpPool:
         self._connecting = 0
         self._pending: list[PoolRequest] = []
         self._high: HttpPool | None = None
+        self._raw: HttpPool | None = None
+        self.client_class = Http1Client
         self.origin: Origin | None = None
         """The downstream connection that all of this pool are for, where the endpoint is told."""
         is_watched = cluster.config.pool.close_on_health_failure or breakers.max_per_host is not None
@@ -366,9 +406,17 @@ class HttpPool:
             self._high.draining = self.draining
         return self._high
 
+    def raw(self) -> HttpPool:
+        """The pool of this endpoint for connections that carry no HTTP."""
+        if self._raw is None:
+            self._raw = make_pool(self.cluster, self.endpoint, self.breakers)
+            self._raw.client_class = RawClient
+            self._raw.draining = self.draining
+        return self._raw
+
     def _others(self) -> list[HttpPool]:
         """The pools that go with this one."""
-        return [self._high] if self._high is not None else []
+        return [pool for pool in (self._high, self._raw) if pool is not None]
 
     def acquire(self, request: PoolRequest) -> None:
         """Give ``request`` a client, now (inside this call) or later."""
@@ -547,10 +595,10 @@ class HttpPool:
             return False
         self._connecting += 1
         stats.upstream_cx_total += 1
-        stats.upstream_cx_http1_total += 1
+        stats.upstream_cx_http1_total += self.client_class is Http1Client
         self.endpoint.stats.cx_total += 1
         self.connection_opened()
-        self._all.add(Http1Client(self, connection))
+        self._all.add(self.client_class(self, connection))
         return True
 
     def on_connected(self, client: Http1Client) -> None:
@@ -776,6 +824,7 @@ class OwnPools(HttpPool):
         if pool is None:
             cls = pool_class(self.cluster, self.breakers)
             pool = self._pools[key] = cls(self.cluster, self.endpoint, self.breakers)
+            pool.client_class = self.client_class
             pool.draining = self.draining
             if self._announces:
                 downstream = request.downstream()

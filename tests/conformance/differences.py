@@ -35,7 +35,44 @@ SENT_AGAIN = Difference(
     ("downstream", "upstream", "log", "stats"),
     200,
 )
+BODY_BEFORE_TUNNEL = Difference(
+    "a body whose length is announced goes to the endpoint at once: no endpoint grants what it has read half of (Docker's "
+    "exec is asked for so). Envoy lets it wait for an answer that waits for it.",
+    ("downstream", "upstream"),
+)
+ORDINARY_ANSWER = Difference(
+    "an answer that is not 101 grants nothing, whatever its Upgrade header says (RFC 9110 section 15.5.22): an ordinary "
+    "response, whose end is its end. Envoy makes half a tunnel of it.",
+    ("downstream", "log", "stats", "ending"),
+)
 DIFFERENCES: dict[str, Difference] = {
+    "upgrade: two connection lines": Difference(
+        "Envoy joins them; the one that asks for the upgrade is passed on.", ("upstream",)
+    ),
+    "upgrade: connection names another header": Difference(
+        "what Connection names stays on this hop (RFC 9110 section 7.6.1), also beside an upgrade: it could name what the "
+        "proxy adds.",
+        ("upstream",),
+    ),
+    "upgrade: with a body": BODY_BEFORE_TUNNEL,
+    "upgrade: with a body, not granted": BODY_BEFORE_TUNNEL,
+    "upgrade: chunked": refused(
+        "an upgrade with a body in chunks. Envoy passes the chunks on, but not the header that says so;", 403, ALL
+    ),
+    "upgrade: 426 with upgrade": ORDINARY_ANSWER,
+    "upgrade: 200 with upgrade": ORDINARY_ANSWER,
+    "upgrade: 101 without headers": Difference(
+        "a 101 says to what it switches (RFC 9110 section 7.8).", ("downstream", "log", "upstream"), 502
+    ),
+    "upgrade: 1.0": Difference("HTTP/1.0 knows no upgrades (RFC 9110 section 7.8): refused.", ALL, 403),
+    "connect: 200 with a length": Difference(
+        "a 2xx answer to CONNECT has no length (RFC 9110 section 9.3.6): it would make a message of the tunnel.",
+        ("downstream",),
+        200,
+    ),
+    "connect: with an upgrade": Difference(
+        "Envoy asks whether the upgrade is allowed, and then not whether CONNECT is.", ALL, 403
+    ),
     "obs-fold": refused("a folded header line (section 5.2)."),
     "obs-fold tab": refused("a folded header line (section 5.2)."),
     "bare cr in value": refused("a bare CR (section 2.2)."),

@@ -28,6 +28,7 @@ from tests.conformance.exchanges import (
 from tests.conformance.side_by_side import Pairs, assert_same, sorted_by_configuration
 from tests.conformance.test_differential_filters import EXCHANGES as OF_FILTERS
 from tests.conformance.test_differential_policies import EXCHANGES as OF_POLICIES
+from tests.conformance.test_differential_upgrades import EXCHANGES as OF_UPGRADES
 from tests.support.envoy import find_envoy
 
 EXCHANGES = [
@@ -65,9 +66,9 @@ def test_same_as_envoy(pairs, exchange):
 
 
 def test_names_are_unique():
-    names = [exchange.name for exchange in (*EXCHANGES, *OF_FILTERS, *OF_POLICIES)]
+    names = [exchange.name for exchange in (*EXCHANGES, *OF_FILTERS, *OF_POLICIES, *OF_UPGRADES)]
     assert len(set(names)) == len(names) >= 300
 
 
 def test_listed_differences_exist():
-    assert set(DIFFERENCES) <= {exchange.name for exchange in (*EXCHANGES, *OF_FILTERS, *OF_POLICIES)}
+    assert set(DIFFERENCES) <= {exchange.name for exchange in (*EXCHANGES, *OF_FILTERS, *OF_POLICIES, *OF_UPGRADES)}

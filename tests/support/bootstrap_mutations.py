@@ -429,6 +429,42 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
         over(upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "WebSocket"}]),
     )
     yield (
+        "an upgrade twice on a route",
+        'upgrade_type: duplicate upgrade type "websocket"',
+        True,
+        over(host(route(upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "WebSocket"}]))),
+    )
+    yield (
+        "a tunnel that ends here, but no CONNECT",
+        'connect_config: only CONNECT has one, not the upgrade type "websocket"',
+        True,
+        over(host(route(upgrade_configs=[{"upgrade_type": "websocket", "connect_config": {}}]))),
+    )
+    yield (
+        "a tunnel that ends here",
+        "",
+        False,
+        over(host(route(upgrade_configs=[{"upgrade_type": "CONNECT", "connect_config": {}}]))),
+    )
+    yield (
+        "an upgrade whose filters begin with the router",
+        'filters[0]: the terminal filter "router" must be the last of its http filter chain',
+        True,
+        over(upgrade_configs=[{"upgrade_type": "a", "filters": [router(), router()]}]),
+    )
+    yield (
+        "an upgrade whose router is disabled",
+        "disabled: the last filter of the chain cannot be disabled",
+        True,
+        over(upgrade_configs=[{"upgrade_type": "a", "filters": [router(disabled=True)]}]),
+    )
+    yield (
+        "an upgrade without a type, with a chain",
+        "",
+        False,
+        over(upgrade_configs=[{"filters": [router()]}]),
+    )
+    yield (
         "two ways to strip the port",
         "strip_any_host_port: excludes strip_matching_host_port",
         True,

@@ -90,6 +90,8 @@ HCM_DEFAULTS = {
     "drain_timeout_s": 5.0,
     "delayed_close_timeout_s": 1.0,
     "stream_error_on_invalid_http_message": False,
+    "upgrades": (),
+    "ignored_upgrades": (),
     "where": WHERE,
 }
 

@@ -8,7 +8,14 @@ from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
 from forkproxy.config.build.client_address import ClientAddressConfig, build_client_address
 from forkproxy.config.build.client_certificate import ForwardClientCertConfig, build_forward_client_cert
 from forkproxy.config.build.context import BuildContext
-from forkproxy.config.build.core import HeaderMutations, Where, build_header_key_format, build_where
+from forkproxy.config.build.core import (
+    HeaderMutations,
+    StringMatcher,
+    Where,
+    build_header_key_format,
+    build_string_matcher,
+    build_where,
+)
 from forkproxy.config.build.header_formatters import PreserveCaseConfig, build_stateful_formatter
 from forkproxy.config.build.header_mutation import MutationStep
 from forkproxy.config.build.listener import FilterEntry, build_filter_entry
@@ -26,6 +33,7 @@ from forkproxy.config.build.request_head import (
     build_tracing,
 )
 from forkproxy.config.build.route import RouteTableConfig, build_route_table
+from forkproxy.config.build.upgrades import Upgrade, build_upgrade_type
 from forkproxy.config.view import View
 
 type_url = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -81,6 +89,9 @@ class HttpConnectionManagerConfig:
     drain_timeout_s: float
     delayed_close_timeout_s: float | None
     stream_error_on_invalid_http_message: bool
+    upgrades: tuple[Upgrade, ...]
+    ignored_upgrades: tuple[StringMatcher, ...]
+    """Names in Upgrade headers that are as if they were not there."""
     where: Where
     local_reply: LocalReplyConfig | None = None
     proxy_status: ProxyStatusConfig | None = None
@@ -117,10 +128,11 @@ class _Http1Options:
     header_key_format: str = ""
     preserve_case: PreserveCaseConfig | None = None
     stream_error_on_invalid_http_message: bool | None = None
+    ignored_upgrades: tuple[StringMatcher, ...] = ()
 
 
 def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
-    """``HttpConnectionManager``. What is not named here (tracing, upgrades, RDS, HTTP/2, …) stays unread."""
+    """``HttpConnectionManager``. What is not named here (tracing, RDS, HTTP/2, …) stays unread."""
     connection = _connection_options(view.message("common_http_protocol_options"))
     http1 = _http1_options(view.message("http_protocol_options"), context)
     stream_error = view.bool("stream_error_on_invalid_http_message")
@@ -189,6 +201,8 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
         tracing=build_tracing(view.message("tracing")),
         preserve_case=http1.preserve_case,
         safe_max_connection_duration=view.bool("http1_safe_max_connection_duration"),
+        upgrades=context.each(view.repeated("upgrade_configs"), build_upgrade),
+        ignored_upgrades=http1.ignored_upgrades,
         where=build_where(view),
     )
 
@@ -223,6 +237,7 @@ def _http1_options(view: View | None, context: BuildContext) -> _Http1Options:
         header_key_format=build_header_key_format(view),
         preserve_case=build_stateful_formatter(view, context),
         stream_error_on_invalid_http_message=view.bool(override) if view.has(override) else None,
+        ignored_upgrades=context.each(view.repeated("ignore_http_11_upgrade"), build_string_matcher),
     )
 
 
@@ -241,6 +256,15 @@ def _ignore_what_does_nothing(view: View) -> None:
             kind="warning",
         )
     view.ignore("path_normalization_options", why="Envoy does nothing with it: a warning says so")
+
+
+def build_upgrade(view: View, context: BuildContext) -> Upgrade:
+    """``UpgradeConfig``."""
+    return Upgrade(
+        upgrade_type=build_upgrade_type(view),
+        enabled=view.bool("enabled", True),
+        filters=build_http_filters(view.repeated("filters"), context),
+    )
 
 
 def build_http_filters(views: list[View], context: BuildContext) -> tuple[FilterEntry, ...]:

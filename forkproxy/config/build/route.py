@@ -37,6 +37,7 @@ from forkproxy.config.build.route_policies import (
     build_virtual_host_policies,
 )
 from forkproxy.config.build.tls import build_data_source
+from forkproxy.config.build.upgrades import ConnectConfig, build_route_upgrades
 from forkproxy.config.uri_template import NEVER
 from forkproxy.config.build.virtual_cluster import VirtualClusterConfig, build_virtual_cluster
 from forkproxy.config.view import View
@@ -55,6 +56,7 @@ _REDIRECT_CODES = {
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
     """``config.route.v3.RouteMatch``. ``kind``: "prefix", "path", "safe_regex", "path_separated_prefix"; ``value`` its text.
+    "connect_matcher": a CONNECT, which has no path.
 
     ``kind`` "uri_template": ``value`` is the regular expression that the template means, ``template`` its text.
     ``presented`` and ``validated``: of ``tls_context``, None where it does not matter.
@@ -135,6 +137,9 @@ class ForwardAction:
     rate_limits: tuple[RateLimit, ...] = ()
     include_vh_rate_limits: bool = False
     policies: RoutePolicies = RoutePolicies()  # noqa: RUF009 (an immutable value)
+    upgrades: tuple[tuple[str, bool], ...] = ()
+    """What the route says about types of upgrades: (type, allowed)."""
+    connect: ConnectConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +231,7 @@ class RouteTableConfig:
 
 
 def build_route_match(view: View, context: BuildContext) -> RouteMatch:
-    """``RouteMatch``; CONNECT stays unread."""
+    """``RouteMatch``."""
     kind = view.which("path_specifier") or "prefix"
     template = ""
     if kind == "path_match_policy":
@@ -238,6 +243,7 @@ def build_route_match(view: View, context: BuildContext) -> RouteMatch:
     elif kind in ("prefix", "path", "path_separated_prefix"):
         value = view.str(kind)
     else:
+        view.message("connect_matcher")
         value = ""
     fraction = view.message("runtime_fraction")
     tls = view.message("tls_context")
@@ -294,7 +300,7 @@ def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
 
 
 def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
-    """``RouteAction``. Upgrades and whatever else is not named here stay unread."""
+    """``RouteAction``. Whatever is not named here stays unread."""
     cluster = cluster_header = weighted_header = ""
     weighted_by_hash = False
     weighted: tuple[WeightedCluster, ...] = ()
@@ -316,6 +322,7 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
     idle_timeout_s = view.duration_s("idle_timeout")
     timeout_s = view.duration_s("timeout", default_timeout_s)
     is_high = view.enum("priority") == "HIGH"
+    upgrades, connect = build_route_upgrades(view.repeated("upgrade_configs"), context)
     return ForwardAction(
         cluster=cluster,
         cluster_header=cluster_header,
@@ -344,7 +351,15 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         rate_limits=build_rate_limits(view.repeated("rate_limits"), context),
         include_vh_rate_limits=view.bool("include_vh_rate_limits"),
         policies=build_route_policies(view, context),
+        upgrades=upgrades,
+        connect=connect,
     )
+
+
+def _refuse_path_rewrites(view: View) -> None:
+    for name in ("prefix_rewrite", "regex_rewrite", "path_rewrite", "path_rewrite_policy"):
+        if view.has(name):
+            view.unsupported("is not implemented for connect_matcher", "over HTTP/1 a CONNECT has no path", field=name)
 
 
 def build_path_rewrite(view: View, context: BuildContext) -> tuple[tuple[str, bool], ...]:
@@ -396,6 +411,8 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
     action_kind = view.which("action")
     if action_kind == "route":
         action = build_forward_action(view.require("route"), context)
+        if match.kind == "connect_matcher":
+            _refuse_path_rewrites(view.require("route"))
     elif action_kind == "redirect":
         action = build_redirect_action(view.require("redirect"), context)
     elif action_kind in ("non_forwarding_action", "filter_action"):

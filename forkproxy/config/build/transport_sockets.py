@@ -50,12 +50,15 @@ def build_upstream_proxy_protocol(view: View, context: BuildContext) -> Upstream
     view.ignore("allow_unspecified_address", why="an address that was not specified is never sent")
     config = view.message("config")
     inner = build_socket(view.require("transport_socket"), context)
-    header = ProxyProtocol()
-    if config is not None:
-        config.ignore("pass_through_tlvs", why="no listener reads PROXY headers, so there are none to pass")
-        tlvs = context.each(config.repeated("added_tlvs"), _tlv)
-        header = ProxyProtocol(1 if config.enum("version") == "V1" else 2, tlvs)
+    header = build_proxy_protocol(config, context) if config is not None else ProxyProtocol()
     return UpstreamSocket(inner.tls, header)
+
+
+def build_proxy_protocol(view: View, context: BuildContext) -> ProxyProtocol:
+    """``core.v3.ProxyProtocolConfig``."""
+    view.ignore("pass_through_tlvs", why="no listener reads PROXY headers, so there are none to pass")
+    tlvs = context.each(view.repeated("added_tlvs"), _tlv)
+    return ProxyProtocol(1 if view.enum("version") == "V1" else 2, tlvs)
 
 
 def build_socket(view: View | None, context: BuildContext) -> UpstreamSocket:

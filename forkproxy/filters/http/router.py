@@ -48,6 +48,7 @@ from forkproxy.upstream.http_pool import (
     RESET_PROTOCOL_ERROR,
     RESET_REMOTE_CONNECTION_FAILURE,
     Http1Client,
+    HttpPool,
 )
 from forkproxy.upstream.previous_priorities import PreviousPriorities
 from forkproxy.upstream.response_splice import LARGE_PIECE_BYTES, response_splice
@@ -168,6 +169,8 @@ class Router(HttpFilter):
         stream.endpoint = endpoint
         if not route.is_plain:
             route = self._finish_head(stream, route, endpoint)
+            if route.tunnel is not None and route.tunnel(self, stream, cluster, endpoint, end_stream):
+                return STOP_ITERATION if stream.upstream is None else None
             if route.retries is not None:
                 self.exchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
                 return STOP_ITERATION if stream.upstream is None else None
@@ -428,8 +431,7 @@ class UpstreamRequest:
             tail = b"\r\n\r\n" if method in _BODILESS_METHODS else self._tail_without_body(headers)
             client.request_sent = True
         elif get_header(headers, b"content-length") is None:
-            self._send_chunked = True
-            tail = b"\r\ntransfer-encoding: chunked\r\n\r\n"
+            tail = self._frame_body()
         else:
             tail = b"\r\n\r\n"
         style = self.cluster.head_style
@@ -452,6 +454,11 @@ class UpstreamRequest:
             for data, end_stream, trailers in held:
                 self.send_data(data, end_stream, trailers)
             self._release_downstream()
+
+    def _frame_body(self) -> bytes:
+        # A body follows whose length is not known.
+        self._send_chunked = True
+        return b"\r\ntransfer-encoding: chunked\r\n\r\n"
 
     def _tail_without_body(self, headers: Headers) -> bytes:
         if get_header(headers, b"content-length") is None:
@@ -775,8 +782,10 @@ class RetriedExchange:
         stream.endpoint = endpoint
         attempt = self.attempt(self, endpoint, self._end_stream, self._kept)
         stream.upstream = attempt
-        pool = endpoint.pool.high() if stream.route.is_high else endpoint.pool
-        pool.acquire(attempt)
+        self._pool(endpoint).acquire(attempt)
+
+    def _pool(self, endpoint: Endpoint) -> HttpPool:
+        return endpoint.pool.high() if self.stream.route.is_high else endpoint.pool
 
     def follow(self, attempt: RetriedRequest, decision: int) -> bool:
         """Do what was decided about ``attempt``: True when another one follows, after its back-off."""

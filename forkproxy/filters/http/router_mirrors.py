@@ -43,7 +43,7 @@ class MirroringRouter(PolicyRouter):
     def _on_head(self, stream: Stream, route: Route) -> Route:
         route = super()._on_head(stream, route)
         policies = route.policies
-        if policies is not None and policies.mirrors and stream.method != b"CONNECT":
+        if policies is not None and policies.mirrors and not stream.http.upgrading:
             stream.filter_state[_MIRRORS] = copies(self, stream, policies.mirrors)
         return route
 

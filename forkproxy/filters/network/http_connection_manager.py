@@ -30,7 +30,8 @@ from forkproxy.filters.context import FilterContext, WorkerContext
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.client_address import ClientAddresses, Detector, header_detector, xff_detector
 from forkproxy.http.client_certificate import ForwardClientCert
-from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection
+from forkproxy.http.connection_manager import ConnectionManager, ConnectionManagerSettings, HttpConnection, Upgrades
+from forkproxy.http.filter import HttpFilter
 from forkproxy.http.header_case import as_it_is, match_upstream_scheme
 from forkproxy.http.headers import proper_case
 from forkproxy.http.http1 import ServerSettings
@@ -44,7 +45,7 @@ from forkproxy.net.timers import NEVER
 from forkproxy.router import virtual_clusters
 from forkproxy.router.durations import limiting
 from forkproxy.router.header_mutation import Apply
-from forkproxy.router.matcher import Dice, fair
+from forkproxy.router.matcher import Dice, compile_string, fair
 from forkproxy.router.policies import Policies
 from forkproxy.router.ranges import compile_range
 from forkproxy.router.table import ClusterLookup, RouteTable
@@ -59,9 +60,11 @@ class HttpConnectionManagerFilter(NetworkFilter):
 
     terminal = True
 
-    def __init__(self, manager: ConnectionManager, routes: RouteTable) -> None:
+    def __init__(self, manager: ConnectionManager, routes: RouteTable, filters: Sequence[HttpFilter]) -> None:
         self.manager = manager
         self.routes = routes
+        self.filters = tuple(filters)
+        """Of all chains."""
 
     @classmethod
     def from_config(cls, config: HttpConnectionManagerConfig, context: FilterContext) -> HttpConnectionManagerFilter:
@@ -74,13 +77,20 @@ class HttpConnectionManagerFilter(NetworkFilter):
         where, context.stat_prefix = context.where, prefix
         addresses = config.client_address
         context.internal_addresses = bool(addresses.internal_ranges) or addresses.internal_unix_sockets
-        used, switches = per_route.used_filters(config)
+        used, switches = per_route.used_filters(config.http_filters, config.route_table)
         policies = routes.policies()
         context.router_class = _router_class(policies, used, context)
         filters = factory.http_filters(used, context)
         per_route.resolve(routes.all_routes(), used, filters)
+        upgrades: Upgrades | None = None
+        if _has_upgrades(config, routes):
+            # Imported when there are some: most configurations have none.
+            from forkproxy.filters.network.upgrades import build_upgrades
+
+            upgrades, more = build_upgrades(config, context, routes)
+            filters += more
         context.where = where
-        chain = HttpFilterChain(filters, switches)
+        chain = HttpFilterChain(filters[: len(used)], switches)
         if config.match_upstream_scheme:
             chain.on_stream_complete += (match_upstream_scheme,)
         manager = ConnectionManager(
@@ -93,19 +103,20 @@ class HttpConnectionManagerFilter(NetworkFilter):
             access_logs=context.access_logs(config.access_logs),
             log_filter_exception=context.report_exception,
             rewrite_local_reply=_local_reply(config, context),
+            upgrades=upgrades,
         )
-        return cls(manager, routes)
+        return cls(manager, routes, filters)
 
     def start(self, worker: WorkerContext) -> None:
         """Start the HTTP filters too."""
         self.manager.start(worker.loop)
-        for http_filter in self.manager.chain.filters:
+        for http_filter in self.filters:
             http_filter.start(worker)
 
     def stop(self) -> None:
         """Answer with ``connection: close`` from now on."""
         self.manager.drain()
-        for http_filter in self.manager.chain.filters:
+        for http_filter in self.filters:
             try:
                 http_filter.stop()
             except Exception as error:
@@ -186,6 +197,10 @@ def _router_class(policies: Sequence[Policies], used: Sequence[FilterEntry], con
     return "policies" if policies or directs else ""
 
 
+def _has_upgrades(config: HttpConnectionManagerConfig, routes: RouteTable) -> bool:
+    return bool(config.upgrades) or any(route.upgrades or route.takes_connect for route in routes.all_routes())
+
+
 def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> ConnectionManagerSettings:
     codec = ServerSettings(
         max_headers_bytes=config.max_request_headers_kb * 1024,
@@ -198,6 +213,7 @@ def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> Co
         reject_underscores=config.headers_with_underscores_action == "REJECT_REQUEST",
         drop_underscores=config.headers_with_underscores_action == "DROP_HEADER",
         keep_expect=config.proxy_100_continue,
+        ignored_upgrades=[compile_string(matcher, config.where) for matcher in config.ignored_upgrades],
     )
     settings = ConnectionManagerSettings(codec)
     settings.scheme = b"https" if context.tls else b"http"

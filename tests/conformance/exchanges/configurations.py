@@ -18,6 +18,7 @@ from tests.conformance.exchanges import (
     route_tables,
     sessions,
     statistics,
+    upgrades,
 )
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
@@ -356,6 +357,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **rate_limits.CONFIGURATIONS,
     **sessions.CONFIGURATIONS,
     **envoy_filters.CONFIGURATIONS,
+    **upgrades.CONFIGURATIONS,
     **statistics.CONFIGURATIONS,
     **local_replies.CONFIGURATIONS,
     **messages.CONFIGURATIONS,

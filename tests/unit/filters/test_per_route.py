@@ -216,7 +216,7 @@ def test_the_router_cannot_be_switched_off():
     config = hcm_config()
     config = replace(config, http_filters=(replace(config.http_filters[0], disabled=True),))
     with pytest.raises(ConfigError, match=message):
-        used_filters(config)
+        used_filters(config.http_filters, config.route_table)
 
 
 def test_a_third_party_that_cannot_use_its_configuration_refuses_the_file():

@@ -9,7 +9,7 @@ import pytest
 
 from forkproxy.http import http1
 from forkproxy.http.codec import CodecError
-from forkproxy.http.http1 import ClientCodec, ServerCodec, ServerSettings
+from forkproxy.http.http1 import REFUSED, ClientCodec, ServerCodec, ServerSettings
 from tests.support.wirefile import RequestTranscript, ResponseTranscript, cuts
 
 # -- reading requests
@@ -176,7 +176,7 @@ def test_asterisk_form_is_for_options():
 
 def test_authority_form_is_for_connect():
     sink_lines = lines(b"CONNECT b:443 HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert sink_lines == ["head CONNECT  b:443 end"]
+    assert sink_lines == ["head CONNECT  b:443"]
     assert refusal(b"CONNECT b HTTP/1.1\r\nHost: a\r\n\r\n") == (400, "http1.invalid_url")
 
 
@@ -439,7 +439,9 @@ def test_many_h2c_wishes_in_one_read_do_not_recurse():
     assert len(read([one * 3000])[0]) == 3000
 
 
-@pytest.mark.parametrize(("value", "wanted"), [(b"websocket", b"websocket"), (b"h2c", b""), (b"H2C", b""), (b"", b"")])
+@pytest.mark.parametrize(
+    ("value", "wanted"), [(b"websocket", b"websocket"), (b"h2c", b""), (b"H2C", b""), (b"", REFUSED)]
+)
 def test_what_upgrade_is_asked_for(value, wanted):
     seen = []
     sink = RequestTranscript()

@@ -134,7 +134,6 @@ def test_a_python_filter_takes_no_message_of_envoys():
 @pytest.mark.parametrize(
     ("rest", "paths"),
     [
-        ("upgrade_configs: [{upgrade_type: websocket}]", ["upgrade_configs"]),
         ("http2_protocol_options: {}", ["http2_protocol_options"]),
         ("local_reply_config: {body_format: {text_format: a, formatters: [{name: a, typed_config: {}}]}}",
          ["local_reply_config.body_format.formatters"]),

@@ -176,7 +176,6 @@ def test_direct_response_is_bounded():
 @pytest.mark.parametrize(
     "text",
     [
-        "upgrade_configs: [{upgrade_type: websocket}]",
     ],
 )
 def test_what_a_route_cannot_do_stays_unread(text):

@@ -97,7 +97,7 @@ def test_a_cookie_beside_the_routes_own_headers():
 
 
 def retried(predicates, num_retries=3, **fields):
-    policy = RetryPolicy(frozenset(("5xx",)), num_retries=num_retries, host_selection_max_attempts=10, **predicates)
+    policy = RetryPolicy(frozenset(("5xx",)), num_retries=num_retries, host_selection_max_attempts=200, **predicates)
     return with_endpoints(retry_policy=policy, **fields)
 
 
