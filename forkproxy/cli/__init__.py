@@ -7,7 +7,9 @@ Exit codes: 0; 1 failure, and ``check`` found errors; 2 usage; 3 not running; 4 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import sys
 from typing import Any
 
 import click
@@ -24,7 +26,11 @@ class InOrder(click.Group):
         return [name for name, command in self.commands.items() if command.name == name]
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; where standard output takes nothing, say so. (A reader that has gone is click's to see.)"""
+        """Run the command; where standard output takes nothing, say so. (A reader that has gone is click's to see.) What its
+        encoding has no letter for, such as a name in the file, is written as an escape.
+        """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except OSError as error:

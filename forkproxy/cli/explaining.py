@@ -386,4 +386,4 @@ def _places(heading: str, places: Sequence[Json], style: Callable[[str, str], st
         yield Line("  " + style(place["value"], "green"), " ", place)
         yield Line(f"    {place['path']}{written}")
     if len(places) > _PLACES_SHOWN:
-        yield Line("", f"and {len(places) - _PLACES_SHOWN} more places (--json lists them all)")
+        yield Line(f"  and {len(places) - _PLACES_SHOWN} more (--json lists them all)")

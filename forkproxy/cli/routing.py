@@ -598,7 +598,9 @@ class _Http:
         if not self.look.options.all_routes:
             path = stream.path[: query_start(stream.path)].decode("latin-1")
             nearest = sorted(rest, key=lambda judgement: _distance(judgement, path))[:NEAR]
-            near = [judgement for judgement in nearest if _distance(judgement, path)[0] < _FAR]
+            # What is only spelled alike helps who has found no route.
+            far = _FAR if None in taken else _ALIKE
+            near = [judgement for judgement in nearest if _distance(judgement, path)[0] < far]
             left_out = len(rest) - len(near)
             rest = sorted(near, key=lambda judgement: judgement.number)
         else:
@@ -614,6 +616,7 @@ class _Http:
         ], left_out
 
 
+_ALIKE = 3
 _FAR = 4
 
 
@@ -628,7 +631,7 @@ def _distance(judgement: Judgement, path: str) -> tuple[int, float]:
         return 0, len(judgement.missed)
     if judgement.criteria[0].hint:
         return 2, -likeness
-    return (3 if likeness > 0.7 else _FAR), -likeness
+    return (_ALIKE if likeness > 0.7 else _FAR), -likeness
 
 
 def _weight_by(route: Route) -> str:
