@@ -20,6 +20,7 @@ from forkproxy.config.build.http_connection_manager import HttpConnectionManager
 from forkproxy.config.build.listener import FilterChain, FilterChainMatch, FilterEntry
 from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.config.build.route import DirectResponseAction, ForwardAction, RouteMatch
+from forkproxy.config.build.route_policies import MirrorPolicy
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
 from forkproxy.filters.http.router import Router
 from forkproxy.filters.network.http_connection_manager import HttpConnectionManagerFilter, make_routes
@@ -30,6 +31,7 @@ from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress, parse_port
 from forkproxy.router import explain
 from forkproxy.router.explain import Explanation, Judgement, Outcome, quoted
+from forkproxy.router.policies import NO_POLICIES
 from forkproxy.router.rewrite import query_start, request_header
 from forkproxy.router.table import Route, RouteTable, VirtualHost
 from forkproxy.stats.counters import Registry
@@ -573,6 +575,19 @@ class _Http:
             "idle_timeout_s": route.idle_timeout_s if route.idle_timeout_set else None,
             "retries": _retries(action.retry_policy or route.virtual_host.config.retry_policy),
             "priority": "HIGH" if route.is_high else "DEFAULT",
+            **self._policies(route, action, stream),
+        }
+
+    def _policies(self, route: Route, action: ForwardAction, stream: Stream) -> Json:
+        """What there is beyond one exchange with one endpoint."""
+        policies = route.policies or NO_POLICIES
+        longest = policies.max_stream_duration
+        mirrors = action.policies.mirrors or route.virtual_host.config.policies.mirrors or self.table.config.mirrors
+        return {
+            "mirrors": [_mirror(each, stream) for each in mirrors],
+            "max_stream_duration_s": longest.duration_s if longest is not None else None,
+            "hedges": policies.hedges,
+            "follows_redirects": policies.internal_redirect is not None,
         }
 
     def _cluster(self, route: Route, stream: Stream) -> Json:
@@ -632,6 +647,13 @@ def _distance(judgement: Judgement, path: str) -> tuple[int, float]:
     if judgement.criteria[0].hint:
         return 2, -likeness
     return (_ALIKE if likeness > 0.7 else _FAR), -likeness
+
+
+def _mirror(policy: MirrorPolicy, stream: Stream) -> Json:
+    name = policy.cluster or _shown(request_header(stream, policy.cluster_header.lower().encode()))
+    fraction = policy.fraction
+    share = min(fraction.numerator / fraction.denominator, 1.0) if fraction is not None else 1.0
+    return {"cluster": name, "by_header": policy.cluster_header, "share": share}
 
 
 def _weight_by(route: Route) -> str:

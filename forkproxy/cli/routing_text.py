@@ -174,7 +174,15 @@ class _Text:
             said.append(f"{seconds(retries['per_try_timeout_s'])} per try")
         if action["priority"] != "DEFAULT":
             said.append(f"priority {action['priority']}")
+        if action["max_stream_duration_s"] is not None:
+            said.append(f"{seconds(action['max_stream_duration_s'])} at most for the stream")
+        if action["hedges"]:
+            said.append("hedged")
         yield Line("  timeout", ", ".join(said))
+        if action["follows_redirects"]:
+            yield Line("  redirects", "of the upstream may be followed here (internal_redirect_policy)")
+        if action["mirrors"]:
+            yield Line("  mirrored", f"to {', '.join(map(_mirror, action['mirrors']))}")
 
     def _filters(self, filters: Iterable[Json]) -> Iterator[Line]:
         names = []
@@ -236,6 +244,12 @@ def _cluster(cluster: Json) -> str:
     tls = ", TLS" if cluster["tls"] else ""
     where = f" to {shown}" if shown else ""
     return f"{cluster['name']}{by}: {cluster['type']}, {cluster['lb_policy']}{tls}{where}"
+
+
+def _mirror(mirror: Json) -> str:
+    by = f" (the header {mirror['by_header']})" if mirror["by_header"] else ""
+    share = f", {percent(mirror['share'])}" if mirror["share"] < 1 else ""
+    return f"{mirror['cluster'] or 'none'}{by}{share}"
 
 
 def _number(route: Json) -> str:

@@ -60,7 +60,14 @@ static_resources:
               - match: { prefix: /v1/users/ }
                 route: { cluster: web }
               - match: { prefix: /by }
-                route: { cluster_header: x-cluster }
+                route:
+                  cluster_header: x-cluster
+                  max_stream_duration: { max_stream_duration: 9s }
+                  request_mirror_policies:
+                  - cluster: canary
+                    runtime_fraction: { default_value: { numerator: 10 } }
+                  internal_redirect_policy: {}
+                  hedge_policy: { hedge_on_per_try_timeout: true }
             - name: secure
               domains: ["secure.example.com"]
               require_tls: ALL
@@ -149,7 +156,9 @@ def test_the_whole_way_of_a_request(config):
         (("x.api.example.com/v1/search?q=ab",), 0, ["redirect 302 to http://search.example.com/s?q=ab", "comes later"]),
         (("other.example.org/",), 1, ["none has a domain for this host: 404"]),
         (("api.example.com:10000/by",), 1, ["hint without its port", "strip_any_host_port"]),
-        (("api.example.com/by", "-H", "x-cluster: web"), 0, ["web (the header x-cluster): STATIC"]),
+        (("api.example.com/by", "-H", "x-cluster: web"), 0, [
+            "web (the header x-cluster): STATIC", "9 s at most for the stream, hedged", "mirrored to canary, 10%",
+            "redirects of the upstream may be followed"]),
         (("api.example.com/by", "-H", "X-Cluster: wub"), 0, ['"wub" (the header x-cluster), which does not exist: 503']),
         (("api.example.com/by",), 0, ["none (the header x-cluster): 503"]),
         (("api.example.com/v1/user",), 0, ['"gone", which does not exist: 503']),
