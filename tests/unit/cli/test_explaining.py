@@ -111,11 +111,11 @@ def test_values():
 
 
 def test_what_is_not_honoured():
-    about = explained("envoy.filters.http.rbac.matcher")
+    about = explained("JwtAuthentication.providers")
     assert about["honoured"] == "not implemented"
     assert about["guards"]
-    assert "also with --allow-unsupported" in " ".join(shown("envoy.filters.http.rbac.matcher"))
-    assert "--allow-unsupported runs it without" in " ".join(shown("Bootstrap.header_prefix"))
+    assert "also with --allow-unsupported" in " ".join(shown("JwtAuthentication.providers"))
+    assert "--allow-unsupported runs it without" in " ".join(shown("Cluster.lrs_server"))
     assert explained("Route.metadata")["honoured"].startswith("ignored: ")
 
 
