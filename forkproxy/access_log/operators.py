@@ -254,7 +254,7 @@ _PLAIN: dict[str, tuple[str, str]] = {
     # HTTP/1 is what the upstream side speaks.
     "UPSTREAM_PROTOCOL": (BYTES, "(b'HTTP/1.1' if s.upstream_connection is not None else ABSENT)"),
     "CONNECTION_ID": (INT, "s.connection.id"),
-    "STREAM_ID": (BYTES, "(s.request_id or ABSENT)"),
+    "STREAM_ID": (BYTES, "(q.get(b'x-request-id') or s.request_id or ABSENT)"),
     "UNIQUE_ID": (BYTES, "str(uuid4()).encode()"),
     "ROUTE_NAME": (BYTES, "(s.route is not None and s.route.name.encode() or ABSENT)"),
     "VIRTUAL_CLUSTER_NAME": (BYTES, "(s.tally is not None and s.tally.virtual_cluster or ABSENT)"),
@@ -395,7 +395,7 @@ def _headers(name: str, argument: str | None, max_length: int | None, where: Whe
                 else f"(s.{pseudo} or {source})"
             )
         elif name == "RESP" and key == ":status":
-            source = f"(b'%d' % s.status if s.status else {source})"
+            source = f"(b'%d' % s.status if s.status else r.get(b':status', {source}))"
         else:
             constant = names()
             bound[constant] = key.encode()

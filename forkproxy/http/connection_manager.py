@@ -24,6 +24,7 @@ from forkproxy.http.early_mutation import mutate_early
 from forkproxy.http.header_case import SpellingServerCodec, respell, status_line
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
+from forkproxy.http.headers import get_all as get_all_headers
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.http1 import (
     CONNECT,
@@ -702,12 +703,12 @@ class HttpConnection:
             set_header(headers, b"x-forwarded-proto", settings.scheme_to_overwrite)
         if settings.add_user_agent:
             set_header(headers, b"x-envoy-downstream-service-cluster", settings.service_cluster)
+            if not get_header(headers, b"user-agent"):
+                set_header(headers, b"user-agent", settings.service_cluster)
             if settings.service_node:
                 set_header(headers, b"x-envoy-downstream-service-node", settings.service_node)
-            if get_header(headers, b"user-agent") is None:
-                headers.append((b"user-agent", settings.service_cluster))
         if settings.via:
-            before = get_header(headers, b"via")
+            before = b",".join(get_all_headers(headers, b"via"))
             set_header(headers, b"via", b"%b, %b" % (before, settings.via) if before else settings.via)
         self._set_request_id(stream, request_flags, edge)
         if settings.trace_sampling is not None:
@@ -720,7 +721,10 @@ class HttpConnection:
         settings = self.manager.settings
         headers = stream.request_headers
         if request_flags & HAS_REQUEST_ID and (not edge or settings.preserve_external_request_id):
-            stream.request_id = get_header(headers, b"x-request-id") or b""
+            found = get_all_headers(headers, b"x-request-id")
+            stream.request_id = b",".join(found)
+            if len(found) > 1:
+                set_header(headers, b"x-request-id", stream.request_id)
             if stream.request_id:
                 if edge and settings.pack_trace_reason:
                     # A stranger's id is kept, but not its wish to be traced.
@@ -733,8 +737,10 @@ class HttpConnection:
                 ids = self.manager.request_ids = make_request_ids()
             stream.request_id = ids.pop()
             set_header(headers, b"x-request-id", stream.request_id)
-        elif request_flags & HAS_REQUEST_ID and edge:
-            headers[:] = [header for header in headers if header[0] != b"x-request-id"]
+        elif request_flags & HAS_REQUEST_ID:
+            # Whoever makes none leaves what is there to others, even at the edge.
+            stream.request_id = b",".join(get_all_headers(headers, b"x-request-id"))
+            set_header(headers, b"x-request-id", stream.request_id)
 
     def _normalise(self, stream: Stream) -> bool:
         settings = self.manager.settings
@@ -806,6 +812,8 @@ class HttpConnection:
                 dated = True
                 add(_join_header(header))
             elif code == _SERVER:
+                if served and manager.overwrite_server:
+                    continue
                 served = True
                 add(manager.server_line if manager.overwrite_server else _join_header(header))
         if not dated:
@@ -1211,8 +1219,12 @@ class HttpConnection:
 
 
 def _add_to_list(lines: list[bytes], name: bytes, value: bytes) -> None:
-    for index, line in enumerate(lines):
-        if line.startswith(name):
-            lines[index] = line + b", " + value
-            return
-    lines.append(name + value)
+    # To what is there, which may be several lines: as one line, where the first one stands.
+    found = [index for index, line in enumerate(lines) if line.startswith(name)]
+    if not found:
+        lines.append(name + value)
+        return
+    before = b",".join([lines[index][len(name) :] for index in found])
+    lines[found[0]] = name + before + b", " + value
+    for index in reversed(found[1:]):
+        del lines[index]

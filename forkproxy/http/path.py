@@ -50,8 +50,10 @@ def normalise_path(path: bytes, normalize: bool, merge: bool, escaped_slashes: s
                 return "reject", unescaped + mark + query
             redirect = escaped_slashes == "UNESCAPE_AND_REDIRECT"
             raw = unescaped
+    if normalize and b"%00" in raw:
+        return "reject", path
     if normalize:
         raw = _remove_dot_segments(_unescape_unreserved(raw.replace(b"\\", b"/")))
     if merge:
-        raw = _SLASHES.sub(b"/", raw)
+        raw = _SLASHES.sub(b"/", raw) if raw.strip(b"/") or len(raw) < 2 else b"//"  # Envoy keeps an empty segment
     return ("redirect" if redirect else "ok"), raw + mark + query

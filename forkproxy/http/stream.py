@@ -542,8 +542,11 @@ class Stream:
         reply: Headers = []
         route = self.route
         if route is not None and not route.kind and route.finalize_response is not None:
-            self.status = 0  # as in Envoy, its formats see no code yet
+            # As in Envoy, formats do not see the code yet, but where it stands among the headers.
+            self.status = 0
+            reply = [(b":status", b"%d" % status)]
             route.finalize_response(self, reply)
+            reply = [line for line in reply if line[0] != b":status"]
         if headers:
             reply += headers
         if finalize is not None:

@@ -166,15 +166,16 @@ class Router(HttpFilter):
         if endpoint is None and (endpoint := cluster.pick_for(stream)) is None:
             self._no_healthy_upstream(stream, cluster)
             return STOP_ITERATION
-        stream.endpoint = endpoint
+        stream.attempt_count = 1
         if not route.is_plain:
-            route = self._finish_head(stream, route, endpoint)
+            route = self._finish_head(stream, route, endpoint)  # which sees no endpoint yet, as in Envoy
+            stream.endpoint = endpoint
             if route.tunnel is not None and route.tunnel(self, stream, cluster, endpoint, end_stream):
                 return STOP_ITERATION if stream.upstream is None else None
             if route.retries is not None:
                 self.exchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
                 return STOP_ITERATION if stream.upstream is None else None
-        stream.attempt_count = 1
+        stream.endpoint = endpoint
         request = UpstreamRequest(self, stream, cluster, endpoint, end_stream)
         stream.upstream = request
         if end_stream:
@@ -573,14 +574,14 @@ class UpstreamRequest:
             else:
                 headers.append((_SERVICE_TIME, elapsed))
         route = stream.route
-        if route.virtual_host.include_attempt_count_in_response:
-            set_header(headers, b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         stream.status = status
+        stream.details = "via_upstream"
         if route.finalize_response is not None:
             if route.hash_policy is not None:
                 headers += [(b"set-cookie", cookie) for cookie in stream.set_cookies]
             route.finalize_response(stream, headers)
-        stream.details = "via_upstream"
+        if route.virtual_host.include_attempt_count_in_response:
+            set_header(headers, b"x-envoy-attempt-count", b"%d" % stream.attempt_count)
         if end_stream:
             self._finish(now)
         stream.encode_headers(status, headers, end_stream)

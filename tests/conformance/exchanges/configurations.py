@@ -8,6 +8,8 @@ from tests.conformance.exchanges import (
     compressions,
     dynamic,
     envoy_filters,
+    header_levels,
+    heads,
     local_replies,
     messages,
     policies,
@@ -359,6 +361,8 @@ CONFIGURATIONS: dict[str, Data] = {
     **envoy_filters.CONFIGURATIONS,
     **upgrades.CONFIGURATIONS,
     **statistics.CONFIGURATIONS,
+    **header_levels.CONFIGURATIONS,
+    **heads.CONFIGURATIONS,
     **local_replies.CONFIGURATIONS,
     **messages.CONFIGURATIONS,
 }  # fmt: skip

@@ -420,7 +420,7 @@ def test_workers_do_not_share_request_ids():
         ({"use_remote_address": True}, False),
         ({"use_remote_address": True, "preserve_external_request_id": True}, True),
         ({"generate_request_id": False}, True),
-        ({"generate_request_id": False, "use_remote_address": True}, None),
+        ({"generate_request_id": False, "use_remote_address": True}, True),
     ],
 )
 def test_a_request_id_from_outside(settings, kept):

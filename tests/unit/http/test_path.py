@@ -40,6 +40,17 @@ def test_merging_slashes_leaves_the_query():
     assert normalise_path(b"//a///b?c//d", False, True, "KEEP_UNCHANGED") == ("ok", b"/a/b?c//d")
 
 
+def test_slashes_alone_leave_an_empty_segment():
+    assert normalise_path(b"///?a", False, True, "KEEP_UNCHANGED") == ("ok", b"//?a")
+    assert normalise_path(b"/", False, True, "KEEP_UNCHANGED") == ("ok", b"/")
+
+
+def test_an_escaped_nul_is_refused():
+    assert normalise_path(b"/a%00b?c", True, True, "KEEP_UNCHANGED") == ("reject", b"/a%00b?c")
+    assert normalise_path(b"/a?%00", True, True, "KEEP_UNCHANGED") == ("ok", b"/a?%00")
+    assert normalise_path(b"/a%00b", False, True, "KEEP_UNCHANGED") == ("ok", b"/a%00b")
+
+
 def test_merging_comes_after_dots():
     assert normalise_path(b"/a//../b", True, True, "KEEP_UNCHANGED") == ("ok", b"/a/b")
 
