@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from forkproxy.config.build.core import HeaderMatcher, QueryParameterMatcher, StringMatcher, Where
 from forkproxy.config.build.route import ForwardAction, RouteMatch
+from forkproxy.router.match_tree import compile_match_tree
 from forkproxy.router.matcher import Dice, compile_regex, query_of
 from forkproxy.router.rewrite import query_start, request_header
 from forkproxy.router.table import (
@@ -125,7 +126,8 @@ def explain(table: RouteTable, stream: Stream, *, dice_are_loaded: bool = False)
     compared = host_without_port(host) if table.config.ignore_port_in_host_matching else host
     others = tuple(_other_domains(table, stream, virtual_host))
     hints = tuple(_host_hints(table, stream, virtual_host, domain))
-    judgements = tuple(_judge(number, route, stream) for number, route in enumerate(_routes(virtual_host)))
+    asked = _asked(virtual_host, stream)
+    judgements = tuple(_judge(number, route, stream, asked) for number, route in enumerate(_routes(virtual_host)))
     outcomes = tuple(_outcomes(judgements, stream))
     chosen: Outcome | None = None
     served = table.match_connect(stream) if stream.method == _CONNECT else table.match(stream)
@@ -219,10 +221,26 @@ def _host_hints(table: RouteTable, stream: Stream, taken: VirtualHost | None, do
 # Routes
 
 
-def _judge(number: int, route: Route, stream: Stream) -> Judgement:
+def _asked(virtual_host: VirtualHost | None, stream: Stream) -> Sequence[int]:
+    """The numbers of the routes that are asked: all, unless the virtual host has a matcher, which leads to some of them."""
+    tree = virtual_host.config.matcher if virtual_host is not None else None
+    if tree is None:
+        return range(len(_routes(virtual_host)))
+    found: list[tuple[int, ...]] = []
+
+    def leaf(numbers: tuple[int, ...]) -> Callable[[Stream], None]:
+        return lambda _stream: found.append(numbers)
+
+    compile_match_tree(tree, leaf)(stream)
+    return found[0] if found else ()
+
+
+def _judge(number: int, route: Route, stream: Stream, asked: Sequence[int]) -> Judgement:
     assert route.config is not None
     match = route.config.match
     criteria = [_path_criterion(route, match, stream)]
+    if number not in asked:
+        criteria.append(Criterion("the virtual host's matcher", False, "leads elsewhere"))
     for name, part, alone in _conditions(match):
         matches = _matches(route, alone, stream)
         criteria.append(_describe(name, part, matches, stream))

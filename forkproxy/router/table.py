@@ -44,6 +44,7 @@ from forkproxy.router.header_mutation import (
     compile_request,
     compile_response,
 )
+from forkproxy.router.match_tree import compile_match_tree
 from forkproxy.router.matcher import Dice, StreamTest, compile_regex_set, fair
 from forkproxy.router.policies import MirrorCompiler, Policies, compile_policies
 from forkproxy.router.retry import Retries, compile_retries
@@ -536,7 +537,11 @@ def _by_header(name: bytes, find: Callable[[bytes], Select | None]) -> Select:
 def _compile_virtual_host(
     virtual_host: VirtualHost, dice: Dice, compile_them: Callable[[Sequence[Route], Dice], Select]
 ) -> Select:
-    select = compile_them(virtual_host.routes, dice)
+    tree, routes = virtual_host.config.matcher, virtual_host.routes
+    if tree is not None:
+        select = compile_match_tree(tree, lambda numbers: compile_them([routes[number] for number in numbers], dice))
+    else:
+        select = compile_them(routes, dice)
     if any(route.weighted is not None for route in virtual_host.routes):
         select = _with_weights(select, virtual_host.routes, dice)
     if virtual_host.config.require_tls != "NONE":

@@ -51,6 +51,15 @@ def host(*routes: Data, name: str = "v", domains: tuple[str, ...] = ("*",), **mo
     return {"name": name, "domains": list(domains), "routes": list(routes) or [route()], **more}
 
 
+def by_matcher(input_: str, more: Data, routes: list[Data]) -> Data:
+    named = {"header_name": "x"} if "Header" in input_ else {"query_param": "x"}
+    typed = {"@type": f"{TYPE}envoy.type.matcher.v3.{input_}", **named}
+    action = {"name": "a", "typed_config": {"@type": f"{TYPE}envoy.config.route.v3.Route", **route("unknown")}}
+    outcome = {"action": action, **more}
+    tree = {"input": {"name": "i", "typed_config": typed}, "exact_match_map": {"map": {"1": outcome}}}
+    return {"name": "v", "domains": ["*"], "matcher": {"matcher_tree": tree}, "routes": routes}
+
+
 def router(**more: Any) -> Data:
     return {"name": "router", "typed_config": {"@type": ROUTER}, **more}
 
@@ -193,6 +202,14 @@ def _all() -> Iterator[tuple[str, str, bool, Data]]:
         False,
         bootstrap([listener(additional_addresses=[{"address": address(10000)}])]),
     )
+    # the matcher of a virtual host: what is wrong with it the builders say
+    for name, input_, more, routes, refused in (
+        ("matcher", "HttpRequestHeaderMatchInput", {}, [], False),
+        ("matcher of a query parameter", "HttpRequestQueryParamMatchInput", {}, [], True),
+        ("matcher that keeps matching", "HttpRequestHeaderMatchInput", {"keep_matching": True}, [], True),
+        ("matcher and routes", "HttpRequestHeaderMatchInput", {}, [route()], True),
+    ):
+        yield name, "", refused, over(by_matcher(input_, more, routes))
     # domains
     yield (
         "duplicate domain",

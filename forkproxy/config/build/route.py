@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from forkproxy.config.build.filter_state import FilterStateMatcher, build_filter
 from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
 from forkproxy.config.build.load_balancing import build_lb_metadata
 from forkproxy.config.build.local_reply import BodyFormat, build_body_format
+from forkproxy.config.build.match_tree import MatchTree, build_match_tree
 from forkproxy.config.build.metadata import MetadataMatcher, build_metadata_matcher
 from forkproxy.config.build.rate_limit import RateLimit, build_rate_limits
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
@@ -43,6 +45,8 @@ from forkproxy.config.build.virtual_cluster import VirtualClusterConfig, build_v
 from forkproxy.config.view import View
 
 default_timeout_s = 15.0
+_ROUTE = "envoy.config.route.v3.Route"
+_ROUTE_LIST = "envoy.config.route.v3.RouteList"
 _NOT_FOUND_CODES = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
 _REDIRECT_CODES = {
     "MOVED_PERMANENTLY": 301,
@@ -211,6 +215,8 @@ class VirtualHost:
     virtual_clusters: tuple[VirtualClusterConfig, ...] = ()
     buffer_limits: BufferLimits = NO_LIMITS
     policies: VirtualHostPolicies = VirtualHostPolicies()  # noqa: RUF009 (an immutable value)
+    matcher: MatchTree | None = None
+    """Chooses among ``routes``, which are those of its actions then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,11 +450,16 @@ def build_buffer_limits(view: View) -> BufferLimits:
 def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -> VirtualHost:
     """``VirtualHost``."""
     view.ignore("metadata", why="opaque to the proxy itself")
-    routes = context.each(view.repeated("routes"), partial(build_route, max_body_bytes=max_body_bytes))
+    build = partial(build_route, max_body_bytes=max_body_bytes)
+    routes = [route for route in context.each(view.repeated("routes"), build) if route is not None]
+    matcher = view.message("matcher")
+    if matcher is not None and routes:
+        view.report("cannot set both matcher and routes on virtual host", field="matcher")
     return VirtualHost(
         name=view.str("name"),
         domains=tuple(domain.lower() for domain in view.strings("domains")),
-        routes=tuple(route for route in routes if route is not None),
+        matcher=_build_matcher(matcher, context, build, routes) if matcher is not None else None,
+        routes=tuple(routes),
         headers=build_header_mutations(view, context),
         require_tls=view.enum("require_tls", supported=("NONE", "EXTERNAL_ONLY", "ALL")),
         include_request_attempt_count=view.bool("include_request_attempt_count"),
@@ -462,6 +473,27 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         buffer_limits=build_buffer_limits(view),
         policies=build_virtual_host_policies(view, context),
     )
+
+
+def _build_matcher(
+    view: View, context: BuildContext, build: Callable[[View, BuildContext], RouteEntry | None], routes: list[RouteEntry]
+) -> MatchTree:
+    """``VirtualHost.matcher``; the routes of its actions are added to ``routes``."""
+
+    def build_action(action: View) -> tuple[int, ...]:
+        action.str("name")
+        typed = action.any("typed_config")
+        if typed is None or typed.type_name not in (_ROUTE, _ROUTE_LIST):
+            action.report("the action of a route matcher is a Route or a RouteList", field="typed_config")
+            if typed is not None:
+                typed.ignore_all(why="what is wrong with it has been said")
+            return ()
+        first = len(routes)
+        views: list[View] = [typed] if typed.type_name == _ROUTE else typed.repeated("routes")
+        routes.extend(route for route in context.each(views, build) if route is not None)
+        return tuple(range(first, len(routes)))
+
+    return build_match_tree(view, build_action)
 
 
 def build_cors(view: View, context: BuildContext) -> CorsPolicy | None:

@@ -5,7 +5,7 @@ What Envoy and forkproxy say of a request is a row of statuses: 200 where the ma
 
 from __future__ import annotations
 
-from tests.support.bootstrap import Data, bootstrap, cluster, hcm, port, vhost
+from tests.support.bootstrap import TYPE, Data, bootstrap, cluster, hcm, port, vhost
 from tests.support.exchange import Exchange, ReadResponses, SendStep
 
 
@@ -277,6 +277,86 @@ REDIRECTED = (
 )
 
 
+def value_of(name: str) -> Data:
+    """A matching input: a request header."""
+    typed = {"@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": name}
+    return {"name": "header", "typed_config": typed}
+
+
+def then(*routes: Data) -> Data:
+    """An OnMatch that ends at routes."""
+    kind, inner = ("Route", routes[0]) if len(routes) == 1 else ("RouteList", {"routes": list(routes)})
+    return {"action": {"name": "routes", "typed_config": {"@type": f"{TYPE}envoy.config.route.v3.{kind}", **inner}}}
+
+
+def go_on(**matcher: object) -> Data:
+    """An OnMatch that asks another matcher."""
+    return {"matcher": matcher}
+
+
+def is_(name: str, **match: object) -> Data:
+    """A predicate on a header."""
+    return {"single_predicate": {"input": value_of(name), "value_match": match}}
+
+
+def tree(name: str, kind: str, **outcomes: Data) -> Data:
+    """A matcher_tree."""
+    return {"matcher_tree": {"input": value_of(name), f"{kind}_match_map": {"map": outcomes}}}
+
+
+def listed(*branches: tuple[Data, Data]) -> Data:
+    """A matcher_list."""
+    return {"matcher_list": {"matchers": [{"predicate": when, "on_match": what} for when, what in branches]}}
+
+
+def at(prefix: str, status: int) -> Data:
+    """An answer for a prefix."""
+    return answered({"prefix": prefix}, status, name=f"status {status}")
+
+
+MATCHERS: dict[str, Data] = {
+    "exact": {
+        **tree("x-a", "exact", **{"1": then(at("/", 202)), "two": then(at("/two", 203), at("/", 208))}),
+        "on_no_match": then(at("/", 299)),
+    },
+    "prefix": tree(
+        ":path",
+        "prefix",
+        **{
+            "/a": then(at("/", 202)),
+            "/a/b": then(at("/", 203)),
+            "/a/b/c": go_on(**listed((is_("x-a", exact="1"), then(at("/", 208))))),
+        },
+    ),
+    "list": {
+        **listed(
+            (is_("x-a", exact="1"), then(at("/", 202))),
+            ({"or_matcher": {"predicate": [is_("x-a", prefix="p"), is_("x-b", exact="1")]}}, then(at("/", 203))),
+            ({"and_matcher": {"predicate": [is_("x-a", suffix="s"), is_("x-b", exact="2")]}}, then(at("/", 208))),
+            ({"not_matcher": is_("x-a", safe_regex={"google_re2": {}, "regex": "[a-z]*"})}, then(at("/", 210))),
+            (is_("x-b", contains="c", ignore_case=True), then(at("/only", 211))),
+        ),
+        "on_no_match": then(at("/six", 212), at("/seven", 213)),
+    },
+    "nested": {
+        **listed(
+            (is_("x-a", exact="1"), go_on(**listed((is_("x-b", exact="2"), then(at("/a", 202)))))),
+            (is_("x-a", exact="1"), then(at("/", 203))),
+            (
+                is_("x-a", exact="two"),
+                go_on(**tree("x-b", "prefix", **{"2": then(at("/", 208))}), on_no_match=then(at("/six", 210))),
+            ),
+        ),
+        "on_no_match": go_on(**tree("host", "exact", **{"nested.matcher": then(at("/", 211))})),
+    },
+}
+MATCHER_PATHS = (b"/", b"/a", b"/a/b/c", b"/two", b"/six?x")
+MATCHER_LINES = (
+    b"", b"x-a: 1\r\n", b"x-a: two\r\n", b"x-a: 1\r\nx-b: 2\r\n", b"x-a: ps\r\nx-b: aCc\r\n", b"x-a: s\r\nx-b: 2\r\n",
+    b"x-a: 1\r\nx-a: two\r\n", b"x-a:\r\n", b"x-a: two\r\nx-b: 21\r\n",
+)  # fmt: skip
+
+
 def configuration() -> Data:
     """One listener for domains, one that ignores ports, one that strips them, and one for all the rest."""
     headers = [answered({"path": f"/h{n}", "headers": [each]}) for n, each in enumerate(HEADERS)]
@@ -296,6 +376,10 @@ def configuration() -> Data:
             ),
             vhost(answered({"prefix": ""}), name="prefix of nothing", domains=("nothing.example",)),
             vhost(name="no routes", domains=("none.example",)),
+            *[
+                {"name": name, "domains": [f"{name}.matcher"], "matcher": matcher, "require_tls": "NONE"}
+                for name, matcher in MATCHERS.items()
+            ],
         ]
     }
 
@@ -389,5 +473,12 @@ EXCHANGES = [
     all_of("a prefix of nothing", [b"/", b"/x?y"], host=b"nothing.example"),
     all_of("a virtual host without routes", [b"/"], host=b"none.example"),
     *[of_redirects(host) for host in REDIRECTED],
+    *[
+        row(
+            f"matcher, {name}",
+            [(path, name.encode() + b".matcher", lines) for path in MATCHER_PATHS for lines in MATCHER_LINES],
+        )
+        for name in MATCHERS
+    ],
     *[of_redirects(host, b"x-forwarded-proto: https\r\n") for host in REDIRECTED],
 ]

@@ -1,11 +1,13 @@
 """Explanations of the route table: that they say what ``match`` does, and why."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from forkproxy.config.build.core import FractionalPercent, HeaderMatcher, HeaderMutations, QueryParameterMatcher, Where
 from forkproxy.config.build.core import StringMatcher as Text
+from forkproxy.config.build.match_tree import MatchTree
 from forkproxy.config.build.metadata import MetadataMatcher, ValueMatcher
 from forkproxy.config.build.route import ForwardAction, RouteMatch, RouteTableConfig, WeightedCluster
 from forkproxy.router import explain
@@ -398,3 +400,13 @@ def test_a_header_may_name_the_virtual_host_and_parameters_be_ignored():
     told = explain.explain(made, stream)
     assert (told.host, told.virtual_host.name, told.chosen.route.name) == ("b.example", "b", "/b/")
     assert [other.virtual_host.name for other in told.other_domains] == ["a"]
+
+
+def test_a_matcher_leads_to_some_of_the_routes():
+    tree = MatchTree("exact", ((1,),), header="x-a", keys=("1",), otherwise=(0,))
+    host = replace(vhost(entry(name="zero"), entry(name="one"), name="v"), matcher=tree)
+    told = explain.explain(table(host), FakeStream(headers=[(b"x-a", b"1")]))
+    assert told.chosen.route.name == "one"
+    assert [judgement.matches for judgement in told.judgements] == [False, True]
+    assert told.judgements[0].missed[0].wants == "the virtual host's matcher"
+    assert explain.explain(table(host), FakeStream()).chosen.route.name == "zero"
