@@ -405,6 +405,11 @@ def schema() -> Schema:
         ) from None
 
 
+def forget_schema() -> None:
+    """Let its memory go; ``schema()`` reads it again. What was built from a configuration does not refer to it."""
+    schema.cache_clear()
+
+
 def _dependencies(raw: bytes) -> list[str]:
     """The imports (field 3) of a serialized FileDescriptorProto, without a class to parse it: the pool needs them first."""
     found: list[str] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable
 from functools import cached_property
@@ -12,7 +11,7 @@ from forkproxy import log
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.stats.counters import Registry
-from forkproxy.supervisor import listening, log_files
+from forkproxy.supervisor import listening, log_files, memory
 from forkproxy.supervisor.endpoint_files import endpoint_files_of
 from forkproxy.supervisor.exits import ConfigurationRefused
 from forkproxy.supervisor.generation_run import BuildGeneration, BuiltGeneration, GenerationRun
@@ -96,10 +95,7 @@ class Generations:
         run.begin_warming(self._running, monotonic() + self._options.dns_wait_s)
         self.on_made(run)
         self.newest = run
-        # What is alive now lives as long as this generation. Frozen, no collection in a worker touches (and copies) its pages.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         return run
 
     @cached_property
