@@ -52,6 +52,7 @@ class EndpointView:
     check_port: int = 0
     """Where its health checks go, when not to its own address; 0: there."""
     check_hostname: str = ""
+    canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def clusters_text(clusters: Iterable[ClusterView], hidden: Mapping[str, int]) ->
                 ("region", endpoint.region),
                 ("zone", endpoint.zone),
                 ("sub_zone", endpoint.sub_zone),
-                ("canary", "false"),
+                ("canary", str(endpoint.canary).lower()),
                 ("priority", endpoint.priority),
                 ("success_rate", _number(endpoint.success_rate)),
                 ("local_origin_success_rate", _number(endpoint.local_success_rate)),

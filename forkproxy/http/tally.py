@@ -21,7 +21,16 @@ class Tally:
     ``zone``: this node's.
     """
 
-    __slots__ = ("alternative", "dynamic", "groups", "is_canary", "is_internal", "virtual_cluster", "zone")
+    __slots__ = (
+        "alternative",
+        "dynamic",
+        "groups",
+        "hides_codes",
+        "is_canary",
+        "is_internal",
+        "virtual_cluster",
+        "zone",
+    )
 
     def __init__(self) -> None:
         self.dynamic: DynamicStats = None  # type: ignore[assignment]  # the router's
@@ -30,6 +39,8 @@ class Tally:
         self.alternative = ""
         self.zone = ""
         self.is_internal = False
+        self.hides_codes = False
+        """The cluster's plain figures say that there was a response, and not of which status."""
         self.is_canary = False
         """Of the response that came last."""
 
@@ -48,7 +59,9 @@ class Tally:
         stats = cluster.stats
         if self.is_canary:
             stats.canary__upstream_rq[status] += 1
-        if self.is_internal:
+        if self.hides_codes:
+            self._response_without_code(cluster, status)
+        elif self.is_internal:
             stats.internal__upstream_rq[status] += 1
         else:
             stats.external__upstream_rq[status] += 1
@@ -70,6 +83,21 @@ class Tally:
             group.upstream_rq_time[milliseconds] += 1
         if self.zone or self.alternative:
             self._time_by_name(cluster, endpoint, milliseconds)
+
+    def retried(self, cluster: Any, status: int) -> None:
+        """A response that is followed by another attempt."""
+        if self.hides_codes:
+            self.dynamic.counters[f"cluster.{cluster.stat_name}.retry.upstream_rq_completed"] += 1
+        else:
+            cluster.stats.retry__upstream_rq[status] += 1
+
+    def _response_without_code(self, cluster: Any, status: int) -> None:
+        # The plain figures are the sums of these two kinds: they cannot be counted there.
+        counters = self.dynamic.counters
+        prefix = f"cluster.{cluster.stat_name}"
+        counters[f"{prefix}.upstream_rq_completed"] += 1
+        for name in names_of_status(f"{prefix}.{'internal' if self.is_internal else 'external'}.upstream_rq", status):
+            counters[name] += 1
 
     def _response_by_name(self, cluster: Any, endpoint: Any, status: int) -> None:
         counters = self.dynamic.counters

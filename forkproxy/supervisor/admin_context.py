@@ -387,6 +387,7 @@ def endpoint_views(cluster: Cluster, detector: Detector | None = None) -> tuple[
             local_success_rate=rates.get(endpoint.address, (-1.0, -1.0))[1],
             check_port=_check_port(endpoint),
             check_hostname=endpoint.config.check_hostname,
+            canary=endpoint.is_canary,
         )
         for endpoint in cluster.endpoints
     )

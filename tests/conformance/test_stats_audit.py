@@ -113,3 +113,9 @@ def test_the_same_values(pair, read):
         found = different(pair, read)
     assert found == {}
     assert len(read(pair[1])) > 40
+
+
+def test_which_endpoints_are_canaries(pair):
+    pages = [each.proxy.admin("/clusters?filter=canary|limited")[1].decode() for each in pair]
+    told = [[line.rpartition("::")[2] for line in sorted(page.splitlines()) if "::canary::" in line] for page in pages]
+    assert told[0] == told[1] == ["true", "false"]

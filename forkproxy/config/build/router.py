@@ -19,15 +19,17 @@ class RouterConfig:
     suppress_envoy_headers: bool = False
     respect_expected_rq_timeout: bool = False
     strict_check_headers: tuple[str, ...] = ()
+    hides_grpc_codes: bool = False
+    """``suppress_grpc_request_failure_code_stats``: the cluster's plain figures do not tell the statuses of gRPC requests."""
 
 
 def build(view: View, context: BuildContext) -> RouterConfig:
     """``Router``; upstream access logs and filters stay unread."""
     view.ignore("start_child_span", why="nothing is traced")
-    view.ignore("suppress_grpc_request_failure_code_stats", why="there are no gRPC statistics yet")
     return RouterConfig(
         dynamic_stats=view.bool("dynamic_stats", True),
         suppress_envoy_headers=view.bool("suppress_envoy_headers"),
         respect_expected_rq_timeout=view.bool("respect_expected_rq_timeout"),
         strict_check_headers=view.strings("strict_check_headers"),
+        hides_grpc_codes=view.bool("suppress_grpc_request_failure_code_stats"),
     )

@@ -31,6 +31,7 @@ from forkproxy.net.connection import Connection
 from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER, Timer
+from forkproxy.router.matcher import is_grpc
 from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, TOO_MANY, YES, Retries, RetryState
 from forkproxy.router.rewrite import rewrite_host
 from forkproxy.router.table import Route
@@ -107,6 +108,9 @@ class Router(HttpFilter):
         self.dynamic_stats = config.dynamic_stats
         self.counts_inside = False
         """Some requests may come from inside, and count apart."""
+        self.hides_grpc_codes = config.hides_grpc_codes
+        self.tallies = self.hides_grpc_codes
+        """Requests may count in other ways than their route says."""
         self.local_ip = b""
         self.envoy_headers = not config.suppress_envoy_headers
         self.respect_expected_timeout = config.respect_expected_rq_timeout
@@ -128,6 +132,7 @@ class Router(HttpFilter):
         stats = context.registry.group(RouterStats, context.stat_prefix)
         made = kind(config, stats, context.registry.use_dynamic() if config.dynamic_stats else None)
         made.counts_inside = context.internal_addresses
+        made.tallies = made.counts_inside or made.hides_grpc_codes
         made.local_ip = context.local_ip.encode() or b"127.0.0.1"
         return made
 
@@ -149,7 +154,7 @@ class Router(HttpFilter):
         if route.kind:
             self._answer(stream, route)
             return STOP_ITERATION
-        if route.count is not None or self.counts_inside:
+        if route.count is not None or self.tallies:
             self._open_tally(stream, route)
         cluster: Cluster | None = route.cluster or route.find_cluster(stream)
         if cluster is None:
@@ -188,10 +193,12 @@ class Router(HttpFilter):
 
     def _open_tally(self, stream: Stream, route: Route) -> None:
         inside = self.counts_inside and is_inside(stream)
-        if route.count is None and not inside:
+        hides_codes = self.hides_grpc_codes and is_grpc(stream)
+        if route.count is None and not inside and not hides_codes:
             return
         tally = stream.tally = Tally()
         tally.dynamic = self.dynamic
+        tally.hides_codes = hides_codes
         if route.count is not None:
             route.count(stream, tally)
         if inside:
@@ -211,6 +218,15 @@ class Router(HttpFilter):
             cluster.stats.external__upstream_rq[status] += 1
         else:
             stream.tally.response(cluster, endpoint, status)
+
+    def charge_retried(self, stream: Stream, cluster: Cluster, status: int) -> None:
+        """Count a response that is followed by another attempt."""
+        if not self.dynamic_stats:
+            return
+        if stream.tally is None:
+            cluster.stats.retry__upstream_rq[status] += 1
+        else:
+            stream.tally.retried(cluster, status)
 
     def _pick(self, stream: Stream, route: Route, cluster: Cluster) -> Endpoint | None:
         override = stream.filter_state.get(OVERRIDE_ENDPOINT)
@@ -1010,8 +1026,7 @@ class RetriedRequest(UpstreamRequest):
         if state is not None:
             decision = state.after_headers(status, headers, self.router.loop.wall())
             if exchange.follow(self, decision):
-                if self.router.dynamic_stats:
-                    self.cluster.stats.retry__upstream_rq[status] += 1
+                self.router.charge_retried(self.stream, self.cluster, status)
                 if self.endpoint.monitor is not None:
                     self.endpoint.monitor.on_response(status, headers)
                 self._leave(end_stream)

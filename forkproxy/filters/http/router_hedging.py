@@ -206,8 +206,7 @@ class HedgedRequest(PolicyRequest):
             if decision == YES:
                 self._withdraw(end_stream)
                 exchange.follow(self, YES)
-                if self.router.dynamic_stats:
-                    self.cluster.stats.retry__upstream_rq[status] += 1
+                self.router.charge_retried(self.stream, self.cluster, status)
                 if self.endpoint.monitor is not None:
                     self.endpoint.monitor.on_response(status, headers)
                 return True

@@ -28,6 +28,13 @@ def listener(name: str, *filters: Data, **chain: object) -> Data:
     return {"name": name, "address": port(name), "filter_chains": [{"filters": list(filters), **chain}]}
 
 
+def canary(data: Data) -> Data:
+    """Its endpoint is one."""
+    endpoint: Data = data["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    endpoint["metadata"] = {"filter_metadata": {"envoy.lb": {"canary": True}}}
+    return data
+
+
 def configuration() -> Data:
     """HTTP, HTTP over TLS, TCP; clusters that answer, refuse, have nobody, cannot be reached, speak TLS."""
     routes = vhost(
@@ -61,6 +68,7 @@ def configuration() -> Data:
             cluster(
                 "limited", "up", circuit_breakers={"thresholds": [{"max_connections": 1, "track_remaining": True}]}
             ),
+            canary(cluster("canary", "up")),
         ],
         more_listeners=[
             listener("tls", hcm(table, stat_prefix="tls"), transport_socket=tls_downstream()),

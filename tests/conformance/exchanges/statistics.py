@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.bootstrap import LOG_FIELDS, Data, bootstrap, cluster, file_log, hcm, route, vhost
+from tests.support.bootstrap import LOG_FIELDS, ROUTER, Data, bootstrap, cluster, file_log, hcm, route, vhost
 from tests.support.exchange import Exchange, ReadUntil, SendStep
 from tests.support.upstream import Answer, Close, Hang
 
@@ -73,7 +73,17 @@ def configuration() -> Data:
     return bootstrap([hcm(table, access_log=file_log(fields), internal_address_config=inside)], clusters, node=node)
 
 
-CONFIGURATIONS = {"statistics": configuration()}
+def grpc_configuration() -> Data:
+    """A router that hides the codes of gRPC requests."""
+    config = {"@type": ROUTER, "suppress_grpc_request_failure_code_stats": True}
+    router = [{"name": "envoy.filters.http.router", "typed_config": config}]
+    routes = vhost(route("/retry", action=RETRY), route("/nobody", "nobody", stat_prefix="no"), route("/"))
+    nobody = cluster("nobody", load_assignment={"cluster_name": "nobody"})
+    return bootstrap([hcm({"virtual_hosts": [routes]}, http_filters=router)], [cluster("up", "up"), nobody])
+
+
+CONFIGURATIONS = {"statistics": configuration(), "statistics_of_grpc": grpc_configuration()}
+GRPC = b"content-type: application/grpc\r\n"
 
 
 def get(path: str, headers: bytes = b"", *, method: bytes = b"GET", host: bytes = H) -> bytes:
@@ -87,6 +97,11 @@ def counted(name: str, send: SendStep | tuple[SendStep, ...], *answers: Answer, 
     return Exchange(
         f"counted: {name}", steps, answers, config="statistics", responses=responses, log_lines=max(responses, 1)
     )
+
+
+def hidden(name: str, send: bytes, *answers: Answer) -> Exchange:
+    """The same on the second one."""
+    return Exchange(f"counted without codes: {name}", (send,), answers, config="statistics_of_grpc")
 
 
 EXCHANGES = [
@@ -111,6 +126,11 @@ EXCHANGES = [
     counted("canary response", get("/api"), CANARY),
     counted("a canary response and another one", (get("/"), ReadUntil(b"\r\n\r\n"), get("/")), CANARY, OK, responses=2),
     counted("alternative name from outside", get("/api", ALTERNATIVE), OK),
+    hidden("gRPC", get("/", GRPC), OK),
+    hidden("no gRPC", get("/"), OK),
+    hidden("gRPC, nobody there", get("/nobody", GRPC)),
+    hidden("gRPC, a failure", get("/", GRPC), (Close(),)),
+    hidden("gRPC, retried", get("/retry", GRPC), BAD, OK),
     counted("internal", get("/api", INSIDE), OK),
     counted("internal, nobody there", get("/nobody", INSIDE)),
     counted("alternative name", get("/", INSIDE + ALTERNATIVE), OK),

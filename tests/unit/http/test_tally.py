@@ -79,3 +79,24 @@ def test_an_alternative_name(tally, cluster):
     assert tally.dynamic.counters == {name + end: 1 for name in names for end in ("_unknown", "_completed")}
     tally.time(cluster, endpoint("there"), 5)
     assert tally.dynamic.histograms == {f"{name}_time": {5: 1} for name in names}
+
+
+def test_plain_figures_without_the_status(tally, cluster):
+    tally.hides_codes = True
+    tally.groups = (group,) = (RequestsStats(),)
+    tally.response(cluster, endpoint(), 503)
+    tally.retried(cluster, 503)
+    assert tally.dynamic.counters == {
+        "cluster.web.upstream_rq_completed": 1,
+        "cluster.web.external.upstream_rq_503": 1,
+        "cluster.web.external.upstream_rq_5xx": 1,
+        "cluster.web.external.upstream_rq_completed": 1,
+        "cluster.web.retry.upstream_rq_completed": 1,
+    }
+    assert group.upstream_rq == {503: 1}
+    assert not any((cluster.stats.external__upstream_rq, cluster.stats.retry__upstream_rq))
+
+
+def test_a_response_that_is_retried(tally, cluster):
+    tally.retried(cluster, 503)
+    assert cluster.stats.retry__upstream_rq == {503: 1}
