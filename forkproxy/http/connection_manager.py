@@ -1066,10 +1066,9 @@ class HttpConnection:
             again = self._check_head_time(now)
         else:
             again = self.idle_since + settings.idle_timeout_s
-            if now >= again:
-                manager.stats.downstream_cx_idle_timeout += 1
-                connection.close(settings.delayed_close_timeout_s)
+            if now >= again and not self._grow_idle(now):
                 return
+            again = NEVER if now >= again else again
         if connection.closing or connection.closed:
             return
         if now >= self._end and not self.close_after and not self._grow_old(now):
@@ -1099,17 +1098,36 @@ class HttpConnection:
             self.close_after = True
         return True
 
+    def _grow_idle(self, now: float) -> bool:
+        """``idle_timeout`` has passed. As in Envoy ``drain_timeout`` follows, in which one more request may come; False: who has
+        never said anything is gone at once."""
+        manager = self.manager
+        if self._is_old:
+            return True
+        manager.stats.downstream_cx_idle_timeout += 1
+        if not self._speaks_http1:
+            self.connection.close(manager.settings.delayed_close_timeout_s)
+            return False
+        self._is_old = True
+        self._end = now + manager.settings.drain_timeout_s
+        self.requests = manager.max_requests - 1  # the next one is the last one
+        return True
+
     def _check_head_time(self, now: float) -> float:
         settings = self.manager.settings
         deadline = self._message_start + min(settings.request_headers_timeout_s, settings.stream_idle_timeout_s)
         if now < deadline:
             return deadline
         stats = self.manager.stats
-        stats.downstream_rq_header_timeout += 1
         stats.downstream_rq_total += 1
         self.stream = stream = self._unread(self._message_start)
         self.close_after = True
-        stream.send_local_reply(408, b"request header timeout", details="request_header_timeout")
+        if settings.stream_idle_timeout_s < settings.request_headers_timeout_s:
+            stats.downstream_rq_idle_timeout += 1
+            stream.send_local_reply(408, b"stream timeout", details="stream_idle_timeout", flags=flags.SI)
+        else:
+            stats.downstream_rq_header_timeout += 1
+            stream.send_local_reply(408, b"request header timeout", details="request_header_timeout")
         return NEVER
 
     def request_timeout_s(self) -> float:

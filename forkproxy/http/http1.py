@@ -687,7 +687,11 @@ class ServerCodec:
                 raise CodecError("http1.codec_error")
 
     def _check_size(self) -> None:
-        size = len(self.path) + sum([len(name) + len(value) for name, value in self.headers])
+        # The head as it stands on the wire, but for white space and for the header lines that are not kept.
+        lines = len(self.method) + len(self.path) + len("  HTTP/1.1\r\n\r\n")
+        if self.has_host:
+            lines += len(self.authority) + len("host: \r\n")
+        size = lines + sum([len(name) + len(value) + len(": \r\n") for name, value in self.headers])
         if size > self._settings.max_headers_bytes:
             raise CodecError("http1.headers_too_large", 431)
 

@@ -64,6 +64,7 @@ from forkproxy.worker.connection_limits import ConnectionLimits, LimitedListener
 from forkproxy.worker.failure_log import FailureLog
 from forkproxy.worker.filter_failures import FilterFailures
 from forkproxy.worker.handover import Handover
+from forkproxy.worker.handshake_timeout import within
 from forkproxy.worker.health_checks import make_checker, noting_traffic, tls_of_checks, traffic_cell
 from forkproxy.worker.listener import ChainMatch, Listener, LiveFilterChain, MakeConnection
 
@@ -539,7 +540,12 @@ class _Building:
         filters = factory.network_filters(chain.filters, context)
         self.filters += filters
         network_chain = NetworkFilterChain(filters, self.failures.in_connection)
-        transport = _downstream_transport(chain, tls_stats, network_chain.has_write_filters)
+        transport = _downstream_transport(
+            chain,
+            tls_stats,
+            self.registry.group(ListenerStats, f"listener.{config.stat_prefix}"),
+            write_filters=network_chain.has_write_filters,
+        )
         return LiveFilterChain(ChainMatch(chain.match) if chain.match != _ANY else None, network_chain, transport)
 
     def _access_logs(self, static: dict[str, str], configs: Sequence[AccessLogConfig]) -> list[AccessLog]:
@@ -601,9 +607,14 @@ def _host_transports(config: ClusterConfig, registry: Registry) -> Callable[[str
     return lambda host: announcing(to(host), config.proxy_protocol)
 
 
-def _downstream_transport(chain: FilterChain, stats: TlsStats | None, write_filters: bool) -> MakeConnection:
+def _downstream_transport(
+    chain: FilterChain, stats: TlsStats | None, listener_stats: ListenerStats, *, write_filters: bool
+) -> MakeConnection:
     if chain.tls is None:
         return WriteFilteredConnection if write_filters else Connection
     from forkproxy.net.tls_context import downstream_transport
 
-    return downstream_transport(chain.tls, stats, write_filters=write_filters)
+    transport = downstream_transport(chain.tls, stats, write_filters=write_filters)
+    if chain.transport_socket_connect_timeout_s is None:
+        return transport
+    return within(chain.transport_socket_connect_timeout_s, transport, listener_stats)

@@ -25,6 +25,7 @@ from tests.conformance.exchanges import (
     routing,
     statistics,
     streams,
+    timeouts,
     transports,
 )
 from tests.conformance.side_by_side import Pairs, assert_same, sorted_by_configuration
@@ -50,6 +51,7 @@ EXCHANGES = [
     *routing.EXCHANGES,
     *statistics.EXCHANGES,
     *streams.EXCHANGES,
+    *timeouts.EXCHANGES,
     *transports.EXCHANGES,
 ]
 PAIRS = sorted_by_configuration(EXCHANGES)

@@ -247,6 +247,8 @@ def _escaped_slashes(view: View) -> str:
 
 
 def _ignore_what_does_nothing(view: View) -> None:
+    view.ignore("represent_ipv4_remote_address_as_ipv4_mapped_ipv6", why="Envoy does nothing with it either")
+    view.ignore("stream_flush_timeout", why="HTTP/1 writes to the connection at once, and stream_idle_timeout looks after it")
     view.ignore("append_local_overload", why="there is no overload manager whose answers it would mark")
     if view.has("path_normalization_options"):
         view.report(

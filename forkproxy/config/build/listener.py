@@ -141,7 +141,7 @@ def build_filter_chain(view: View, context: BuildContext) -> FilterChain:
         match=build_filter_chain_match(view.message("filter_chain_match"), context),
         filters=build_network_filters(view.repeated("filters"), context),
         tls=tls,
-        transport_socket_connect_timeout_s=None,
+        transport_socket_connect_timeout_s=view.duration_s("transport_socket_connect_timeout") or None,
         where=build_where(view),
     )
 

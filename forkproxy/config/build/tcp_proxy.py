@@ -28,6 +28,10 @@ class TcpProxyConfig:
     max_connect_attempts: int
     max_downstream_connection_duration_s: float | None
     access_logs: tuple[AccessLogConfig, ...]
+    duration_jitter_percent: float = 0.0
+    """By up to so much a connection may last longer than ``max_downstream_connection_duration_s``."""
+    backoff_s: tuple[float, float] | None = None
+    """Between two attempts to connect: the first interval, and the longest one. None: no time."""
     hash_source_ip: bool = False
     metadata_match: dict[str, Any] = field(default_factory=dict)
     weighted_metadata_match: tuple[dict[str, Any], ...] = ()
@@ -46,6 +50,9 @@ def build(view: View, context: BuildContext) -> TcpProxyConfig:
     else:
         cluster = view.str("cluster")
     idle_timeout_s = view.duration_s("idle_timeout", 3600.0)
+    for idle in ("downstream_idle_timeout", "upstream_idle_timeout"):
+        view.ignore(idle, why="Envoy does not implement it either")
+    jitter = view.message("max_downstream_connection_duration_jitter_percentage")
     return TcpProxyConfig(
         stat_prefix=view.str("stat_prefix"),
         cluster=cluster,
@@ -53,8 +60,21 @@ def build(view: View, context: BuildContext) -> TcpProxyConfig:
         idle_timeout_s=idle_timeout_s or None,
         max_connect_attempts=view.uint("max_connect_attempts", 1),
         max_downstream_connection_duration_s=view.duration_s("max_downstream_connection_duration"),
+        duration_jitter_percent=jitter.float("value") if jitter is not None else 0.0,
+        backoff_s=_build_backoff(view.message("backoff_options")),
         access_logs=build_access_logs(view.repeated("access_log"), context),
         hash_source_ip=build_tcp_hash_policy(view.repeated("hash_policy")),
         metadata_match=build_lb_metadata(view.message("metadata_match")),
         weighted_metadata_match=weighted_match,
     )
+
+
+def _build_backoff(view: View | None) -> tuple[float, float] | None:
+    """``BackoffStrategy``."""
+    if view is None:
+        return None
+    base_s = view.duration_s("base_interval", 0.0)
+    longest_s = view.duration_s("max_interval", 10 * base_s)
+    if longest_s < base_s:
+        view.report("max_backoff_interval must be greater or equal to base_backoff_interval", field="max_interval")
+    return base_s, longest_s

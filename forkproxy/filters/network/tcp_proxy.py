@@ -244,8 +244,10 @@ class TcpSession:
     def start_connecting(self) -> None:
         """Choose a cluster and connect."""
         self.connection.pause_reading()
-        duration_s = self._proxy.config.max_downstream_connection_duration_s
+        config = self._proxy.config
+        duration_s = config.max_downstream_connection_duration_s
         if duration_s:
+            duration_s *= 1.0 + random.random() * config.duration_jitter_percent / 100.0
             self._duration_timer = self.loop.call_later(duration_s, self._on_max_duration)
         if self._proxy.pick_route is None:
             self.cluster = self._proxy.pick_cluster()
@@ -389,8 +391,15 @@ class TcpSession:
         if cluster.on_upstream_failure is not None:
             elapsed_s = self.loop.now - self._upstream_started
             cluster.on_upstream_failure(cluster, endpoint, reason or "connect timeout", elapsed_s)
-        if not self.end:
+        if self.end:
+            return
+        config = self._proxy.config
+        if config.backoff_s is None or self.attempt_count >= config.max_connect_attempts:
             self._connect()
+        else:
+            base_s, longest_s = config.backoff_s
+            interval_s = min(base_s * 2.0 ** (self.attempt_count - 1), longest_s)
+            self._connect_timer = self.loop.call_later(random.random() * interval_s, self._connect)
 
     def _give_up(self, flag: int) -> None:
         self.response_flags |= flag
@@ -568,6 +577,8 @@ class TcpSession:
         self.end = self.loop.now
         if self._duration_timer is not None:
             self._duration_timer.cancel()
+        if upstream is None and self._connect_timer is not None:
+            self._connect_timer.cancel()  # of the time between two attempts
         for log in self._proxy.log:
             log(self)
         if upstream is None or upstream.closed:

@@ -20,6 +20,7 @@ from tests.conformance.exchanges import (
     route_tables,
     sessions,
     statistics,
+    timeouts,
     upgrades,
 )
 from tests.conformance.exchanges.filter_configurations import FILTERED
@@ -355,6 +356,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **addresses.CONFIGURATIONS,
     **client_certificates.CONFIGURATIONS,
     **dynamic.CONFIGURATIONS,
+    **timeouts.CONFIGURATIONS,
     **compressions.CONFIGURATIONS,
     **rate_limits.CONFIGURATIONS,
     **sessions.CONFIGURATIONS,

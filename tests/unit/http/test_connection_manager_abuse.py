@@ -44,7 +44,7 @@ def test_who_does_not_read_the_last_answer_is_closed():
 
 
 def test_an_idle_connection_that_does_not_read_is_closed():
-    p = play()
+    p = play(drain_timeout_s=0)
     p.down.sock.window = 0
     p.downstream(GET % b"/").upstream(OK).advance(3600.5).expect_open()
     p.advance(1.5).expect_closed().expect_quiet()

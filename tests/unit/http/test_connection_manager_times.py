@@ -32,15 +32,36 @@ def test_a_connection_that_never_says_anything():
 
 
 def test_the_idle_timeout_counts_from_the_last_answer():
-    p = play(idle_timeout_s=10)
+    p = play(idle_timeout_s=10, drain_timeout_s=0)
     p.connect()
     p.advance(8).exchange().advance(9.9).expect_open().advance(0.2).expect_closed()
     assert p.stats.downstream_cx_idle_timeout == 1
 
 
 def test_the_idle_timeout_does_not_end_a_request():
-    p = play(idle_timeout_s=2).downstream(GET).advance(6).expect_open().upstream(OK).expect_downstream(OK)
+    p = (
+        play(idle_timeout_s=2, drain_timeout_s=0)
+        .downstream(GET)
+        .advance(6)
+        .expect_open()
+        .upstream(OK)
+        .expect_downstream(OK)
+    )
     p.advance(1.9).expect_open().advance(0.2).expect_closed()
+
+
+def test_after_the_idle_timeout_one_more_request_may_come():
+    p = play(idle_timeout_s=10, drain_timeout_s=5).exchange()
+    p.advance(10.1).expect_open()
+    assert p.stats.downstream_cx_idle_timeout == 1
+    p.downstream(GET).upstream(OK).expect_downstream(OK_CLOSE).expect_closed()
+    assert (p.stats.downstream_cx_max_requests_reached, p.stats.downstream_cx_drain_close) == (0, 0)
+
+
+def test_the_idle_timeout_and_the_drain_timeout_end_a_connection():
+    p = play(idle_timeout_s=10, drain_timeout_s=5).exchange()
+    p.advance(14.9).expect_open().advance(0.2).expect_closed()
+    assert p.stats.downstream_cx_idle_timeout == 1
 
 
 def test_no_idle_timeout():
@@ -49,6 +70,13 @@ def test_no_idle_timeout():
 
 
 # -- heads
+
+
+def test_a_head_may_be_ended_by_the_stream_idle_timeout():
+    p = play(stream_idle_timeout_s=5, request_headers_timeout_s=9).downstream(b"GET / HTTP/1.1\r\n").advance(5.1)
+    p.expect_downstream(local_reply(408, b"Request Timeout", b"stream timeout", b"connection: close"))
+    assert p.logged == [(b"", b"", 408, "stream_idle_timeout", "SI")]
+    assert (p.stats.downstream_rq_idle_timeout, p.stats.downstream_rq_header_timeout) == (1, 0)
 
 
 def test_a_head_that_takes_too_long():

@@ -48,6 +48,20 @@ def test_tcp_proxy_with_everything():
     assert made.max_downstream_connection_duration_s == 60.0
 
 
+def test_tcp_proxy_waits_between_attempts():
+    text = "{stat_prefix: s, cluster: c, backoff_options: {base_interval: 0.1s%s}}"
+    made = value_of(tcp_proxy.build, tcp_proxy.type_url, text % "")
+    assert made.backoff_s == (0.1, 1.0)
+    assert value_of(tcp_proxy.build, tcp_proxy.type_url, text % ", max_interval: 0.2s").backoff_s == (0.1, 0.2)
+    (error,) = built(tcp_proxy.build, tcp_proxy.type_url, text % ", max_interval: 0.05s").errors
+    assert error.endswith("max_backoff_interval must be greater or equal to base_backoff_interval")
+
+
+def test_tcp_proxy_with_jitter():
+    text = "{stat_prefix: s, cluster: c, max_downstream_connection_duration_jitter_percentage: {value: 12.5}}"
+    assert value_of(tcp_proxy.build, tcp_proxy.type_url, text).duration_jitter_percent == 12.5
+
+
 def test_tcp_proxy_does_not_tunnel():
     text = "{stat_prefix: s, cluster: c, tunneling_config: {hostname: h}, on_demand: {}}"
     assert built(tcp_proxy.build, tcp_proxy.type_url, text).unread == ["tunneling_config", "on_demand"]

@@ -14,6 +14,7 @@ import pytest
 from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.connection_pool import PoolOptions
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
+from forkproxy.filters.network import tcp_proxy
 from forkproxy.filters.network.tcp_proxy import TcpProxy, TcpSession, _cluster_picker
 from forkproxy.http import response_flags
 from forkproxy.net.connection import CONNECT_FAILURE, RECV_BYTES, REMOTE_CLOSE, REMOTE_RESET, Connection
@@ -393,6 +394,39 @@ def test_connect_attempts():
     play.down.peer_closes(REMOTE_CLOSE)
     assert play.logged == [("UF", 1, 0, 3)]
     assert play.cluster.stats.upstream_cx_total == 3
+
+
+def test_time_passes_between_two_attempts(monkeypatch):
+    monkeypatch.setattr(tcp_proxy.random, "random", lambda: 0.5)
+    play = Play(max_connect_attempts=4, backoff_s=(1.0, 3.0)).begin()
+    for wait_s in (0.5, 1.0, 1.5):
+        made = len(play.cluster.made)
+        refuse(play.up)
+        play.loop.advance(wait_s - 0.01)
+        assert len(play.cluster.made) == made
+        play.loop.advance(0.02)
+        assert len(play.cluster.made) == made + 1
+    refuse(play.up)
+    assert play.logged == [("UF,URX", 0, 0, 4)]
+
+
+def test_who_leaves_between_two_attempts_is_not_connected_any_more():
+    play = Play(max_connect_attempts=4, backoff_s=(1.0, 3.0)).begin()
+    refuse(play.up)
+    play.down.peer_closes(REMOTE_CLOSE)
+    play.loop.advance(10)
+    assert len(play.cluster.made) == 1
+    assert play.cluster.stats.upstream_rq_pending_active == 0
+
+
+def test_a_connection_may_last_longer_by_chance(monkeypatch):
+    monkeypatch.setattr(tcp_proxy.random, "random", lambda: 0.5)
+    play = Play(max_downstream_connection_duration_s=10.0, duration_jitter_percent=50.0).connected()
+    play.loop.advance(12.4)
+    assert not play.down.closed
+    play.loop.advance(0.2)
+    assert play.down.closed
+    assert play.stats.max_downstream_connection_duration == 1
 
 
 def test_a_connect_that_fails_on_the_spot():
