@@ -362,7 +362,7 @@ def pick_context(stream: Stream, route: Route, cluster: Cluster) -> PickContext:
 def last_too_long(stream: Stream) -> None:
     stream.upstream = None
     stream.send_local_reply(
-        504,
+        504 if stream.request_ended else 408,
         b"upstream max stream duration reached",
         headers=_attempts(stream),
         details="upstream_max_stream_duration_reached",
@@ -576,7 +576,7 @@ class UpstreamRequest:
                 self.cluster.stats.external__upstream_rq[status] += 1
             else:
                 stream.tally.response(self.cluster, endpoint, status)
-        if status >= 500:
+        if status >= 500 and status < 600:
             endpoint.stats.rq_error += 1
         else:
             endpoint.stats.rq_success += 1
@@ -725,9 +725,10 @@ class UpstreamRequest:
         if stream.tally is not None:
             stream.tally.timeout()
         if not stream.response_started:
+            self.endpoint.stats.rq_error += 1
             self.router.charge(stream, self.cluster, self.endpoint, stream.route.timeout_status)
-        if not stream.response_started and self.endpoint.monitor is not None:
-            self.endpoint.monitor.on_timeout(connected=self._client is not None)
+            if self.endpoint.monitor is not None:
+                self.endpoint.monitor.on_timeout(connected=self._client is not None)
         time_out(stream, "response_timeout")
 
     def pause(self) -> None:

@@ -111,6 +111,7 @@ class HedgedExchange(PolicyExchange):
         for attempt in self._take():
             self.cluster.stats.upstream_rq_timeout += 1
             attempt.endpoint.stats.rq_timeout += 1
+            attempt.endpoint.stats.rq_error += 1
             if attempt.endpoint.monitor is not None and not attempt.has_told_timeout:
                 attempt.endpoint.monitor.on_timeout(connected=attempt._client is not None)
             if stream.tally is not None:

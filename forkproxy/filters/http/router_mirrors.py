@@ -122,7 +122,7 @@ class MirroredRequest(UpstreamRequest):
     """One copy of one request."""
 
     keeps_body = True  # else the rest of a large body could go past this
-    __slots__ = ("_answered", "_complete", "_is_over", "_tally", "_timeout_s", "_timer")
+    __slots__ = ("_answered", "_complete", "_is_over", "_is_refused", "_tally", "_timeout_s", "_timer")
 
     def __init__(self, router: Router, cluster: Cluster, head: MirroredHead, timeout_s: float | None) -> None:
         source: Any = head
@@ -133,6 +133,7 @@ class MirroredRequest(UpstreamRequest):
         self._timer: Timer | None = None
         self._complete = False
         self._is_over = False
+        self._is_refused = False
         self._answered = False
 
     def begin(self, stream: Stream, end_stream: bool) -> None:
@@ -213,7 +214,7 @@ class MirroredRequest(UpstreamRequest):
             if endpoint.is_canary or (self._client is not None and self._client.codec.is_canary):
                 self._tally.is_canary = True
             self._tally.response(self.cluster, endpoint, status)
-        if status >= 500:
+        if 500 <= status < 600:
             endpoint.stats.rq_error += 1
         else:
             endpoint.stats.rq_success += 1
@@ -249,12 +250,13 @@ class MirroredRequest(UpstreamRequest):
         if self._is_over:
             return
         self._tell_monitor(reason)
-        if not self._answered and reason is not RESET_NO_POOL:
+        if not self._answered and (self._is_refused or reason not in (RESET_NO_POOL, RESET_OVERFLOW)):
             self.endpoint.stats.rq_error += 1
         self._over(503 if reason is RESET_NO_POOL else FAILURES[reason][1])
 
     def on_refused(self, client: Http1Client) -> None:
         """PoolRequest: there are too many requests."""
+        self._is_refused = True
         self.on_reset(RESET_OVERFLOW, "")
 
     def on_too_long(self) -> None:
@@ -269,7 +271,9 @@ class MirroredRequest(UpstreamRequest):
         self._timer = None
         self.cluster.stats.upstream_rq_timeout += 1
         self.endpoint.stats.rq_timeout += 1
-        if not self._answered and self.endpoint.monitor is not None:
-            self.endpoint.monitor.on_timeout(connected=self._client is not None)
+        if not self._answered:
+            self.endpoint.stats.rq_error += 1
+            if self.endpoint.monitor is not None:
+                self.endpoint.monitor.on_timeout(connected=self._client is not None)
         self._over(504)
         self.reset()

@@ -244,6 +244,12 @@ EXCHANGES = [
     directed(
         "stream duration, retried", get("/plain", b"x-envoy-upstream-stream-duration-ms: 100\r\n" + RETRY), HANG, OK
     ),
+    directed(
+        "stream duration, in the request",
+        b"POST /plain HTTP/1.1\r\n" + H + INSIDE + b"x-envoy-upstream-stream-duration-ms: 150\r\ncontent-length: 9\r\n\r\nabc",
+        HANG,
+        compare=("downstream", "ending", "log", "stats"),
+    ),
     directed("stream duration of none", get("/timed", b"x-envoy-upstream-stream-duration-ms: 0\r\n"), OK),
     directed("stream duration of nonsense", get("/timed", b"x-envoy-upstream-stream-duration-ms: x\r\n"), OK),
     *(

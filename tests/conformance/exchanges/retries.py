@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.bootstrap import Data, bootstrap, cluster, hcm, route, vhost
+from tests.support.bootstrap import TYPE, Data, bootstrap, cluster, hcm, route, vhost
 from tests.support.exchange import Exchange, Gap, ReadUntil, Reset, SendStep, UpstreamHas
 from tests.support.upstream import Answer, Close, Early, Hang
 from tests.support.upstream import Gap as UpstreamGap
@@ -13,6 +13,14 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 BACK_OFF = {"base_interval": "0.001s"}
 # With a whole timeout the second attempt's expected time is less by some milliseconds; with none there is no such header.
 NO_TIMEOUT = "0s"
+OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+BRIEF = {
+    OPTIONS: {
+        "@type": TYPE + OPTIONS,
+        "common_http_protocol_options": {"max_stream_duration": "0.2s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+}
 
 
 def status(code: int, headers: bytes = b"", body: bytes = b"") -> Answer:
@@ -78,6 +86,8 @@ def configuration() -> Data:
         retrying("/closed", "5xx", "closed"),
         retrying("/overflow", "5xx", "no_requests"),
         retrying("/nowhere", "5xx", "nowhere"),
+        retrying("/brief/5xx", "5xx", "brief"),
+        route("/brief", "brief", action={"timeout": NO_TIMEOUT, "retry_policy": {"retry_on": "connect-failure"}}),
         route("/vhost", action={"timeout": NO_TIMEOUT}),
         route("/own", action={"timeout": NO_TIMEOUT, "retry_policy": {"retry_on": "retriable-4xx"}}),
     ]  # fmt: skip
@@ -87,6 +97,10 @@ def configuration() -> Data:
         retrying("/overflow", "5xx", "no_requests"),
         retrying("/nowhere", "5xx", "nowhere"),
         retrying("/per-try", "5xx", per_try_timeout="0.1s"),
+        {
+            **retrying("/added", "5xx"),
+            "request_headers_to_add": [{"header": {"key": "x-added", "value": "%REQ(x-envoy-attempt-count)%"}}],
+        },
         retrying("/", "5xx", num_retries=2),
     ]
     named = [{**retrying("/", "5xx", "named")}]
@@ -120,6 +134,7 @@ def configuration() -> Data:
             cluster("closed", "up", circuit_breakers=no_more),
             cluster("no_requests", "up", circuit_breakers=none),
             cluster("nowhere"),
+            cluster("brief", "up", typed_extension_protocol_options=BRIEF),
             host,
         ],
     )
@@ -279,6 +294,20 @@ EXCHANGES = [
         "retry headers from outside", get("/connect", b"x-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 3\r\n"), status(503),
         FINE,
     ),
+    retry("whole timeout in the answer", get("/late"), (OK[:-1], Hang())),
+    retry("an answer that announces its close", get("/5xx"), status(503, b"connection: close\r\n"), FINE),
+    retry("an answer that is closed", get("/5xx"), (*status(503, b"connection: close\r\n"), Close()), FINE),
+    retry("expecting 100", (b"POST /5xx HTTP/1.1\r\n" + H + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n", ReadUntil(b"100 Continue\r\n\r\n"), b"ok"), status(503), FINE),
+    retry("an empty body", b"POST /5xx HTTP/1.1\r\n" + H + b"content-length: 0\r\n\r\n", status(503), FINE),
+    retry("pipelined behind it", get("/5xx") + get("/connect"), status(503), FINE, FINE, responses=2, log_lines=2),
+    retry("headers added, counted", get("/added", host=COUNTED), status(503), FINE),
+    retry("asked for a second and a half", get("/asked"), status(503, b"retry-after: 1.5\r\n"), FINE),
+    retry("asked twice", get("/asked"), status(503, b"retry-after: 0\r\nx-reset: 5\r\n"), FINE),
+    retry("trailers", CHUNKED[:-2] + b"x-trailer: 1\r\n\r\n", status(503), FINE),
+    retry("brief, in the request", POST.replace(b"/5xx", b"/brief")[:-5], HANG, compare=("downstream", "ending", "log", "stats")),
+    retry("brief", get("/brief"), HANG),
+    retry("brief, retried", get("/brief/5xx"), HANG, FINE),
+    retry("brief, in the answer", get("/brief"), (OK[:-1], Hang())),
     retry(
         "the next request", (get("/5xx"), ReadUntil(b"ok"), get("/5xx")), status(503), FINE, status(503), FINE, responses=2,
         log_lines=2,
