@@ -15,6 +15,7 @@ from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.net.timers import NEVER
 from forkproxy.router.matcher import is_grpc
+from forkproxy.router.retry import milliseconds
 
 if TYPE_CHECKING:
     from forkproxy.http.stream import Stream
@@ -63,15 +64,15 @@ def _limit(stream: Stream, limits: MaxStreamDuration) -> None:
     ms = 0
     is_limited = True
     if asked_ms is not None and limits.grpc_max_s is not None:
-        most_ms = int(limits.grpc_max_s * 1000)
+        most_ms = milliseconds(limits.grpc_max_s)
         ms = min(asked_ms, most_ms) if most_ms else asked_ms
-        ms = max(ms - int((limits.grpc_offset_s or 0.0) * 1000), 0)
+        ms = max(ms - milliseconds(limits.grpc_offset_s), 0)
     else:
         duration_s = limits.duration_s
         if duration_s is None:
             duration_s = http.manager.settings.max_stream_duration_s
         is_limited = duration_s not in (0.0, NEVER)
-        ms = int(duration_s * 1000) if is_limited else 0
+        ms = milliseconds(duration_s) if is_limited else 0
     if is_grpc(stream):
         if is_limited:
             set_header(headers, b"grpc-timeout", grpc_timeout(ms))

@@ -46,6 +46,11 @@ class _Response:
         self.request_headers = headers
 
 
+def milliseconds(seconds: float | None) -> int:
+    """Whole ones, as Envoy counts: 1.001 s are 1001, whatever a float makes of it. None is 0."""
+    return int(seconds * 1000 + 1e-6) if seconds else 0
+
+
 class Retries:
     """A compiled RetryPolicy. ``retries`` is False when only its timeouts count."""
 

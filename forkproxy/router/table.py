@@ -47,7 +47,7 @@ from forkproxy.router.header_mutation import (
 from forkproxy.router.match_tree import compile_match_tree
 from forkproxy.router.matcher import Dice, StreamTest, compile_regex_set, fair
 from forkproxy.router.policies import MirrorCompiler, Policies, compile_policies
-from forkproxy.router.retry import Retries, compile_retries
+from forkproxy.router.retry import Retries, compile_retries, milliseconds
 from forkproxy.router.rewrite import (
     Rewrite,
     compile_redirect,
@@ -420,7 +420,7 @@ class _RouteBuilder:
         if route.retries is not None and has_own_time and not (policies is not None and policies.hedges):
             expected_s = route.retries.per_try_timeout_s
         if expected_s is not None:
-            route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % (expected_s * 1000))
+            route.timeout_header = (b"x-envoy-expected-rq-timeout-ms", b"%d" % milliseconds(expected_s))
 
     def _filter_levels(
         self, entry: RouteEntry, virtual_host: VirtualHost, weighted: WeightedCluster | None

@@ -32,7 +32,7 @@ from forkproxy.net.filter import STOP_ITERATION
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER, Timer
 from forkproxy.router.matcher import is_grpc
-from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, TOO_MANY, YES, Retries, RetryState
+from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, TOO_MANY, YES, Retries, RetryState, milliseconds
 from forkproxy.router.rewrite import rewrite_host
 from forkproxy.router.table import Route
 from forkproxy.stats.dynamic import DynamicStats
@@ -650,11 +650,11 @@ class UpstreamRequest:
             # Only now may the stream forget this exchange; one whose request is still under way has to be cut.
             stream.upstream = None
         if self.router.dynamic_stats and self._ended_at:
-            milliseconds = int((now - self._ended_at) * 1000)
+            elapsed_ms = int((now - self._ended_at) * 1000)
             if stream.tally is None:
-                self.cluster.stats.external__upstream_rq_time[milliseconds] += 1
+                self.cluster.stats.external__upstream_rq_time[elapsed_ms] += 1
             else:
-                stream.tally.time(self.cluster, self.endpoint, milliseconds)
+                stream.tally.time(self.cluster, self.endpoint, elapsed_ms)
         if self._paused or self._holding_downstream:
             self._let_go()
 
@@ -881,10 +881,10 @@ class RetriedExchange:
 
     def _expected_ms(self, route: Route) -> int:
         # What one attempt may take, but not more than is left of the whole.
-        expected_ms = int((self.policy.per_try_timeout_s or route.timeout_s or 0.0) * 1000)
+        expected_ms = milliseconds(self.policy.per_try_timeout_s or route.timeout_s)
         if route.timeout_s is None or not self.ended_at:
             return expected_ms
-        left_ms = int(route.timeout_s * 1000) - int((self.router.loop.now - self.ended_at) * 1000)
+        left_ms = milliseconds(route.timeout_s) - int((self.router.loop.now - self.ended_at) * 1000)
         return max(min(expected_ms, left_ms), 1)
 
     def give_up(self) -> None:

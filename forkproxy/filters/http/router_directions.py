@@ -19,7 +19,7 @@ from forkproxy.http.stream import Stream
 from forkproxy.router.durations import grpc_timeout, grpc_timeout_ms
 from forkproxy.router.matcher import is_grpc
 from forkproxy.router.policies import NO_POLICIES, RETRY_DIRECTIONS
-from forkproxy.router.retry import Retries
+from forkproxy.router.retry import Retries, milliseconds
 from forkproxy.router.table import Route
 
 _EXPECTED = b"x-envoy-expected-rq-timeout-ms"
@@ -79,7 +79,7 @@ def time_limits(route: Route, stream: Stream, *, respects_expected: bool) -> Rou
         policies = route.policies = copy.copy(policies or NO_POLICIES)
         policies.hedges = said[_HEDGE] == b"true"
     is_old_grpc = policies is not None and policies.grpc_max_s is not None and is_grpc(stream)
-    timeout_ms = int((route.timeout_s or 0.0) * 1000)
+    timeout_ms = milliseconds(route.timeout_s)
     if policies is not None and is_old_grpc and policies.max_stream_duration is None:
         timeout_ms = _grpc_limit(headers, policies.grpc_max_s or 0.0, policies.grpc_offset_s or 0.0)
     dropped = _LIMITS
@@ -90,7 +90,7 @@ def time_limits(route: Route, stream: Stream, *, respects_expected: bool) -> Rou
         asked_ms = integer(said.get(_TIMEOUT))
     if asked_ms is not None:
         timeout_ms = asked_ms
-    per_try_ms = int((route.retries.policy.per_try_timeout_s or 0.0) * 1000) if route.retries is not None else 0
+    per_try_ms = milliseconds(route.retries.policy.per_try_timeout_s) if route.retries is not None else 0
     asked_ms = integer(said.get(_PER_TRY))
     if asked_ms is not None:
         per_try_ms = asked_ms
@@ -122,7 +122,7 @@ def tell_grpc_timeout(route: Route, headers: Headers, expected_ms: int) -> None:
 
 
 def _grpc_limit(headers: Headers, most_s: float, offset_s: float) -> int:
-    most_ms, offset_ms = int(most_s * 1000), int(offset_s * 1000)
+    most_ms, offset_ms = milliseconds(most_s), milliseconds(offset_s)
     ms = grpc_timeout_ms(headers) or 0
     if offset_ms < ms:
         ms -= offset_ms

@@ -13,7 +13,7 @@ from forkproxy.filters.http.router import FAILURES, UpstreamRequest, last_too_lo
 from forkproxy.filters.http.router_policies import PolicyExchange, PolicyRequest
 from forkproxy.http import response_flags as flags
 from forkproxy.http.headers import Headers
-from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, NO, TOO_MANY, YES
+from forkproxy.router.retry import LIMIT_EXCEEDED, LOCAL_RESET, NO, TOO_MANY, YES, milliseconds
 from forkproxy.router.table import Route
 from forkproxy.upstream.endpoint import Endpoint
 from forkproxy.upstream.http_pool import RESET_NO_POOL
@@ -131,9 +131,9 @@ class HedgedExchange(PolicyExchange):
 
     def _expected_ms(self, route: Route) -> int:
         # A hedged attempt may take all the time there is.
-        whole_ms = int((route.timeout_s or 0.0) * 1000)
+        whole_ms = milliseconds(route.timeout_s)
         if not whole_ms:
-            return int((self.policy.per_try_timeout_s or 0.0) * 1000)
+            return milliseconds(self.policy.per_try_timeout_s)
         left_ms = whole_ms - (int((self.router.loop.now - self.ended_at) * 1000) if self.ended_at else 0)
         return max(left_ms, 1)
 

@@ -20,6 +20,7 @@ from forkproxy.http.tally import Tally
 from forkproxy.net.connection import Connection
 from forkproxy.net.timers import Timer
 from forkproxy.router.policies import Mirror
+from forkproxy.router.retry import milliseconds
 from forkproxy.router.table import Route
 from forkproxy.stats.dynamic import DynamicStats
 from forkproxy.upstream.balancers import PickContext
@@ -114,7 +115,7 @@ def _head(router: Router, stream: Stream, mirror: Mirror) -> MirroredHead:
     own_ip = router.local_ip
     set_header(headers, b"x-forwarded-for", b"%b,%b" % (forwarded, own_ip) if forwarded else own_ip)
     if timeout_s is not None and router.envoy_headers:
-        set_header(headers, b"x-envoy-expected-rq-timeout-ms", b"%d" % (timeout_s * 1000))
+        set_header(headers, b"x-envoy-expected-rq-timeout-ms", b"%d" % milliseconds(timeout_s))
     return MirroredHead(stream, headers, mirror.host_for(stream.authority), router.dynamic)
 
 

@@ -37,6 +37,7 @@ def routes() -> list[Data]:
     """By path."""
     return [
         route("/plain", action={"timeout": "0s"}),
+        route("/odd", action={"timeout": "1.001s"}),
         route("/timed", action={"timeout": "20s"}),
         retrying("/connect", "connect-failure"),
         retrying("/try", "connect-failure", per_try_timeout="5s", timeout="20s"),
@@ -207,6 +208,7 @@ EXCHANGES = [
     ),
     directed("added by a filter, once", get("/timed", b"", OUTSIDE), OK, listener="directions_mutated"),
     directed("timeout", get("/plain", TIMEOUT % b"200"), HANG),
+    directed("a timeout that is no float", get("/odd"), OK),
     directed("timeout from outside", get("/timed", TIMEOUT % b"200", OUTSIDE), OK),
     directed("timeout of the route", get("/timed", TIMEOUT % b"9000"), OK),
     directed("timeout of none", get("/timed", TIMEOUT % b"0"), OK),
@@ -246,7 +248,10 @@ EXCHANGES = [
     ),
     directed(
         "stream duration, in the request",
-        b"POST /plain HTTP/1.1\r\n" + H + INSIDE + b"x-envoy-upstream-stream-duration-ms: 150\r\ncontent-length: 9\r\n\r\nabc",
+        b"POST /plain HTTP/1.1\r\n"
+        + H
+        + INSIDE
+        + b"x-envoy-upstream-stream-duration-ms: 150\r\ncontent-length: 9\r\n\r\nabc",
         HANG,
         compare=("downstream", "ending", "log", "stats"),
     ),

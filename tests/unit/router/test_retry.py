@@ -16,6 +16,7 @@ from forkproxy.router.retry import (
     Retries,
     RetryState,
     compile_retries,
+    milliseconds,
 )
 from forkproxy.stats.groups import ClusterStats
 from forkproxy.upstream.circuit_breakers import BreakerCells, Breakers
@@ -215,3 +216,10 @@ def test_an_interval_that_was_asked_for_is_a_lower_bound_once():
     stats = target.stats
     assert (stats.upstream_rq_retry_backoff_ratelimited, stats.upstream_rq_retry_backoff_exponential) == (1, 1)
     assert stats.upstream_rq_retry == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "whole"), [(None, 0), (0.0, 0), (1.001, 1001), (0.0019, 1), (4.35, 4350), (15.0, 15000)]
+)
+def test_milliseconds(seconds, whole):
+    assert milliseconds(seconds) == whole
