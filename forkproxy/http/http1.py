@@ -810,6 +810,7 @@ class ClientCodec:
         "_head_request",
         "_headers",
         "_interim",
+        "_interim_over",
         "_line_checked",
         "_max_headers_bytes",
         "_max_headers_count",
@@ -850,7 +851,7 @@ class ClientCodec:
     def _begin(self) -> None:
         self._headers: Headers = []
         self._fresh = True
-        self._interim = False
+        self._interim = self._interim_over = False
         self._end_told = False
         self._head_bytes = 0
         self._transfer_encodings = 0
@@ -927,9 +928,14 @@ class ClientCodec:
         self.sink.decode_complete(None)
 
     @property
-    def between_messages(self) -> bool:
-        """Has nothing of a response arrived yet?"""
+    def is_silent(self) -> bool:
+        """Has nothing at all arrived since the request?"""
         return self._fresh
+
+    @property
+    def between_messages(self) -> bool:
+        """Has nothing of a response arrived yet, or nothing after a 1xx one?"""
+        return self._fresh or self._interim_over
 
     # -- httptools' callbacks
 
@@ -937,6 +943,8 @@ class ClientCodec:
         """httptools: the first byte of a message."""
         if self.complete:
             self.unsolicited = True
+        elif self._interim_over:
+            self._interim_over = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header, or one trailer."""
@@ -1030,6 +1038,7 @@ class ClientCodec:
         if self._interim:
             self._begin()
             self._fresh = False
+            self._interim_over = True
             return
         if self.complete:
             return

@@ -348,7 +348,7 @@ class Http1Client:
         pool.on_client_closed(self, reason)
         if request is None:
             return
-        was_idle = self.requests > 1 and failure is RESET_CONNECTION_TERMINATION and is_remote
+        was_idle = self.requests > 1 and codec.is_silent and failure is RESET_CONNECTION_TERMINATION and is_remote
         if was_idle and request.may_be_sent_again():
             pool.acquire_fresh(request)
         else:

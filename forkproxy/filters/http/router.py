@@ -307,8 +307,10 @@ class Router(HttpFilter):
             503, b"no healthy upstream", headers=headers, details="no_healthy_upstream", flags=flags.UH
         )
 
-    def _fail(self, stream: Stream, cluster: Cluster, endpoint: Endpoint, reason: str, transport: str) -> None:
-        """The exchange ended before the response's head, or in the middle of the response."""
+    def _fail(
+        self, stream: Stream, cluster: Cluster, endpoint: Endpoint, reason: str, transport: str, begun: bool
+    ) -> None:
+        """The exchange ended before the response's head, or in the middle of the response. ``begun``: with a 1xx response."""
         flag, status = FAILURES[reason]
         stream.upstream = None
         spelled = reason.replace(" ", "_")
@@ -320,16 +322,17 @@ class Router(HttpFilter):
                 self.stats.rq_reset_after_downstream_response_started += 1
             stream.send_local_reply(status, details=f"upstream_reset_after_response_started{{{spelled}}}", flags=flag)
             return
-        self.charge(stream, cluster, endpoint, status)
-        if stream.endpoint is not None:
-            endpoint.stats.rq_error += 1
+        if not begun:
+            self.charge(stream, cluster, endpoint, status)
+            if stream.endpoint is not None:
+                endpoint.stats.rq_error += 1
         headers = _attempts(stream)
         if reason is RESET_OVERFLOW:
             if self.envoy_headers:
                 headers = [(b"x-envoy-overloaded", b"true"), *(headers or ())]
             details = "upstream_reset_before_response_started{overflow}"
         else:
-            details = f"upstream_reset_before_response_started{{{spelled}}}"
+            details = f"upstream_reset_{'after' if begun else 'before'}_response_started{{{spelled}}}"
         stream.send_local_reply(
             status,
             (_FAILED_AGAIN if stream.attempt_count > 1 else _FAILED) + reason.encode(),
@@ -672,7 +675,7 @@ class UpstreamRequest:
                 stream.upstream_connection = None
             elif self._client is None and stream.upstream_connection is None:
                 stream.endpoint = None  # nobody has come so far as to a connection
-            self.router._fail(stream, self.cluster, self.endpoint, reason, transport_failure_reason)
+            self.router._fail(stream, self.cluster, self.endpoint, reason, transport_failure_reason, self._interim)
 
     def _tell_monitor(self, reason: str) -> None:
         # An overflow says nothing of the endpoint.
@@ -724,11 +727,11 @@ class UpstreamRequest:
         self.endpoint.stats.rq_timeout += 1
         if stream.tally is not None:
             stream.tally.timeout()
-        if not stream.response_started:
+        if not stream.response_started and not self._interim:
             self.endpoint.stats.rq_error += 1
             self.router.charge(stream, self.cluster, self.endpoint, stream.route.timeout_status)
-            if self.endpoint.monitor is not None:
-                self.endpoint.monitor.on_timeout(connected=self._client is not None)
+        if not stream.response_started and self.endpoint.monitor is not None:
+            self.endpoint.monitor.on_timeout(connected=self._client is not None)
         time_out(stream, "response_timeout")
 
     def pause(self) -> None:
@@ -1138,7 +1141,7 @@ class RetriedRequest(UpstreamRequest):
         if state is not None and exchange.follow(self, state.after_reset(LOCAL_RESET)):
             return
         stream.upstream = None
-        if not stream.response_started:
+        if not stream.response_started and not self._interim:
             self.endpoint.stats.rq_error += 1
             self.router.charge(stream, self.cluster, self.endpoint, stream.route.timeout_status)
         time_out(stream, details)

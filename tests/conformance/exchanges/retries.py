@@ -294,10 +294,21 @@ EXCHANGES = [
         "retry headers from outside", get("/connect", b"x-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 3\r\n"), status(503),
         FINE,
     ),
+    *(
+        retry(f"after 103, {name}", get("/late"), (b"HTTP/1.1 103 Early Hints\r\n\r\n", UpstreamGap(), *steps), FINE)
+        for name, steps in (
+            ("silence", (Hang(),)), ("cut", (Close(),)), ("nonsense", (b"nonsense\r\n\r\n",)),
+            ("cut in the head", (b"HTTP/1.1 200 OK\r\n", UpstreamGap(), Close())),
+        )
+    ),
     retry("whole timeout in the answer", get("/late"), (OK[:-1], Hang())),
     retry("an answer that announces its close", get("/5xx"), status(503, b"connection: close\r\n"), FINE),
     retry("an answer that is closed", get("/5xx"), (*status(503, b"connection: close\r\n"), Close()), FINE),
-    retry("expecting 100", (b"POST /5xx HTTP/1.1\r\n" + H + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n", ReadUntil(b"100 Continue\r\n\r\n"), b"ok"), status(503), FINE),
+    retry(
+        "expecting 100",
+        (b"POST /5xx HTTP/1.1\r\n" + H + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n", ReadUntil(b"nue\r\n\r\n"), b"ok"),
+        status(503), FINE,
+    ),
     retry("an empty body", b"POST /5xx HTTP/1.1\r\n" + H + b"content-length: 0\r\n\r\n", status(503), FINE),
     retry("pipelined behind it", get("/5xx") + get("/connect"), status(503), FINE, FINE, responses=2, log_lines=2),
     retry("headers added, counted", get("/added", host=COUNTED), status(503), FINE),
