@@ -55,7 +55,7 @@ class Rehearsal:
         self._manager.access_logs = (ended.log,)
         connection = Connection(self._loop, ours, peer)
         connection.local_address = local
-        HttpConnection(self._manager, connection).on_first_data(head)
+        _Rehearsed(self._manager, connection).on_first_data(head)
         stream = curtain.stream or ended.stream
         assert stream is not None, "a complete head is refused or passed on"
         return stream, curtain.stream is not None
@@ -69,6 +69,21 @@ class Rehearsal:
         for sock in self._sockets:
             sock.close()
         self._loop.close()
+
+
+class _Rehearsed(HttpConnection):
+    """Its filters are those of the rehearsal, whatever an upgrade would put in their place: none of them is to run."""
+
+    __slots__ = ()
+
+    @property
+    def chain(self) -> HttpFilterChain:
+        """The curtain."""
+        return self.manager.chain
+
+    @chain.setter
+    def chain(self, _chain: HttpFilterChain) -> None:
+        return
 
 
 class _Ended:

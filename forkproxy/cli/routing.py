@@ -26,6 +26,7 @@ from forkproxy.filters.http.router import Router
 from forkproxy.filters.network.http_connection_manager import HttpConnectionManagerFilter, make_routes
 from forkproxy.filters.network.tcp_proxy import TcpProxy
 from forkproxy.http.headers import get as get_header
+from forkproxy.http.http1 import CONNECT
 from forkproxy.http.stream import Stream
 from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress, parse_port
@@ -46,6 +47,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SOURCE_PORT = 50000
 _WILDCARDS = frozenset(("0.0.0.0", "::"))
 _BODY_CHARACTERS = 60
+_NO_UPGRADE = "upgrade_failed"
 _IN_A_TARGET = "".join(map(chr, range(33, 127)))
 
 
@@ -96,7 +98,7 @@ def request_of(method: str, url: str, headers: Iterable[str]) -> Request:
     host, port = split_port(authority)
     if not host:
         raise ValueError(f'"{url}" has no host')
-    if verb == b"CONNECT":
+    if verb == CONNECT:
         return Request(verb, authority.encode(), authority.encode(), pairs)
     if not target.startswith("/"):
         target = "/" + target
@@ -434,13 +436,19 @@ class _Http:
             found["manager"] = self._manager(stream)
             if not reached:
                 found["outcome"] = _answer(stream)
-                return
+                if stream.details != _NO_UPGRADE:
+                    return
+            if stream.method == CONNECT and (self.config.strip_any_host_port or self.config.strip_matching_host_port):
+                stream.http.strip_port(
+                    stream, self.config.strip_any_host_port
+                )  # as it is for the look at the routes only
             told = explain.explain(self.table, stream, dice_are_loaded=self.look.options.number is not None)
             outcomes = []
             for outcome in told.outcomes:
                 again, _ = rehearsal.request(self.head, self.look.local, self.look.peer)
                 outcomes.append(self._outcome(outcome, again, told))
-        found["taken"] = any(each["route"] is not None and (told.chosen is None or each["chosen"]) for each in outcomes)
+        some = [each for each in outcomes if told.chosen is None or each["chosen"]]
+        found["taken"] = reached and any(each["route"] is not None for each in some)
         found["virtual_host"] = self._virtual_host(told)
         found["vhost_header"] = self.table.config.vhost_header
         others = list(self._other_hosts(told))
@@ -519,10 +527,20 @@ class _Http:
             said["weight_by"] = _weight_by(route)
         stream.route = route
         said["action"] = self._action(route, stream)
-        said["filters"] = self._filters(outcome, told)
+        said["filters"] = self._filters(outcome, told, self._entries(stream))
         return said
 
-    def _filters(self, outcome: Outcome, told: Explanation) -> list[Json]:
+    def _entries(self, stream: Stream) -> Sequence[FilterEntry]:
+        """The HTTP filters that the request passes: an upgrade may have its own."""
+        if stream.http.upgrading:
+            asked = [value for name, value in self.request.headers if name.lower() == b"upgrade"]
+            name = (CONNECT if stream.method == CONNECT else b"".join(asked[:1])).decode("latin-1").lower()
+            own = [each.filters for each in self.config.upgrades if each.upgrade_type.lower() == name]
+            if any(own):
+                return own[0]
+        return self.config.http_filters
+
+    def _filters(self, outcome: Outcome, told: Explanation, entries: Sequence[FilterEntry]) -> list[Json]:
         """The HTTP filters on this route, as they stand in the chain."""
         route = self._live(outcome, told.virtual_host)
         disabled = route.filters_disabled if route is not None else {}
@@ -535,7 +553,7 @@ class _Http:
                     entry.name in level and level[entry.name].config is not None for level in levels
                 ),
             }
-            for entry in self.config.http_filters
+            for entry in entries
         ]
 
     def _live(self, outcome: Outcome, virtual_host: VirtualHost | None) -> Route | None:
@@ -684,7 +702,9 @@ def _answer(stream: Stream) -> str:
     """What the manager says to a request that gets to no route."""
     location = get_header(stream.response_headers or [], b"location")
     to = f" to {quoted(_shown(location))}" if location is not None else ""
-    return f"the connection manager answers {stream.status}{to} itself: {stream.details}"
+    hint = " (upgrade_configs of the connection manager and of the route allow upgrades)"
+    why = f"{stream.details}{hint if stream.details == _NO_UPGRADE else ''}"
+    return f"the connection manager answers {stream.status}{to} itself: {why}"
 
 
 def _shown(value: bytes) -> str:

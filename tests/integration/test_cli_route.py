@@ -31,6 +31,17 @@ static_resources:
           use_remote_address: true
           merge_slashes: true
           normalize_path: true
+          strip_matching_host_port: true
+          upgrade_configs:
+          - upgrade_type: websocket
+            filters:
+            - name: envoy.filters.http.buffer
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
+                max_request_bytes: 1
+            - name: envoy.filters.http.router
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
           path_with_escaped_slashes_action: REJECT_REQUEST
           route_config:
             name: r
@@ -40,6 +51,8 @@ static_resources:
               domains: ["api.example.com", "*.api.example.com"]
               retry_policy: { retry_on: "5xx,reset", num_retries: 2, per_try_timeout: 1s }
               routes:
+              - match: { connect_matcher: {} }
+                route: { cluster: web, upgrade_configs: [{ upgrade_type: CONNECT, connect_config: {} }] }
               - match: { path: /Health }
                 direct_response: { status: 200, body: { inline_string: "fine" } }
               - name: dev
@@ -136,13 +149,13 @@ def test_the_whole_way_of_a_request(config):
         f"listener edge, 0.0.0.0:10000 {config}:3 filter chain 2 of 2 rest: takes every connection",
         "path /v1//items?q=b → /v1/items?q=b",
         'virtual host api, by its domain "api.example.com"',
-        f'route 6 of 8 users: prefix "/v1" {config}:{line_of("name: users")}',
+        f'route 7 of 9 users: prefix "/v1" {config}:{line_of("name: users")}',
         "cluster 70% (weight 70 of 100) web: STATIC, ROUND_ROBIN to 127.0.0.1:8000",
         "cluster 30% (weight 30 of 100) canary: STRICT_DNS, ROUND_ROBIN to canary.local:8000 ← taken",
         "path /v1/items?q=b → //items?q=b",
         "host api.example.com → users.internal",
         "timeout 15 s, 2 retries on 5xx, reset, 1 s per try",
-        'routes not taken 2 dev header x-env is "dev", but there is no x-env',
+        'routes not taken 3 dev header x-env is "dev", but there is no x-env',
         "1 inside source_prefix_ranges 10.0.0.0/8: it goes from 127.0.0.1",
     ):
         assert part in said, part
@@ -151,11 +164,12 @@ def test_the_whole_way_of_a_request(config):
 @pytest.mark.parametrize(
     ("arguments", "code", "parts"),
     [
-        (("api.example.com/health",), 1, ["none of 8 matches: 404", "it differs in upper and lower case"]),
+        (("api.example.com/health",), 1, ["none of 9 matches: 404", "it differs in upper and lower case"]),
         (("api.example.com/Health",), 0, ['answer 200, "fine"']),
         (("x.api.example.com/v1/search?q=ab",), 0, ["redirect 302 to http://search.example.com/s?q=ab", "comes later"]),
         (("other.example.org/",), 1, ["none has a domain for this host: 404"]),
-        (("api.example.com:10000/by",), 1, ["hint without its port", "strip_any_host_port"]),
+        (("/by", "-H", "host: api.example.com:123"), 1, ["hint without its port", "strip_any_host_port"]),
+        (("api.example.com:10000/by",), 0, ["host api.example.com:10000 → api.example.com"]),
         (("api.example.com/by", "-H", "x-cluster: web"), 0, [
             "web (the header x-cluster): STATIC", "9 s at most for the stream, hedged", "mirrored to canary, 10%",
             "redirects of the upstream may be followed"]),
@@ -169,9 +183,12 @@ def test_the_whole_way_of_a_request(config):
         (("api.example.com/", "--source", "10.1.2.3"), 0, ["1 of 2 inside", "tcp_proxy inside", "75% (weight 3 of 4) web"]),
         (("api.example.com/v1/x", "-H", "x-envoy-internal: true", "-H", "x-forwarded-proto: https"), 0, [
             "x-forwarded-proto https → http", "removed x-envoy-internal"]),
-        (("/v1/x", "-H", "host: api.example.com"), 0, ["route 6 of 8 users"]),
+        (("/v1/x", "-H", "host: api.example.com"), 0, ["route 7 of 9 users"]),
         (("/v1/x",), 1, ["none has a domain for this host"]),
-        (("api.example.com/", "-H", "connection: upgrade", "-H", "upgrade: websocket"), 1, ["answers 403 itself"]),
+        (("api.example.com/by", "-H", "connection: upgrade", "-H", "upgrade: nonsense"), 1, [
+            "answers 403 itself: upgrade_failed (upgrade_configs", "route 9 of 9"]),
+        (("api.example.com/by", "-H", "x-cluster: web", "-H", "connection: upgrade", "-H", "upgrade: websocket"), 0,
+         ["route 9 of 9", "filters buffer, router"]),
         (("api.example.com/é /v1",), 1, ["GET api.example.com/%C3%A9%20/v1"]),
     ],
 )  # fmt: skip
@@ -191,7 +208,7 @@ def test_a_url_alone_is_got(ask):
 def test_what_may_happen_without_a_number(ask_json):
     outcomes = ask_json("GET", "api.example.com/v1/users/7")["outcomes"]
     found = [(each["route"]["number"], each["action"]["cluster"]["name"], each["share"]) for each in outcomes]
-    assert found == [(4, "canary", 0.05), (5, "web", pytest.approx(0.665)), (5, "canary", pytest.approx(0.285))]
+    assert found == [(5, "canary", 0.05), (6, "web", pytest.approx(0.665)), (6, "canary", pytest.approx(0.285))]
     assert not any(each["chosen"] for each in outcomes)
 
 
@@ -207,14 +224,25 @@ def test_a_number_chooses_among_the_clusters_of_tcp_proxy(ask_json, number, chos
     assert [each["cluster"]["name"] for each in clusters if each["chosen"]] == [chosen]
 
 
+def test_a_connect(ask):
+    code, said = ask("CONNECT", "api.example.com:443", "--listener", "edge")
+    assert code == 1  # its port is not the listener's, and stays
+    code, said = ask("CONNECT", "api.example.com:10000")
+    assert code == 0
+    assert "route 1 of 9: a CONNECT" in said
+    assert "a CONNECT has no path (connect_matcher matches it)" in ask("CONNECT", "api.example.com:10000", "--all")[1]
+
+
 def test_all_of_them(ask_json):
     near = ask_json("GET", "api.example.com/v1/users/7")
     every = ask_json("GET", "api.example.com/v1/users/7", "--all")
-    assert near["routes_left_out"] + len(near["routes_not_taken"]) == len(every["routes_not_taken"]) == 6
+    assert near["routes_left_out"] + len(near["routes_not_taken"]) == len(every["routes_not_taken"]) == 7
     assert every["routes_left_out"] == 0
     first = every["routes_not_taken"][0]
-    assert first["place"]["line"] == line_of("path: /Health")
-    assert first["why"] == [{"wants": 'path "/Health"', "got": 'the path is "/v1/users/7"', "hint": ""}]
+    assert first["place"]["line"] == line_of("connect_matcher")
+    assert first["why"] == [{"wants": "a CONNECT", "got": "the method is GET", "hint": ""}]
+    second = every["routes_not_taken"][1]
+    assert second["why"] == [{"wants": 'path "/Health"', "got": 'the path is "/v1/users/7"', "hint": ""}]
     assert [each["name"] for each in every["virtual_hosts_not_taken"]] == ["secure"]
 
 
