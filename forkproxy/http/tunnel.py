@@ -121,6 +121,8 @@ class TunnelCodec(ClientCodec):
             if self._transfer_encodings or self.content_length > 0:
                 raise CodecError("protocol_error", 502)
             headers[:] = [header for header in headers if header[0] != b"content-length"]
+        if not self._line_checked and self._parser.get_http_version() != "1.1":
+            self.told_close = True
         self.status = status
         self.granted = True
         self.reusable = False

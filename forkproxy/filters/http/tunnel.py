@@ -183,9 +183,7 @@ class _Asking(_Tunnelled):
         """ClientSink: the answer's head."""
         stream = self.stream
         if not self.is_granted():
-            if status < 400 and _is_websocket(stream):
-                self._fail_handshake(status, headers)
-            else:
+            if not self.fails_handshake(status, headers):
                 super().decode_headers(status, headers, end_stream)
             return
         stream.response_deadline = NEVER
@@ -194,12 +192,16 @@ class _Asking(_Tunnelled):
         if not stream.ended and stream.upstream is self:
             self._send_held()
 
-    def _fail_handshake(self, status: int, headers: Headers) -> None:
+    def fails_handshake(self, status: int, headers: Headers) -> bool:
+        """True when the answer is none to a WebSocket, and the client has been told so."""
+        if status >= 400 or self.is_granted() or not _is_websocket(self.stream):
+            return False
         self.stream.send_local_reply(
             status,
             headers=[header for header in headers if header[0] != b"content-length"],
             details="websocket_handshake_unsuccessful",
         )
+        return True
 
 
 class TunnelRequest(_Asking):
@@ -273,6 +275,11 @@ class RetriedTunnel(PolicyRequest, _Asking):
         super().on_ready(client)
         if _is_websocket(self.stream) and not self._ended_at:
             self._start_timers()
+
+    def decode_headers(self, status: int, headers: Headers, end_stream: bool) -> None:
+        """ClientSink: the answer's head, unless it is none to a WebSocket: nobody tries again then, or follows a redirect."""
+        if not self.fails_handshake(status, headers):
+            super().decode_headers(status, headers, end_stream)
 
 
 class RetriedTermination(PolicyRequest, _Terminated):

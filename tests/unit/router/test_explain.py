@@ -261,6 +261,18 @@ def test_a_query_that_does_not_match(matcher, path, wants, got):
     assert missed(told(entry(query_parameters=(matcher,)), path=path)) == (wants, got, "")
 
 
+def test_a_connect():
+    asked = entry("connect_matcher", "", headers=(HeaderMatcher("x-a", "present"),))
+    routes = (asked, entry("prefix", ""), entry("connect_matcher", ""))
+    explanation = told(*routes, path="", host="h:443", method=b"CONNECT")
+    assert explanation.chosen.number == 2
+    assert missed(explanation, 0)[0].startswith("header x-a")
+    assert missed(explanation, 1) == ('prefix ""', "a CONNECT has no path", "connect_matcher matches it")
+    explanation = told(*routes)
+    assert explanation.chosen.number == 1
+    assert missed(explanation, 2) == ("a CONNECT", "the method is GET", "")
+
+
 def test_grpc():
     assert missed(told(entry(grpc=True)))[1] == "there is no content-type"
 
