@@ -70,6 +70,7 @@ class CompressorRouteConfig:
 
     enabled: bool | None = None
     remove_accept_encoding: bool | None = None
+    library: object | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +161,15 @@ def _build_feature_flag(view: View | None, context: BuildContext) -> bool:
 
 
 def build_per_route(view: View, context: BuildContext) -> CompressorRouteConfig:
-    """``CompressorPerRoute``; a compressor library of a route's own stays unread."""
+    """``CompressorPerRoute``."""
     if view.which("override") != "overrides":
         return CompressorRouteConfig(enabled=not view.bool("disabled"))
-    response = view.require("overrides").message("response_direction_config")
+    overrides = view.require("overrides")
+    response, library = overrides.message("response_direction_config"), overrides.message("compressor_library")
+    made = _build_library(library, context, "compressor library", _COMPRESSIONS) if library is not None else None
     if response is None:
-        return CompressorRouteConfig()
-    return CompressorRouteConfig(True, response.bool("remove_accept_encoding_header", None))
+        return CompressorRouteConfig(library=made)
+    return CompressorRouteConfig(True, response.bool("remove_accept_encoding_header", None), made)
 
 
 def build_decompressor(view: View, context: BuildContext) -> DecompressorConfig:

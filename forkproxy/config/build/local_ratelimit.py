@@ -65,7 +65,8 @@ class LocalRateLimitConfig:
 
 
 def build(view: View, context: BuildContext) -> LocalRateLimitConfig:
-    """``LocalRateLimit`` of the chain. ``local_cluster_rate_limit`` and what belongs to wildcards stay unread."""
+    """``LocalRateLimit`` of the chain. ``local_cluster_rate_limit`` stays unread."""
+    view.ignore("max_dynamic_descriptors", why="it bounds entries without a value, which are not implemented")
     enabled, enforced = view.message("filter_enabled"), view.message("filter_enforced")
     status = view.message("status")
     bucket = view.message("token_bucket")

@@ -26,12 +26,15 @@ class SetMetadataConfig:
 
 
 def build(view: View, context: BuildContext) -> SetMetadataConfig:
-    """``Config``, of the filter and of routes, with its deprecated form first; typed values stay unread."""
+    """``Config``, of the filter and of routes, with its deprecated form first."""
     namespace = view.str("metadata_namespace")
     old = (MetadataEntry(namespace, True, view.struct("value")),) if namespace and view.has("value") else ()
-    return SetMetadataConfig((*old, *context.each(view.repeated("metadata"), build_entry)))
+    entries = context.each(view.repeated("metadata"), build_entry)
+    return SetMetadataConfig((*old, *(entry for entry in entries if entry is not None)))
 
 
-def build_entry(view: View, context: BuildContext) -> MetadataEntry:
-    """``Metadata``."""
-    return MetadataEntry(view.str("metadata_namespace"), view.bool("allow_overwrite"), view.struct("value"))
+def build_entry(view: View, context: BuildContext) -> MetadataEntry | None:
+    """``Metadata``; one without a ``value`` sets nothing that anybody here reads."""
+    view.ignore("typed_value", why="nothing that is implemented reads typed metadata")
+    namespace, overwrites = view.str("metadata_namespace"), view.bool("allow_overwrite")
+    return MetadataEntry(namespace, overwrites, view.struct("value")) if view.has("value") else None

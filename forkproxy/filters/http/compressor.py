@@ -16,7 +16,7 @@ the first that is named, or the one with ``choose_first``. Compressing takes the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from forkproxy.config.build.compressor import CompressorConfig, CompressorRouteConfig, DirectionConfig
 from forkproxy.filters.context import FilterContext
@@ -26,6 +26,7 @@ from forkproxy.http.headers import Headers, get_all, remove
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import Stream
+from forkproxy.router.table import Route
 from forkproxy.stats.group import Counter, StatGroup
 
 _IDENTITY = b"identity"
@@ -67,13 +68,25 @@ class Decision(NamedTuple):
     by: bytes | str
 
 
+class Library(NamedTuple):
+    """A compression library and its configuration."""
+
+    compression: Compression
+    config: object
+
+    def body(self) -> BodyCompressor:
+        """What compresses one body."""
+        return self.compression.body(self.config)
+
+
 class _State:
     """Of one stream."""
 
-    __slots__ = ("accepts", "request", "response")
+    __slots__ = ("accepts", "library", "request", "response")
 
-    def __init__(self, accepts: bytes | None) -> None:
+    def __init__(self, accepts: bytes | None, library: Library) -> None:
         self.accepts = accepts
+        self.library = library
         self.request: BodyCompressor | None = None
         self.response: BodyCompressor | None = None
 
@@ -83,10 +96,10 @@ class Compressor(HttpFilter):
 
     def __init__(self, config: CompressorConfig, context: FilterContext) -> None:
         made: Compression = library(config.library, context)
-        self.encoding = made.encoding
-        self._body = made.body
+        self.library = Library(made, config.library)
+        self._of_routes: dict[int, Library] = {}
+        self._context = context
         self.name = context.name
-        self.library = config.library
         self.request = config.request
         self.response = config.response
         self.choose_first = config.choose_first
@@ -101,6 +114,16 @@ class Compressor(HttpFilter):
         """Counts under ``http.<stat_prefix>.compressor``."""
         return cls(config, context)
 
+    def route_config(self, configs: Sequence[Any], route: Route) -> CompressorRouteConfig | None:
+        """The most specific one. ConfigError when its library's package is not installed."""
+        found = next((each for each in configs if isinstance(each, CompressorRouteConfig)), None)
+        if found is not None and found.library is not None and id(found.library) not in self._of_routes:
+            self._of_routes[id(found.library)] = Library(library(found.library, self._context), found.library)
+        return found
+
+    def _library(self, said: CompressorRouteConfig | None) -> Library:
+        return self.library if said is None or said.library is None else self._of_routes[id(said.library)]
+
     def _said(self, stream: Stream) -> CompressorRouteConfig | None:
         route = stream.route
         return None if route is None else route.per_filter_config.get(self.name)
@@ -113,10 +136,11 @@ class Compressor(HttpFilter):
     def decode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> HookResult:
         """Note what the client accepts; begin to compress the request."""
         found = get_all(headers, b"accept-encoding")
-        state = stream.filter_state[self] = _State(b",".join(found) if found else None)
+        said = self._said(stream)
+        used = self._library(said)
+        state = stream.filter_state[self] = _State(b",".join(found) if found else None, used)
         stream.filter_state.setdefault(_COMPRESSORS, []).append(self)
         if found:
-            said = self._said(stream)
             removes = self.response.remove_accept_encoding
             if said is not None and said.remove_accept_encoding is not None:
                 removes = said.remove_accept_encoding
@@ -132,9 +156,9 @@ class Compressor(HttpFilter):
             and get_header(headers, b"content-encoding") is None
         ):
             remove(headers, b"content-length")
-            set_header(headers, b"content-encoding", self.encoding)
+            set_header(headers, b"content-encoding", used.compression.encoding)
             self.request_stats.compressed += 1
-            state.request = self._body(self.library)
+            state.request = used.body()
         else:
             self.request_stats.not_compressed += 1
         return None
@@ -173,16 +197,18 @@ class Compressor(HttpFilter):
             if etag is not None and etag[:2] not in (b"W/", b"w/"):
                 remove(headers, b"etag")  # a strong one names these bytes, not the compressed ones
             remove(headers, b"content-length")
-            set_header(headers, b"content-encoding", self.encoding)
+            used = stream.filter_state[self].library
+            set_header(headers, b"content-encoding", used.compression.encoding)
             self.response_stats.compressed += 1
-            stream.filter_state[self].response = self._body(self.library)
+            stream.filter_state[self].response = used.body()
             status = b"Compressed;OriginalLength=" + length
         else:
             self.response_stats.not_compressed += 1
         if is_compressible and not shows_status:
             _vary(headers)
         if shows_status and status:
-            headers.append((b"x-envoy-compression-status", self.encoding + b";" + status))
+            encoding = self._library(self._said(stream)).compression.encoding
+            headers.append((b"x-envoy-compression-status", encoding + b";" + status))
         return None
 
     def _hindrance(self, stream: Stream, headers: Headers) -> tuple[bool, bytes | None]:
@@ -238,9 +264,12 @@ class Compressor(HttpFilter):
                 for each in stream.filter_state[_COMPRESSORS]
                 if not content_type or content_type in each.response.common.content_types
             ]
-            decision = choose(state.accepts, [(each.encoding, each.choose_first) for each in candidates])
+            encodings = [
+                (stream.filter_state[each].library.compression.encoding, each.choose_first) for each in candidates
+            ]
+            decision = choose(state.accepts, encodings)
             stream.filter_state[_DECISION] = decision
-        chosen = decision.encoding == self.encoding
+        chosen: bool = decision.encoding == state.library.compression.encoding
         if decision.by == _IDENTITY:
             stats.header_identity += 1
         elif decision.by == _ANY:

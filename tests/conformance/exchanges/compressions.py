@@ -70,6 +70,12 @@ UP_WITH_TRAILERS = {
 }
 
 
+BROTLI: Data = {
+    "name": "of the route",
+    "typed_config": {"@type": TYPE + "envoy.extensions.compression.brotli.compressor.v3.Brotli"},
+}
+
+
 def proxy(*filters: Data, up: Data = UP, **fields: object) -> Data:
     def per_route(prefix: str, **said: object) -> Data:
         return on("c", prefix, {**PER_ROUTE, **said})
@@ -85,6 +91,9 @@ def proxy(*filters: Data, up: Data = UP, **fields: object) -> Data:
         per_route("/removed", **response(remove_accept_encoding_header=True)),
         per_route("/kept", **response(remove_accept_encoding_header=False)),
         per_route("/empty", overrides={}),
+        per_route("/brotli", overrides={"compressor_library": BROTLI}),
+        per_route("/brotli-on", overrides={**response()["overrides"], "compressor_library": BROTLI}),
+        per_route("/best", overrides={"compressor_library": library("compressor", compression_level="BEST_SPEED")}),
         {
             "match": {"prefix": "/direct"},
             "direct_response": {"status": 200, "body": {"inline_string": "hello " * 20}},
@@ -471,3 +480,9 @@ EXCHANGES.append(
         method=b"HEAD",
     )
 )
+EXCHANGES += [
+    get(config, f"{path} accepts {accepts.decode()}", answer(), accepts, b"/" + path.encode())
+    for config in ("compressing", "compressing_disabled", "compressing_status")
+    for path in ("brotli", "brotli-on", "best")
+    for accepts in (b"gzip", b"br", b"gzip, br", b"*")
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.exchanges.filter_configurations import EXTENSION, OFF, ROUTER_FILTER, UP, http_filter, on
-from tests.support.bootstrap import LOG_FIELDS, Data, bootstrap, file_log, hcm, route, vhost
+from tests.support.bootstrap import LOG_FIELDS, TYPE, Data, bootstrap, file_log, hcm, route, vhost
 from tests.support.exchange import Exchange
 
 NAME = "m"
@@ -20,6 +20,9 @@ SECOND: Data = {
 }  # fmt: skip
 
 
+TYPED: Data = {"@type": TYPE + "envoy.type.v3.Percent", "value": 1}
+
+
 def entry(namespace: str, value: Data, overwrite: bool = False) -> Data:
     return {"metadata_namespace": namespace, "value": value, "allow_overwrite": overwrite}
 
@@ -34,6 +37,11 @@ def setting() -> Data:
         own("/other", metadata=[entry("b", FIRST), entry("b", SECOND, True), entry("b", {"text": "no"})]),
         own("/old", metadata_namespace="b", value=FIRST, metadata=[entry("b", SECOND, True)]),
         own("/half", metadata_namespace="b"),
+        own(
+            "/untyped",
+            metadata=[{"metadata_namespace": "b", "typed_value": TYPED}, entry("b", FIRST), entry("b", SECOND)],
+        ),
+        own("/nothing", metadata=[{"metadata_namespace": "b"}, entry("b", FIRST)]),
         own("/empty"),
         own("/level", metadata=[entry("c", {"own": "route", "route": "r"}, True), entry("d", {"level": "route"})]),
         own("/late", metadata=[entry("c", {"own": "route", "route": "r"})]),
@@ -133,7 +141,8 @@ def ask(config: str, path: str, lines: bytes = b"", host: bytes = b"h", **how: o
 TELLING = b"HTTP/1.1 201 Created\r\nx-r: one\r\nx-r: two\r\nserver: theirs\r\ncontent-length: 2\r\n\r\nok"
 EXCHANGES = [
     *(ask("set_metadata", path, host=host)
-      for path in ("/keep", "/merge", "/other", "/old", "/half", "/empty", "/off", "/direct", "/level", "/late", "/")
+      for path in ("/keep", "/merge", "/other", "/old", "/half", "/untyped", "/nothing",
+                   "/empty", "/off", "/direct", "/level", "/late", "/")
       for host in (b"h", b"v")),
     ask("set_metadata", "/", host=b"nobody"),
     *(ask("header_to_metadata", path, lines)

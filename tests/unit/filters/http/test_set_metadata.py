@@ -36,7 +36,9 @@ def test_one_request_leaves_nothing_for_the_next():
         assert stream.dynamic_metadata == {"n": {"list": [1, 2]}}
 
 
-def test_typed_values_are_not_implemented():
-    value = "typed_value: {'@type': type.googleapis.com/envoy.type.v3.Percent, value: 1}"
-    outcome = built(build, MESSAGE, f"{{metadata: [{{metadata_namespace: a, {value}}}]}}")
-    assert outcome.unread == ["metadata[0].typed_value"]
+def test_an_entry_without_a_value_sets_nothing():
+    typed = "typed_value: {'@type': type.googleapis.com/envoy.type.v3.Percent, value: 1}"
+    entries = f"{{metadata_namespace: a, {typed}}}, {{metadata_namespace: b}}, {{metadata_namespace: c, {typed}, value: {{}}}}"
+    outcome = built(build, MESSAGE, f"{{metadata: [{entries}]}}")
+    assert outcome.unread == []
+    assert outcome.value == SetMetadataConfig((MetadataEntry("c", False, {}),))
