@@ -70,18 +70,15 @@ class MirroredHead:
     """The copy's head: what an UpstreamRequest reads and writes of its stream."""
 
     __slots__ = (
-        "authority",
-        "connection",
-        "method",
-        "path",
-        "request_headers",
-        "tally",
-        "upstream_connection",
-        "upstream_first_tx",
+        *("authority", "connection", "endpoint", "http", "method", "path", "request_headers", "scheme", "tally"),
+        *("upstream_connection", "upstream_first_tx"),
     )
 
     def __init__(self, stream: Stream, headers: Headers, authority: bytes, dynamic: DynamicStats) -> None:
         self.connection = stream.connection
+        self.http = stream.http
+        self.endpoint = None
+        self.scheme = stream.scheme
         self.method = stream.method
         self.path = stream.path
         self.authority = authority
@@ -106,7 +103,7 @@ def copies(router: Router, stream: Stream, mirrors: tuple[Mirror, ...]) -> list[
 
 
 def _head(router: Router, stream: Stream, mirror: Mirror) -> MirroredHead:
-    headers = list(stream.request_headers)
+    headers = list(stream.request_headers)  # how names were spelled first goes, as in Envoy
     timeout_s = stream.route.timeout_s
     if mirror.mutate is not None:
         mirror.mutate(stream, headers)

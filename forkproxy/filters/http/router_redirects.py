@@ -100,10 +100,10 @@ def leave(stream: Stream, derived: Stream, status: int, response: Headers, body:
 
 
 def _copied(policy: InternalRedirectPolicy, request: Headers, response: Headers) -> Headers:
-    headers = list(request)
+    headers = copy.copy(request)  # which may know how names were spelled
     for name in policy.headers_to_copy:
         key = name.encode()
-        headers = [header for header in headers if header[0] != key]
+        headers[:] = [header for header in headers if header[0] != key]
         headers += [header for header in response if header[0] == key]
     return headers
 

@@ -4,6 +4,7 @@ import pytest
 
 from forkproxy.config.build.route_policies import InternalRedirectPolicy, RedirectPredicate, RoutePolicies
 from forkproxy.http.filter import HttpFilter
+from forkproxy.http.header_case import SpelledHeaders
 from tests.support.playbook import play, route
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -99,3 +100,14 @@ def test_a_predicate_says_no():
     p = following(predicates=(predicate,)).downstream(GET).expect_upstream(GET).upstream(MOVED).expect_downstream(MOVED)
     assert p.router.stats.passthrough_internal_redirect_predicate == 1
     p.expect_quiet()
+
+
+def test_names_stay_as_they_were_spelled():
+    p = following().downstream(GET).expect_upstream(GET)
+    spelled = SpelledHeaders(bytes.upper)
+    stream = next(iter(p.manager.connections)).stream
+    spelled.extend(stream.request_headers)
+    stream.request_headers = spelled
+    p.upstream(MOVED).expect_upstream(THERE, on=0)
+    assert isinstance(next(iter(p.manager.connections)).stream.request_headers, SpelledHeaders)
+    p.upstream(OK).expect_downstream(OK).expect_quiet()
