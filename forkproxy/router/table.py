@@ -346,11 +346,14 @@ class _RouteBuilder:
             assert isinstance(action, DirectResponseAction)
             route = Route(entry, DIRECT, virtual_host)
             route.direct = (action.status, action.body)
-            route.compose = compile_direct(action, entry.match, entry.where, self.compile_body)
         route.filter_levels = self._filter_levels(entry, virtual_host, None)
         levels = self._levels(entry, virtual_host, None)
         compile_request(levels, self.compile_format)  # never applied here, but a bad format must not go unnoticed
         route.finalize_response = compile_response(levels, self.compile_format)
+        if isinstance(action, DirectResponseAction):
+            route.compose, route.finalize_response = compile_direct(
+                action, entry.match, entry.where, route.finalize_response, self.compile_body
+            )
         return route
 
     def _forward(
