@@ -57,6 +57,11 @@ class UpstreamHas:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class UpstreamLeft:
+    """Wait until the proxy has left every upstream connection."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class HalfClose:
     """Send a FIN."""
 
@@ -73,7 +78,7 @@ class Gap:
     seconds: float = 0.02
 
 
-SendStep = bytes | ReadUntil | ReadResponses | ReadToEnd | UpstreamHas | HalfClose | Reset | Gap
+SendStep = bytes | ReadUntil | ReadResponses | ReadToEnd | UpstreamHas | UpstreamLeft | HalfClose | Reset | Gap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,6 +356,8 @@ def _converse(exchange: Exchange, under_test: ProxyUnderTest, downstream: Downst
             settled &= downstream.read_to_end()
         elif isinstance(step, UpstreamHas):
             settled &= _await_upstream(under_test, step.marker)
+        elif isinstance(step, UpstreamLeft):
+            settled &= _await_leaving(under_test)
         elif isinstance(step, HalfClose):
             downstream.half_close()
         elif isinstance(step, Reset):
@@ -372,6 +379,15 @@ def _await_upstream(under_test: ProxyUnderTest, marker: bytes) -> bool:
     deadline = time.monotonic() + LOG_LIMIT_S
     while time.monotonic() < deadline:
         if any(marker in data for scripted in under_test.upstreams.values() for data in scripted.received()):
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def _await_leaving(under_test: ProxyUnderTest) -> bool:
+    deadline = time.monotonic() + LOG_LIMIT_S
+    while time.monotonic() < deadline:
+        if all(scripted.all_ended() for scripted in under_test.upstreams.values()):
             return True
         time.sleep(0.002)
     return False

@@ -192,6 +192,11 @@ class ScriptedUpstream:
         with self._lock:
             return [peer.received for peer in self._peers]
 
+    def all_ended(self) -> bool:
+        """Whether the other side has left every connection of this exchange."""
+        with self._lock:
+            return all(peer.ended or peer.closed_here for peer in self._peers)
+
     def stop(self) -> None:
         """Close everything; no thread is left."""
         self._stopping = True

@@ -13,7 +13,17 @@ from tests.support.bootstrap import (
     route,
     vhost,
 )
-from tests.support.exchange import Exchange, Gap, HalfClose, ReadResponses, ReadToEnd, ReadUntil, Reset, UpstreamHas
+from tests.support.exchange import (
+    Exchange,
+    Gap,
+    HalfClose,
+    ReadResponses,
+    ReadToEnd,
+    ReadUntil,
+    Reset,
+    UpstreamHas,
+    UpstreamLeft,
+)
 from tests.support.upstream import Close, Hang, OnAccept, Until
 from tests.support.upstream import Gap as UpstreamGap
 from tests.support.upstream import HalfClose as UpstreamHalfClose
@@ -180,9 +190,9 @@ GRANTED = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: 
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
 ECHO = (GRANTED, Until(b"ping"), b"pong", Hang())
 RAW = (OnAccept(), Until(b"ping"), b"pong", Hang())
-PING = (ReadUntil(b"\r\n\r\n"), b"ping", ReadUntil(b"pong"), Reset())
-PONG = (ReadUntil(b"pong"), Reset())
-LEAVE = (HalfClose(), ReadToEnd(), Gap(0.05))
+LEAVE = (HalfClose(), ReadToEnd(), UpstreamLeft())
+PONG = (ReadUntil(b"pong"), *LEAVE)
+PING = (ReadUntil(b"\r\n\r\n"), b"ping", *PONG)
 
 
 def wants(kind: bytes) -> bytes:
