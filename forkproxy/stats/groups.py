@@ -43,18 +43,8 @@ TLS_CIPHERS = (
 )
 
 
-class HttpConnectionManagerStats(StatGroup):
-    """``http.<stat_prefix>``: what a connection manager counts. Statuses are counted by ListenerHttpStats."""
-
-    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "": (
-            "tracing.client_enabled",
-            "tracing.health_check",
-            "tracing.not_traceable",
-            "tracing.random_sampling",
-            "tracing.service_forced",
-        )
-    }
+class AdminHttpStats(StatGroup):
+    """``http.admin``: the admin port's. The supervisor's, a local group."""
 
     downstream_cx_active: Gauge
     downstream_cx_delayed_close_timeout: Counter
@@ -113,10 +103,19 @@ class HttpConnectionManagerStats(StatGroup):
     downstream_rq_time: Histogram
 
 
-class AdminHttpStats(HttpConnectionManagerStats):
-    """``http.admin``: the admin port's. The supervisor's, a local group."""
+class HttpConnectionManagerStats(AdminHttpStats):
+    """``http.<stat_prefix>``: what a connection manager counts. Statuses are counted by ListenerHttpStats."""
 
-    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "": (
+            "tracing.client_enabled",
+            "tracing.not_traceable",
+            "tracing.random_sampling",
+            "tracing.service_forced",
+        )
+    }
+
+    tracing__health_check: Counter
 
 
 class RouterStats(StatGroup):

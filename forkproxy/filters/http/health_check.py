@@ -121,6 +121,8 @@ class HealthCheck(HttpFilter):
 
     def on_stream_complete(self, stream: Stream) -> None:
         """A check has just been counted as an answer: no longer."""
+        if self in stream.filter_state:
+            stream.http.manager.stats.tracing__health_check += 1
         if self in stream.filter_state and stream.status:
             stream.http.manager.codes[stream.status] -= 1
 

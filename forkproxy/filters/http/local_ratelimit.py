@@ -18,9 +18,9 @@ A bucket keeps what is in it over a reload that does not change it or its place 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 from forkproxy.access_log.formatter import compile_header_value
 from forkproxy.config.build.core import FractionalPercent, HeaderMutations
@@ -48,6 +48,8 @@ _RESOURCE_EXHAUSTED = 8
 
 class LocalRateLimitStats(StatGroup):
     """``<stat_prefix>.http_local_rate_limit``."""
+
+    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {"": ("shadow_mode",)}
 
     enabled: Counter
     enforced: Counter

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from forkproxy.config.build.router import RouterConfig
+from forkproxy.filters.context import FilterContext
 from forkproxy.filters.http.router import FAILURES, Router, UpstreamRequest
 from forkproxy.filters.http.router_policies import PolicyRouter
 from forkproxy.http.filter import DataResult, HookResult
@@ -23,6 +25,7 @@ from forkproxy.router.policies import Mirror
 from forkproxy.router.retry import milliseconds
 from forkproxy.router.table import Route
 from forkproxy.stats.dynamic import DynamicStats
+from forkproxy.stats.groups import RouterStats
 from forkproxy.upstream.balancers import PickContext
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.endpoint import Endpoint
@@ -33,6 +36,19 @@ _MIRRORS = "mirrors"
 
 class MirroringRouter(PolicyRouter):
     """Stands in for Router where some route has mirrors."""
+
+    def __init__(self, config: RouterConfig, stats: RouterStats, dynamic: DynamicStats | None = None) -> None:
+        super().__init__(config, stats, dynamic)
+        self.mirrored = RouterStats()
+        """What Envoy's client for requests of its own counts, of which these are some."""
+
+    @classmethod
+    def from_config(cls, config: RouterConfig, context: FilterContext) -> MirroringRouter:
+        """As Router's."""
+        made = super().from_config(config, context)
+        assert isinstance(made, MirroringRouter)
+        made.mirrored = context.registry.group(RouterStats, "http.async-client")
+        return made
 
     def decode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> HookResult:
         """As Router's; then the mirrors get their copies."""
@@ -45,7 +61,8 @@ class MirroringRouter(PolicyRouter):
         route = super()._on_head(stream, route)
         policies = route.policies
         if policies is not None and policies.mirrors and not stream.http.upgrading:
-            stream.filter_state[_MIRRORS] = copies(self, stream, policies.mirrors)
+            made = stream.filter_state[_MIRRORS] = copies(self, stream, policies.mirrors)
+            self.mirrored.rq_total += len(made)
         return route
 
     def decode_data(self, stream: Stream, data: bytes, end_stream: bool) -> DataResult:

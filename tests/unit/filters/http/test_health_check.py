@@ -32,6 +32,7 @@ def test_the_proxy_answers_for_itself():
     assert read(p).startswith("HTTP/1.1 200 OK\r\n")
     assert p.manager.codes[200] == 0
     assert p.manager.chain.filters[0].stats.ok == 1
+    assert p.manager.stats.tracing__health_check == 1
 
 
 def test_a_check_with_a_body_is_answered_at_its_end():
@@ -56,6 +57,7 @@ def test_other_responses_say_so_too():
     p.manager.fail_health_check(True)
     p.downstream(OTHER).upstream(OK)
     assert "x-envoy-immediate-health-check-fail: true\r\n" in read(p)
+    assert p.manager.stats.tracing__health_check == 0
 
 
 def test_the_application_answers_and_is_not_counted():

@@ -27,6 +27,7 @@ def begun(**fields):
 
 def test_nobody_waits_for_the_copy():
     p = begun().upstream(OK, on=0).expect_downstream(OK)
+    assert p.manager.chain.filters[-1].mirrored.rq_total == 1
     p.downstream(GET).expect_upstream(GET, on=0).upstream(OK, on=0).expect_downstream(OK)
     p.upstream(OK, on=1).upstream(OK, on=2).expect_quiet()
 
