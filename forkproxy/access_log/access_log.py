@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from forkproxy.access_log.filters import CompileHeaderMatcher, compile_filter
+from forkproxy.access_log.filters import Compilers, compile_filter
 from forkproxy.access_log.formatter import DEFAULT_FORMAT, Format, compile_json, compile_text
 from forkproxy.config.build.access_log import AccessLogConfig
 
@@ -23,9 +23,8 @@ class Sink(Protocol):
 class AccessLog:
     """Writes one line per stream that passes the filter. ``log(stream)`` is called when the stream is complete.
 
-    ``compile_header_matcher(matcher, where)`` is the router's; ``static`` has the values of the operators that belong
-    to the log's place: FILTER_CHAIN_NAME, LISTENER_NAME, ACCESS_LOG_TYPE ("DownstreamEnd" when not given). Raises
-    ConfigError.
+    ``compilers`` are the router's; ``static`` has the values of the operators that belong to the log's place:
+    FILTER_CHAIN_NAME, LISTENER_NAME, ACCESS_LOG_TYPE ("DownstreamEnd" when not given). Raises ConfigError.
     """
 
     __slots__ = ("config", "format", "log", "sink")
@@ -35,18 +34,19 @@ class AccessLog:
         config: AccessLogConfig,
         sink: Sink,
         *,
-        compile_header_matcher: CompileHeaderMatcher,
-        static: Mapping[str, str] | None = None,
+        compilers: Compilers,
+        static: Mapping[str, Any] | None = None,
     ) -> None:
         self.config = config
         self.sink = sink
-        self.format = compile_format(config, {"ACCESS_LOG_TYPE": "DownstreamEnd", **(static or {})})
+        place = {"ACCESS_LOG_TYPE": "DownstreamEnd", **(static or {}), "formatters": config.formatters}
+        self.format = compile_format(config, place)
         write, render = sink.write, self.format
         self.log: Callable[[Stream], None]
         if config.filter is None:
             self.log = lambda stream: write(render(stream))
             return
-        passes = compile_filter(config.filter, config.where, compile_header_matcher)
+        passes = compile_filter(config.filter, config.where, compilers, place["ACCESS_LOG_TYPE"])
 
         def log(stream: Stream) -> None:
             if passes(stream):
@@ -58,7 +58,7 @@ class AccessLog:
         return f"<AccessLog to {self.sink!r}>"
 
 
-def compile_format(config: AccessLogConfig, static: Mapping[str, str]) -> Format:
+def compile_format(config: AccessLogConfig, static: Mapping[str, Any]) -> Format:
     """The line of an access log."""
     if config.json_format is not None:
         return compile_json(

@@ -44,14 +44,16 @@ DEFAULT_FORMAT = (
 
 _COMMAND = re.compile(r"%([A-Z0-9_]+)(?:\((.*?)\))?(?::([0-9]+))?%")
 
-_NO_STATIC: Mapping[str, str] = {}
+_NO_STATIC: Mapping[str, Any] = {}
 
 
 # From a value to text
 
 
 def json_value(value: object) -> bytes:
-    """Any JSON value as Envoy writes it: no blanks, UTF-8 as it is, whole floats without a fraction."""
+    """Any JSON value as Envoy writes it: no blanks, UTF-8 as it is, whole floats without a fraction. Bytes are a string."""
+    if isinstance(value, bytes):
+        return json_string(value)
     plain = _plain_numbers(value)
     if isinstance(plain, float):
         return repr(plain).encode()  # 1e+20; orjson would write 1e20
@@ -110,7 +112,7 @@ def value_text(value: object, absent: bytes) -> bytes:
         return absent
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
-    return json_value(value)
+    return value if isinstance(value, bytes) else json_value(value)
 
 
 def _number_or(value: int | None, absent: bytes) -> bytes:
@@ -126,7 +128,7 @@ def _cut_or_none(value: bytes | None, length: int) -> bytes | None:
 
 
 def _cut_value(value: object, length: int) -> object:
-    return value[:length] if isinstance(value, str) else value
+    return value[:length] if isinstance(value, str | bytes) else value
 
 
 _RENDERERS: dict[str, object] = {
@@ -144,7 +146,7 @@ _RENDERERS: dict[str, object] = {
 # From a format string to literals and items
 
 
-def parse(text: str, where: Where, names: Names, static: Mapping[str, str] = _NO_STATIC) -> list[bytes | Item]:
+def parse(text: str, where: Where, names: Names, static: Mapping[str, Any] = _NO_STATIC) -> list[bytes | Item]:
     """Literals and operators of a format string, neighbouring literals joined. Raises ConfigError."""
     parts: list[bytes | Item] = []
     literal = b""
@@ -290,7 +292,7 @@ def _evaluate(bound: Mapping[str, object], expression: str, template: bytes = b"
 
 
 def compile_text(
-    text: str, where: Where, *, omit_empty_values: bool = False, static: Mapping[str, str] = _NO_STATIC
+    text: str, where: Where, *, omit_empty_values: bool = False, static: Mapping[str, Any] = _NO_STATIC
 ) -> Format:
     """A text line. ``static``: values of the operators that belong to the log's place (``operators.STATIC``).
 
@@ -306,13 +308,15 @@ def compile_text(
 
 
 def compile_header_value(
-    text: str, where: Where, *, omit_empty_values: bool = True, static: Mapping[str, str] = _NO_STATIC
+    text: str, where: Where, *, omit_empty_values: bool = True, static: Mapping[str, Any] = _NO_STATIC
 ) -> Format:
     """The value of a header to add: what is missing is nothing, and a line end can never get into a header.
 
     Raises ConfigError.
     """
-    render = compile_text(_without_json_arguments(text), where, omit_empty_values=omit_empty_values, static=static)
+    # A header belongs to no log.
+    place = {"ACCESS_LOG_TYPE": "NotSet", **static}
+    render = compile_text(_without_json_arguments(text), where, omit_empty_values=omit_empty_values, static=place)
 
     def header_value(stream: Stream) -> bytes:
         value = render(stream)
@@ -324,7 +328,7 @@ def compile_header_value(
     return header_value
 
 
-_JSON_ARGUMENT = re.compile(r"%(DYNAMIC_METADATA|UPSTREAM_METADATA)\((\[[^\]]*\])\)")
+_JSON_ARGUMENT = re.compile(r"%(DYNAMIC_METADATA|UPSTREAM_METADATA|CLUSTER_METADATA)\((\[[^\]]*\])\)")
 
 
 def _without_json_arguments(text: str) -> str:
@@ -349,7 +353,7 @@ def compile_json(
     *,
     omit_empty_values: bool = False,
     sort_properties: bool = False,
-    static: Mapping[str, str] = _NO_STATIC,
+    static: Mapping[str, Any] = _NO_STATIC,
 ) -> Format:
     """A line of JSON with its line end.
 
@@ -368,7 +372,7 @@ def compile_json(
     return function.make()
 
 
-def _write_json(function: _Function, value: object, where: Where, static: Mapping[str, str]) -> None:
+def _write_json(function: _Function, value: object, where: Where, static: Mapping[str, Any]) -> None:
     if isinstance(value, Mapping):
         separator = b"{"
         for key in sorted(value, key=str):
@@ -400,7 +404,7 @@ def _write_json(function: _Function, value: object, where: Where, static: Mappin
 Member = Callable[[Any], "bytes | None"]
 
 
-def _compile_member(value: object, where: Where, static: Mapping[str, str]) -> Member:
+def _compile_member(value: object, where: Where, static: Mapping[str, Any]) -> Member:
     """A value that is None when there is nothing to write: the way of ``omit_empty_values``."""
     if isinstance(value, Mapping):
         members = [
@@ -426,7 +430,7 @@ def _compile_member(value: object, where: Where, static: Mapping[str, str]) -> M
     return lambda _stream: constant
 
 
-def _compile_string_member(value: str, where: Where, static: Mapping[str, str]) -> Member:
+def _compile_string_member(value: str, where: Where, static: Mapping[str, Any]) -> Member:
     names = Names()
     parts = parse(value, where, names, static)
     if len(parts) != 1 or isinstance(parts[0], bytes):

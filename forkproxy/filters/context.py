@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from forkproxy.config.build.access_log import AccessLogConfig
 from forkproxy.config.build.bootstrap import NodeConfig
@@ -16,22 +16,30 @@ from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.dns_cache import DnsCache
 
 
+class MakeAccessLogs(Protocol):
+    """See FilterContext."""
+
+    def __call__(self, configs: Sequence[AccessLogConfig], log_type: str = ..., /) -> list[Any]: ...
+
+
 @dataclass(slots=True)
 class FilterContext:
     """For ``from_config``.
 
     ``registry``: statistics, ``registry.counter("my_filter.seen")`` for a counter of one's own.
     ``cluster(name)``: the live cluster, None when there is none. Connections may only be made after ``start``.
-    ``access_logs(configs)``: the access logs of a list of configurations.
+    ``access_logs(configs, type)``: the access logs of a list of configurations; ``type`` is what %ACCESS_LOG_TYPE% says.
     ``stat_prefix``: of the connection manager for HTTP filters ("http.ingress"), of the listener for network filters.
     """
 
     registry: Registry
     cluster: Callable[[str], Cluster | None]
-    access_logs: Callable[[Sequence[AccessLogConfig]], list[Any]]
+    access_logs: MakeAccessLogs
     listener_name: str
     listener_stat_prefix: str
     node: NodeConfig = field(default_factory=NodeConfig)
+    static: Mapping[str, Any] = field(default_factory=dict)
+    """What formats say of this place, for ``compile_header_value``: names and metadata of listener and filter chain."""
     stat_prefix: str = ""
     router_class: str = ""
     """For the router: "policies" where a route or a request may ask for more than one exchange with one endpoint, "mirrors" where

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from forkproxy.access_log.filters import Test, compile_filter
+from forkproxy.access_log.filters import Compilers, Test, compile_filter
 from forkproxy.access_log.formatter import Format, compile_header_value, compile_json, compile_text
 from forkproxy.config.build.core import HeaderMutations
 from forkproxy.config.build.local_reply import BodyFormat, LocalReplyConfig, ResponseMapper
@@ -18,6 +18,7 @@ from forkproxy.http.headers import get as get_header
 from forkproxy.http.stream import LocalReplyRewriter, Stream
 from forkproxy.router.header_mutation import compile_response
 from forkproxy.router.matcher import compile_header_matcher
+from forkproxy.router.metadata import compile_value
 
 _TEXT = b"text/plain"
 _JSON = b"application/json"
@@ -73,9 +74,12 @@ def compile_local_reply(config: LocalReplyConfig, static: Mapping[str, str]) -> 
     return rewrite
 
 
+_COMPILERS = Compilers(compile_header_matcher, compile_value)
+
+
 def _compile_mapper(mapper: ResponseMapper, static: Mapping[str, str]) -> Mapper:
     return Mapper(
-        compile_filter(mapper.filter, mapper.where, compile_header_matcher) if mapper.filter is not None else None,
+        compile_filter(mapper.filter, mapper.where, _COMPILERS, "NotSet") if mapper.filter is not None else None,
         mapper.status,
         mapper.body,
         _compile_if_given(mapper.body_format, static),

@@ -380,8 +380,8 @@ class HttpConnection:
     __slots__ = (
         *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_end", "_is_old"),
         *("_message_start", "_queue_paused"),
-        *("_speaks_http1", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
-        *("_full", "manager", "queue", "requests", "started", "stream", "upgrading"),
+        *("speaks_http1", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
+        *("_full", "manager", "met_protocol_error", "queue", "requests", "started", "stream", "upgrading"),
     )
 
     def __init__(self, manager: ConnectionManager, connection: Connection) -> None:
@@ -402,7 +402,8 @@ class HttpConnection:
         self.queue: list[_Queued] = []
         self._queue_paused = False
         self._full = False
-        self._speaks_http1 = False
+        self.speaks_http1 = False
+        self.met_protocol_error = False
         self.upgrading = False
         """The stream is the connection's last: it may become a tunnel, or is one."""
         self._advancing = False
@@ -434,7 +435,7 @@ class HttpConnection:
         stats = self.manager.stats
         stats.downstream_cx_http1_total += 1
         stats.downstream_cx_http1_active += 1
-        self._speaks_http1 = True
+        self.speaks_http1 = True
         self.connection.on_data = self.on_data
         self.on_data(data)
 
@@ -561,6 +562,7 @@ class HttpConnection:
         if self.close_after and (active is None or active.request_ended):
             return  # what comes after the last request is not looked at
         stats.downstream_cx_protocol_error += 1
+        self.met_protocol_error = True
         if error.details == "http1.unexpected_underscore":
             self.manager.http1_stats.requests_rejected_with_underscores_in_headers += 1
         self.connection.pause_reading()
@@ -826,13 +828,15 @@ class HttpConnection:
             self._amend(stream, lines)
             status = stream.status
         if self.close_after:
+            stream.announces_close = True
             add(b"connection: close")
         elif not stream.request_ended:
-            self.close_after = True  # as Envoy: what is left of the request will not be read
+            # As Envoy: what is left of the request will not be read.
+            self.close_after = stream.announces_close = True
             add(b"connection: close")
         elif self.http_10:
             if not framed and not end_stream:
-                self.close_after = True
+                self.close_after = stream.announces_close = True
                 add(b"connection: close")
             else:
                 add(b"connection: keep-alive")
@@ -1082,7 +1086,7 @@ class HttpConnection:
         """``max_connection_duration`` has passed, and then ``drain_timeout``: False when that was the end."""
         manager = self.manager
         settings = manager.settings
-        if self._is_old or not self._speaks_http1:
+        if self._is_old or not self.speaks_http1:
             if not self._is_old:
                 manager.stats.downstream_cx_max_duration_reached += 1
             if self.stream is None:  # also when this very pass has timed its stream out
@@ -1105,7 +1109,7 @@ class HttpConnection:
         if self._is_old:
             return True
         manager.stats.downstream_cx_idle_timeout += 1
-        if not self._speaks_http1:
+        if not self.speaks_http1:
             self.connection.close(manager.settings.delayed_close_timeout_s)
             return False
         self._is_old = True
@@ -1204,7 +1208,7 @@ class HttpConnection:
         stream = self.stream
         self.sync_bytes()
         stats.downstream_cx_active -= 1
-        if self._speaks_http1:
+        if self.speaks_http1:
             stats.downstream_cx_http1_active -= 1
         if manager.tls:
             stats.downstream_cx_ssl_active -= 1

@@ -848,6 +848,11 @@ class ClientCodec:
         self.status = 0
         self._begin()
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Of a head: bytes, and lines."""
+        return self._max_headers_bytes, self._max_headers_count
+
     def _begin(self) -> None:
         self._headers: Headers = []
         self._fresh = True

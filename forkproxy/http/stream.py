@@ -17,6 +17,7 @@ from urllib.parse import quote
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
+from forkproxy.http.response_flags import UH
 from forkproxy.net import address as addresses
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import STOP_ITERATION
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from forkproxy.http.connection_manager import HttpConnection
     from forkproxy.http.filter import HttpFilter
+    from forkproxy.http.meters import Meters
     from forkproxy.http.tally import Tally
 
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -49,6 +51,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "set_cookies": (),
     "local_reply_body": b"",
     "is_forced_to_trace": False,
+    "meters": None,
+    "announces_close": False,
 }
 
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
@@ -94,11 +98,11 @@ class Stream:
 
     __slots__ = (
         "decode_buffer_limit",
-        *("attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
+        *("announces_close", "attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
         *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "dynamic_metadata"),
         *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
-        *("is_forced_to_trace", "last_activity", "local_reply_body", "max_duration_s", "method", "path", "protocol"),
-        "remote_address",
+        *("is_forced_to_trace", "last_activity", "local_reply_body", "max_duration_s", "meters", "method", "path"),
+        *("protocol", "remote_address"),
         *("request_complete", "request_ended"),
         *("request_headers", "request_id", "request_trailers", "response_deadline", "response_ended"),
         *(
@@ -143,6 +147,10 @@ class Stream:
         """A service inside has asked for it, and tracing is configured."""
         local_reply_body: bytes
         """The body of an answer made here, while ``local_reply_config`` rewrites it."""
+        announces_close: bool
+        """The response's head has said that the connection will be closed."""
+        meters: Meters | None
+        """Figures that are kept only where a format asks for them."""
         filter_state: dict[object, Any]
         dynamic_metadata: dict[str, dict[str, Any]]
 
@@ -197,6 +205,8 @@ class Stream:
             fresh: dict[Any, Any] = {}
             setattr(self, name, fresh)
             return fresh
+        if name == "scheme":
+            return self.http.manager.settings.scheme
         if name == "virtual_host":
             return self.route.virtual_host if self.route is not None else None
         if name == "cluster":  # answered before the router: the cluster that the route would have chosen, as in Envoy
@@ -219,6 +229,25 @@ class Stream:
     def downstream_last_tx(self) -> float:
         """When the last byte of the response went downstream."""
         return self.end if self.response_ended else 0.0
+
+    downstream_close_type = b"Normal"
+    """Streams are logged before their connections close: there is nothing to tell yet."""
+    upstream_local_close_reason = downstream_local_close_reason = ""
+
+    @property
+    def upstream_close_type(self) -> bytes:
+        """The same of the upstream connection, where one was wanted."""
+        return b"Normal" if self.attempt_count and not self.response_flags & UH else b""
+
+    @property
+    def pool_was_ready(self) -> bool:
+        """The last attempt got a connection to send its request on."""
+        return self.upstream_first_tx > 0.0
+
+    @property
+    def attempted_endpoints(self) -> tuple[Any, ...]:
+        """The endpoint of the last attempt, when there was a connection to it."""
+        return (self.endpoint,) if self.pool_was_ready and self.endpoint is not None else ()
 
     def __repr__(self) -> str:
         state = "ended" if self.ended else "answering" if self.response_started else "open"

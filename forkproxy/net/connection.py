@@ -116,6 +116,9 @@ class Connection:
         "transport_failure_reason",
     )
 
+    handshake_done_at = 0.0
+    """When a TLS handshake was complete, in ``loop.now`` seconds."""
+
     def __init__(
         self,
         loop: Loop,
@@ -241,8 +244,8 @@ class Connection:
         self.on_connected()
 
     def local_socket_address(self) -> SocketAddress | None:
-        """The local address; asked of the kernel the first time (accepting does not pay for it)."""
-        if self.local_address is None and not self.closed:
+        """The local address; asked of the kernel the first time (accepting does not pay for it), ``on_close`` at the latest."""
+        if self.local_address is None:
             with contextlib.suppress(OSError):
                 self.local_address = addresses.normalise(self.sock.getsockname())
         return self.local_address

@@ -51,6 +51,7 @@ class TlsConnection(Connection):
         "_plain",
         "_server_side",
         "_sni",
+        "handshake_done_at",
         "on_handshake",
         "verify_peer",
     )
@@ -72,6 +73,7 @@ class TlsConnection(Connection):
         self._server_side = server_side
         self._sni = sni
         self._handshake_done = False
+        self.handshake_done_at = 0.0
         self._notified = False  # close_notify is written
         self._plain: list[bytes] = []
         self._held = b""  # decrypted, but its reader pauses: only what came together with the end of the handshake
@@ -122,6 +124,7 @@ class TlsConnection(Connection):
                 self._handshake_failed(_VERIFY_FAILED + refusal)
                 return
         self._handshake_done = True
+        self.handshake_done_at = self.loop.now
         if self._server_side:
             self.requested_server_name = getattr(self.tls, "forkproxy_server_name", None) or ""
         self._send_records(0)
@@ -327,8 +330,10 @@ class TlsConnection(Connection):
         # Not after a failure or a reset, and not when data is missing: close_notify says that the peer has seen everything.
         if self._handshake_done and not self._notified and self.error is None and not self.out_bytes:
             self._close_notify()
+            records = b"".join(self.out)
+            self.bytes_sent += len(records)  # the sums are kept in plain text
             with contextlib.suppress(OSError):
-                self.sock.send(b"".join(self.out))
+                self.sock.send(records)
 
 
 def reason_of(error: OSError) -> str:

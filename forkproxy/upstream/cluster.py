@@ -73,6 +73,7 @@ def _resolved(
         weighted_priority_health=locality.weighted_priority_health,
         metadata=endpoint.metadata,
         match_metadata=endpoint.match_metadata,
+        filter_metadata=endpoint.filter_metadata,
         locality_match_metadata=locality.match_metadata,
         additional_addresses=additional_addresses,
         **_check_fields(endpoint),

@@ -37,6 +37,8 @@ class ResolvedEndpoint:
     """These two are the same for all of an assignment."""
     metadata: str = ""
     """What load balancers read of the endpoint's metadata (``envoy.lb``), as JSON; "" when there is none."""
+    filter_metadata: str = ""
+    """All of it, for formats."""
     match_metadata: str = ""
     locality_match_metadata: str = ""
     """What chooses the transport socket (``envoy.transport_socket_match``), of the endpoint and of its locality."""
@@ -53,7 +55,7 @@ class ResolvedEndpoint:
 _GOES_ON: Final = frozenset(
     (
         *("weight", "priority", "health_status", "locality_weight", "overprovisioning_factor"),
-        *("weighted_priority_health", "metadata"),
+        *("weighted_priority_health", "metadata", "filter_metadata"),
     )
 )
 identity: Callable[[ResolvedEndpoint], tuple[object, ...]] = attrgetter(

@@ -12,12 +12,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import psutil
 
 from forkproxy import log
 from forkproxy.access_log.access_log import AccessLog
+from forkproxy.access_log.filters import Compilers
 from forkproxy.access_log.sinks import FLUSH_INTERVAL_S, Sinks
 from forkproxy.config.build.access_log import AccessLogConfig
 from forkproxy.config.build.aggregate import AggregateConfig
@@ -37,6 +39,7 @@ from forkproxy.net.filter import NetworkFilter, NetworkFilterChain, WriteFiltere
 from forkproxy.net.loop import Loop
 from forkproxy.router.hash_policy import compile_hash_policies
 from forkproxy.router.matcher import compile_header_matcher
+from forkproxy.router.metadata import compile_value
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.group import CounterValue
 from forkproxy.stats.groups import (
@@ -78,6 +81,7 @@ IDLE_SWEEP_S = 0.25
 
 _log = log.get_logger("worker")
 _ANY = FilterChainMatch()
+_COMPILERS = Compilers(compile_header_matcher, compile_value)
 
 
 class Generation:
@@ -389,6 +393,7 @@ class _Building:
         self.clusters: dict[str, Cluster] = {}
         self.dns_caches: dict[str, DnsCache] = {}
         self.filters: list[NetworkFilter] = []
+        self._configured: dict[LiveFilterChain, FilterChain] = {}  # of listeners with access logs
         self.problems: list[Problem] = []
         self.worker_stats: dict[str, dict[int, ListenerWorkerStats]] = {}
         """By the listener's prefix, then by slot."""
@@ -514,16 +519,26 @@ class _Building:
         if limits.counted:
             limited = LimitedListener(config, chains, default, stats, worker_stats.get)
             limited.limits = limits
-            return limited
-        return Listener(config, chains, default, stats, worker_stats.get)
+            listener: Listener = limited
+        else:
+            listener = Listener(config, chains, default, stats, worker_stats.get)
+        if config.access_logs:
+            import_module("forkproxy.worker.connection_log").install(listener, partial(self._connection_logs, config))
+        return listener
+
+    def _connection_logs(self, config: ListenerConfig, live: LiveFilterChain | None) -> list[Callable[[Any], None]]:
+        chain = self._configured.get(live) if live is not None else None
+        logs = self._access_logs(_static(config, chain), config.access_logs, "NotSet")
+        return [log.log for log in logs]
 
     def _chain(self, config: ListenerConfig, chain: FilterChain, tls_stats: TlsStats | None) -> LiveFilterChain:
-        static = {"FILTER_CHAIN_NAME": chain.name, "LISTENER_NAME": config.name}
+        static = _static(config, chain)
         context = FilterContext(
             registry=self.registry,
             cluster=self.clusters.get,
             clusters=self.clusters.values,
             access_logs=partial(self._access_logs, static),
+            static=static,
             listener_name=config.name,
             listener_stat_prefix=config.stat_prefix,
             node=self.bootstrap.node,
@@ -546,15 +561,20 @@ class _Building:
             self.registry.group(ListenerStats, f"listener.{config.stat_prefix}"),
             write_filters=network_chain.has_write_filters,
         )
-        return LiveFilterChain(ChainMatch(chain.match) if chain.match != _ANY else None, network_chain, transport)
+        live = LiveFilterChain(ChainMatch(chain.match) if chain.match != _ANY else None, network_chain, transport)
+        if config.access_logs:
+            self._configured[live] = chain
+        return live
 
-    def _access_logs(self, static: dict[str, str], configs: Sequence[AccessLogConfig]) -> list[AccessLog]:
+    def _access_logs(
+        self, static: dict[str, Any], configs: Sequence[AccessLogConfig], log_type: str = "DownstreamEnd", /
+    ) -> list[AccessLog]:
         return [
             AccessLog(
                 config,
                 self.sinks.get(config.path, config.where),
-                compile_header_matcher=compile_header_matcher,
-                static=static,
+                compilers=_COMPILERS,
+                static={**static, "ACCESS_LOG_TYPE": log_type},
             )
             for config in configs
         ]
@@ -563,6 +583,16 @@ class _Building:
         for prefix, by_slot in self.worker_stats.items():
             if slot not in by_slot:
                 by_slot[slot] = self.registry.group(ListenerWorkerStats, f"{prefix}.worker_{slot}")
+
+
+def _static(config: ListenerConfig, chain: FilterChain | None) -> dict[str, Any]:
+    """What formats say of a place."""
+    return {
+        "FILTER_CHAIN_NAME": chain.name if chain is not None else "",
+        "LISTENER_NAME": config.name,
+        "LISTENER_METADATA": config.metadata,
+        "FILTER_CHAIN_METADATA": chain.metadata if chain is not None else {},
+    }
 
 
 def _upstream_transport(config: ClusterConfig, registry: Registry) -> Transport:

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from forkproxy import log
 from forkproxy.config.build.listener import FilterChainMatch, ListenerConfig
@@ -36,12 +37,13 @@ MakeConnection = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
 class LiveFilterChain:
     """A filter chain ready to take connections."""
 
-    __slots__ = ("chain", "make_connection", "match")
+    __slots__ = ("chain", "logs", "make_connection", "match")
 
     def __init__(self, match: ChainMatch | None, chain: NetworkFilterChain, make_connection: MakeConnection) -> None:
         self.match = match
         self.chain = chain
         self.make_connection = make_connection
+        self.logs: Sequence[Callable[[Any], None]] = ()
 
 
 class ChainMatch:
@@ -128,6 +130,9 @@ class Listener:
         self._paused = False
         self._quiet_until = 0.0
         self._edge = 0
+        self.on_close_type = OnClose
+        self.on_no_match: Callable[[Loop, socket.socket, SocketAddress], None] | None = None
+        """These two are connection_log.py's where the listener has access logs."""
         self.share: Share | None = None
         """Its part in handing connections to workers that have fewer; None when nobody else is there."""
 
@@ -234,6 +239,8 @@ class Listener:
         live = self._only or self.choose(restored or addresses.normalise(accepted.getsockname()), peer)
         if live is None:
             stats.no_filter_chain_match += 1
+            if self.on_no_match is not None:
+                self.on_no_match(self._loop, accepted, peer)
             accepted.close()
             if self.share is not None:
                 self.share.count(len(self.connections))
@@ -254,9 +261,9 @@ class Listener:
             self.on_connection_closed(connection, self._loop.now)
             connection.abort()
             raise
-        on_close = _OnClose(self, connection, self._loop.now, connection.on_close)
+        on_close = self.on_close_type(self, connection, self._loop.now, connection.on_close, live)
         if connection.closed:
-            on_close.tell()
+            on_close.closed_already()
         else:
             connection.on_close = on_close
             connection.start()
@@ -326,21 +333,29 @@ class _Acceptor:
         self._listener.accept(self._sock)
 
 
-class _OnClose:
-    # Stands around the chain's own on_close.
-    __slots__ = ("_chain", "_connection", "_listener", "_started")
+class OnClose:
+    """Stands around the chain's own ``on_close``."""
+
+    __slots__ = ("_chain", "_connection", "_listener", "_live", "_started")
 
     def __init__(
-        self, listener: Listener, connection: Connection, started: float, chain: Callable[[str], None]
+        self,
+        listener: Listener,
+        connection: Connection,
+        started: float,
+        chain: Callable[[str], None],
+        live: LiveFilterChain,
     ) -> None:
         self._listener = listener
         self._connection = connection
         self._started = started
         self._chain = chain
+        self._live = live
 
     def __call__(self, reason: str) -> None:
-        self.tell()
+        self.closed_already()
         self._chain(reason)
 
-    def tell(self) -> None:
+    def closed_already(self) -> None:
+        """The chain knows."""
         self._listener.on_connection_closed(self._connection, self._started)

@@ -336,7 +336,7 @@ def route(prefix="/", cluster="up", direct=None, mutations=NO_MUTATIONS, per_fil
     return RouteEntry(prefix, RouteMatch("prefix", prefix), made, mutations, WHERE, per_filter_config or {})
 
 
-def filter_context(registry, clusters=None, access_logs=lambda configs: [], **fields):
+def filter_context(registry, clusters=None, access_logs=lambda configs, log_type="": [], **fields):
     """The FilterContext of a listener named "main"."""
     return FilterContext(registry, (clusters or {}).get, access_logs, "main", "127.0.0.1_10000", **fields)
 
@@ -362,7 +362,7 @@ class Play:
         context = filter_context(
             Registry(),
             {"up": self.cluster},
-            access_logs=lambda configs: [self],
+            access_logs=lambda configs, log_type="": [self],
             report_exception=lambda name, error: self.exceptions.append((name, str(error))),
             **context_fields,
         )

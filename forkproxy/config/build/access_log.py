@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -14,6 +14,7 @@ from forkproxy.config.build.core import (
     build_runtime_uint,
     build_where,
 )
+from forkproxy.config.build.metadata import MetadataMatcher, build_metadata_matcher
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.view import View
 
@@ -37,8 +38,9 @@ class AccessLogFilter:
     """``config.accesslog.v3.AccessLogFilter`` as a small tree.
 
     ``kind``: "status_code", "duration" (``op`` "EQ"|"GE"|"LE"|"NE", ``value``), "not_health_check", "traceable",
-    "runtime" (``value`` numerator of ``denominator``), "and", "or" (``filters``), "header" (``header``),
-    "response_flag" (``flags``), "grpc_status" (``flags`` the statuses, ``op`` "NE" to exclude them).
+    "runtime" (``value`` numerator of ``denominator``, ``op`` "NE" for a choice of its own, not by the request id), "and", "or"
+    (``filters``), "header" (``header``), "response_flag" (``flags``), "grpc_status" (``flags`` the statuses, ``op`` "NE" to
+    exclude them), "log_type" (the same with types), "metadata" (``metadata``; ``default`` when there is no such value).
     """
 
     kind: str
@@ -48,6 +50,8 @@ class AccessLogFilter:
     filters: tuple[AccessLogFilter, ...] = ()
     header: HeaderMatcher | None = None
     flags: tuple[str, ...] = ()
+    metadata: MetadataMatcher | None = None
+    default: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +70,42 @@ class AccessLogConfig:
     sort_properties: bool
     filter: AccessLogFilter | None
     where: Where
+    formatters: tuple[str, ...] = ()
+    """Operators that an extension brings: "REQ_WITHOUT_QUERY"."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """When logs are written besides the end. ``on_start``: when a request has come, or a connection upstream stands."""
+
+    on_start: bool = False
+    interval_s: float = 0.0
+    """0: not every so often."""
+
+
+def build_log_options(options: View | None, on_start: str, interval: str) -> LogOptions:
+    """A message with a bool field ``on_start`` and a duration field ``interval``."""
+    if options is None:
+        return LogOptions()
+    return LogOptions(options.bool(on_start), options.duration_s(interval, 0.0))
+
+
+def build_access_log_options(view: View, on_start: str) -> LogOptions:
+    """``access_log_options``, or the deprecated fields beside it, which do not stand together with it."""
+    interval = "access_log_flush_interval"
+    beside = build_log_options(view, on_start, interval)
+    options = view.message("access_log_options")
+    if options is None:
+        return beside
+    if beside.on_start:
+        view.report(f"Only one of {on_start} or access_log_options can be specified.", field=on_start)
+    if view.has(interval):
+        view.report(f"Only one of {interval} or access_log_options can be specified.", field=interval)
+    return build_log_options(options, on_start, interval)
 
 
 def build_access_log_filter(view: View, context: BuildContext) -> AccessLogFilter | None:
-    """``AccessLogFilter``; metadata, log type and extension filters stay unread."""
+    """``AccessLogFilter``; extension filters (CEL and the like) stay unread."""
     kind = view.which("filter_specifier")
     match kind:
         case "status_code_filter" | "duration_filter":
@@ -98,6 +134,18 @@ def build_access_log_filter(view: View, context: BuildContext) -> AccessLogFilte
             return AccessLogFilter(kind="grpc_status", op=op, flags=grpc.enums("statuses"))
         case "response_flag_filter":
             return AccessLogFilter(kind="response_flag", flags=view.require(kind).strings("flags"))
+        case "log_type_filter":
+            types = view.require(kind)
+            op = "NE" if types.bool("exclude") else "EQ"
+            return AccessLogFilter(kind="log_type", op=op, flags=types.enums("types"))
+        case "metadata_filter":
+            metadata = view.require(kind)
+            matcher = metadata.message("matcher")
+            return AccessLogFilter(
+                kind="metadata",
+                metadata=build_metadata_matcher(matcher, context) if matcher is not None else None,
+                default=metadata.bool("match_if_key_not_found", True),
+            )
     return None
 
 
@@ -111,8 +159,8 @@ def _runtime_filter(view: View, context: BuildContext) -> AccessLogFilter:
     value = context.runtime_value(view.str("runtime_key"))
     if isinstance(value, int | float) and not isinstance(value, bool):
         numerator, denominator = min(int(value), 100), 100
-    view.ignore("use_independent_randomness", why="the choice is always independent of the request id")
-    return AccessLogFilter(kind="runtime", value=numerator, denominator=denominator)
+    op = "NE" if view.bool("use_independent_randomness") else "EQ"
+    return AccessLogFilter(kind="runtime", op=op, value=numerator, denominator=denominator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +169,36 @@ class _Format:
     json: dict[str, object] | None = None
     omit_empty_values: bool = False
     sort_properties: bool = False
+    formatters: tuple[str, ...] = ()
+
+
+_FORMATTERS = {
+    "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery": "REQ_WITHOUT_QUERY",
+    "envoy.extensions.formatter.metadata.v3.Metadata": "",  # %METADATA% needs no extension
+}
+
+
+def _formatters(views: list[View]) -> tuple[str, ...]:
+    found = []
+    for view in views:
+        name = view.str("name")
+        typed = view.any("typed_config")
+        if typed is not None and typed.type_name in _FORMATTERS:
+            found.append(_FORMATTERS[typed.type_name])
+        elif typed is not None:
+            typed.unsupported(f'the formatter "{name}" ({typed.type_name}) is not implemented')
+        else:
+            view.unsupported(f'the formatter "{name}" is not implemented', field="name")
+    return tuple(each for each in found if each)
 
 
 def _substitution_format(view: View, context: BuildContext) -> _Format:
-    """``SubstitutionFormatString``; extra formatters stay unread."""
+    """``SubstitutionFormatString``; of extra formatters, those of ``_FORMATTERS``."""
+    made = _plain_format(view, context)
+    return replace(made, formatters=_formatters(view.repeated("formatters")))
+
+
+def _plain_format(view: View, context: BuildContext) -> _Format:
     view.ignore("content_type", why="an access log has none")
     omit_empty_values = view.bool("omit_empty_values")
     options = view.message("json_format_options")
@@ -190,4 +264,5 @@ def build_access_log(view: View, context: BuildContext) -> AccessLogConfig | Non
         sort_properties=log_format.sort_properties,
         filter=log_filter,
         where=build_where(view),
+        formatters=log_format.formatters,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forkproxy.config import registry
 from forkproxy.config.build.aggregate import AggregateConfig
@@ -32,6 +32,7 @@ from forkproxy.config.build.health_check import (
     build_health_check,
 )
 from forkproxy.config.build.load_balancing import LoadBalancingConfig, build_load_balancing, metadata_json
+from forkproxy.config.build.metadata import NO_METADATA, build_filter_metadata, filter_metadata_json
 from forkproxy.config.build.original_dst import OriginalDstConfig, build_original_dst
 from forkproxy.config.build.outlier_detection import OutlierDetectionConfig, build_outlier_detection
 from forkproxy.config.build.tls import UpstreamTlsConfig
@@ -78,6 +79,8 @@ class EndpointConfig:
     """What load balancers read of its metadata, as JSON."""
     match_metadata: str = ""
     """What chooses its transport socket, as JSON."""
+    filter_metadata: str = ""
+    """All of its metadata, as JSON, for formats."""
     additional_addresses: tuple[AddressConfig, ...] = ()
     health_check: EndpointHealthCheck = EndpointHealthCheck()  # noqa: RUF009 (an immutable value)
 
@@ -159,6 +162,8 @@ class ClusterConfig:
     preserve_case: PreserveCaseConfig | None = None
     send_fully_qualified_url: bool = False
     outlier_detection: OutlierDetectionConfig | None = None
+    metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
+    """By namespace, for formats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +300,7 @@ def build_endpoint(view: View, context: BuildContext) -> EndpointConfig | None:
         where=build_where(view),
         metadata=metadata,
         match_metadata=match_metadata(view.message("metadata")),
+        filter_metadata=filter_metadata_json(view.message("metadata")),
         additional_addresses=tuple(
             build_address(each.require("address"), context) for each in endpoint.repeated("additional_addresses")
         ),
@@ -416,7 +422,6 @@ def _health_check(view: View, context: BuildContext) -> HealthCheckConfig | None
 
 def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
     """``Cluster``. HTTP/2 and whatever is not named here stay unread."""
-    view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
     health_check = _health_check(view, context)
     outlier_detection = build_outlier_detection(view.message("outlier_detection"), context)
@@ -481,6 +486,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         health_check=health_check,
         outlier_detection=outlier_detection,
         ignore_health_on_host_removal=view.bool("ignore_health_on_host_removal"),
+        metadata=build_filter_metadata(view.message("metadata")),
     )
 
 

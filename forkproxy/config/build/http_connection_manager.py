@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
+from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build_access_log_options, build_access_logs
 from forkproxy.config.build.client_address import ClientAddressConfig, build_client_address
 from forkproxy.config.build.client_certificate import ForwardClientCertConfig, build_forward_client_cert
 from forkproxy.config.build.context import BuildContext
@@ -102,6 +102,7 @@ class HttpConnectionManagerConfig:
     tracing: TracingConfig | None = None
     safe_max_connection_duration: bool = False
     preserve_case: PreserveCaseConfig | None = None
+    log_options: LogOptions = LogOptions()  # noqa: RUF009  # frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ def build(view: View, context: BuildContext) -> HttpConnectionManagerConfig:
         route_table=route_table,
         http_filters=build_http_filters(view.repeated("http_filters"), context),
         access_logs=build_access_logs(view.repeated("access_log"), context),
+        log_options=build_access_log_options(view, "flush_access_log_on_new_request"),
         codec_type=view.enum("codec_type", supported=("AUTO", "HTTP1")),
         add_user_agent=view.bool("add_user_agent"),
         server_name=view.str("server_name") or "envoy",

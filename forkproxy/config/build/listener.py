@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from forkproxy.config.build.access_log import AccessLogConfig
+from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
 from forkproxy.config.build.context import BuildContext, is_third_party, third_party_config
 from forkproxy.config.build.core import AddressConfig, Where, build_address, build_cidr_range, build_where
+from forkproxy.config.build.metadata import NO_METADATA, build_filter_metadata
 from forkproxy.config.build.overload import build_listener_limit
 from forkproxy.config.build.tls import DownstreamTlsConfig
 from forkproxy.config.view import View
@@ -58,6 +60,8 @@ class FilterChain:
     tls: DownstreamTlsConfig | None
     transport_socket_connect_timeout_s: float | None
     where: Where
+    metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
+    """By namespace, for formats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,8 @@ class ListenerConfig:
     bypass_overload_manager: bool = False
     connection_limit: int | None = None
     """So many connections at a time, by the runtime key envoy.resource_limits.listener.NAME.connection_limit."""
+    metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
+    """By namespace, for formats."""
 
 
 def build_filter_entry(
@@ -128,7 +134,6 @@ def build_filter_chain_match(view: View | None, context: BuildContext) -> Filter
 
 def build_filter_chain(view: View, context: BuildContext) -> FilterChain:
     """``FilterChain``. The transport socket is TLS or raw; another kind is reported as not implemented."""
-    view.ignore("metadata", why="opaque to the proxy itself")
     view.only_default("use_proxy_proto")
     tls: DownstreamTlsConfig | None = None
     socket = view.message("transport_socket")
@@ -143,6 +148,7 @@ def build_filter_chain(view: View, context: BuildContext) -> FilterChain:
         tls=tls,
         transport_socket_connect_timeout_s=view.duration_s("transport_socket_connect_timeout") or None,
         where=build_where(view),
+        metadata=build_filter_metadata(view.message("metadata")),
     )
 
 
@@ -178,7 +184,6 @@ def _is_balanced_exactly(view: View | None) -> bool:
 
 def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
     """``Listener``, TCP. UDP, internal and API listeners, original destination and filter chain matchers stay unread."""
-    view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("enable_reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.ignore("reuse_port", why="every worker has its own SO_REUSEPORT socket")
     view.only_default("use_original_dst", "tcp_fast_open_queue_length")
@@ -209,7 +214,7 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
         default_filter_chain=build_filter_chain(default_chain, context) if default_chain is not None else None,
         original_dst=any(restored),
         per_connection_buffer_limit_bytes=view.uint("per_connection_buffer_limit_bytes", 1 << 20),
-        access_logs=(),
+        access_logs=build_access_logs(view.repeated("access_log"), context),
         tcp_backlog_size=view.uint("tcp_backlog_size", max_backlog),
         freebind=view.bool("freebind"),
         transparent=view.bool("transparent"),
@@ -221,4 +226,5 @@ def build_listener(view: View, context: BuildContext) -> ListenerConfig | None:
         exact_balance=_is_balanced_exactly(view.message("connection_balance_config")),
         traffic_direction=view.enum("traffic_direction"),
         connection_limit=build_listener_limit(view.str("name"), context),
+        metadata=build_filter_metadata(view.message("metadata")),
     )

@@ -1,12 +1,31 @@
-"""``type.matcher.v3.MetadataMatcher`` and ``ValueMatcher``: conditions on dynamic metadata."""
+"""``core.v3.Metadata``, and conditions on it: ``type.matcher.v3.MetadataMatcher`` and ``ValueMatcher``."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
 from forkproxy.config.view import View
+
+
+NO_METADATA: dict[str, Any] = {}
+
+
+def build_filter_metadata(view: View | None) -> dict[str, Any]:
+    """``core.v3.Metadata``: the values by namespace. What is in them means something to formats and filters only."""
+    if view is None:
+        return NO_METADATA
+    view.ignore("typed_filter_metadata", why="formats and load balancers read filter_metadata only")
+    return view.map_("filter_metadata")
+
+
+def filter_metadata_json(view: View | None) -> str:
+    """The same as JSON with sorted keys; "" when there is none."""
+    found = build_filter_metadata(view)
+    return json.dumps(found, sort_keys=True, separators=(",", ":")) if found else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,12 @@ from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
 from forkproxy.config.build.load_balancing import build_lb_metadata
 from forkproxy.config.build.local_reply import BodyFormat, build_body_format
 from forkproxy.config.build.match_tree import MatchTree, build_match_tree
-from forkproxy.config.build.metadata import MetadataMatcher, build_metadata_matcher
+from forkproxy.config.build.metadata import (
+    NO_METADATA,
+    MetadataMatcher,
+    build_filter_metadata,
+    build_metadata_matcher,
+)
 from forkproxy.config.build.rate_limit import RateLimit, build_rate_limits
 from forkproxy.config.build.retry import RetryPolicy, build_retry_policy
 from forkproxy.config.build.route_policies import (
@@ -194,6 +199,7 @@ class RouteEntry:
     stat_prefix: str = ""
     """What its requests are counted under, ``vhost.<virtual host>.route.<stat_prefix>``, too; "" for nowhere else."""
     buffer_limits: BufferLimits = NO_LIMITS
+    metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +223,7 @@ class VirtualHost:
     policies: VirtualHostPolicies = VirtualHostPolicies()  # noqa: RUF009 (an immutable value)
     matcher: MatchTree | None = None
     """Chooses among ``routes``, which are those of its actions then."""
+    metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +414,6 @@ def build_direct_response_action(view: View, context: BuildContext, max_body_byt
 
 def build_route(view: View, context: BuildContext, max_body_bytes: int) -> RouteEntry | None:
     """``Route``; None when its action is one that we do not have (which then stays unread)."""
-    view.ignore("metadata", why="opaque to the proxy itself")
     view.ignore("decorator", why="names a trace's span, and nothing is traced")
     view.ignore("tracing", why="nothing is traced")
     name = view.str("name")
@@ -437,6 +443,7 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
         per_filter_config=context.per_filter_config(view),
         stat_prefix=view.str("stat_prefix"),
         buffer_limits=build_buffer_limits(view),
+        metadata=build_filter_metadata(view.message("metadata")),
     )
 
 
@@ -449,7 +456,6 @@ def build_buffer_limits(view: View) -> BufferLimits:
 
 def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -> VirtualHost:
     """``VirtualHost``."""
-    view.ignore("metadata", why="opaque to the proxy itself")
     build = partial(build_route, max_body_bytes=max_body_bytes)
     routes = [route for route in context.each(view.repeated("routes"), build) if route is not None]
     matcher = view.message("matcher")
@@ -472,6 +478,7 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
         virtual_clusters=context.each(view.repeated("virtual_clusters"), build_virtual_cluster),
         buffer_limits=build_buffer_limits(view),
         policies=build_virtual_host_policies(view, context),
+        metadata=build_filter_metadata(view.message("metadata")),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs
+from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build_access_log_options, build_access_logs
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.hash_policy import build_tcp_hash_policy
 from forkproxy.config.build.load_balancing import build_lb_metadata
@@ -32,6 +32,7 @@ class TcpProxyConfig:
     """By up to so much a connection may last longer than ``max_downstream_connection_duration_s``."""
     backoff_s: tuple[float, float] | None = None
     """Between two attempts to connect: the first interval, and the longest one. None: no time."""
+    log_options: LogOptions = LogOptions()  # noqa: RUF009  # frozen
     hash_source_ip: bool = False
     metadata_match: dict[str, Any] = field(default_factory=dict)
     weighted_metadata_match: tuple[dict[str, Any], ...] = ()
@@ -63,6 +64,7 @@ def build(view: View, context: BuildContext) -> TcpProxyConfig:
         duration_jitter_percent=jitter.float("value") if jitter is not None else 0.0,
         backoff_s=_build_backoff(view.message("backoff_options")),
         access_logs=build_access_logs(view.repeated("access_log"), context),
+        log_options=build_access_log_options(view, "flush_access_log_on_connected"),
         hash_source_ip=build_tcp_hash_policy(view.repeated("hash_policy")),
         metadata_match=build_lb_metadata(view.message("metadata_match")),
         weighted_metadata_match=weighted_match,

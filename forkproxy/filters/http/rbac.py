@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from forkproxy.access_log.tls_operators import PEER
+from forkproxy.access_log.tls_operators import verified_subject
 from forkproxy.config.build.core import StringMatcher, Where
 from forkproxy.config.build.rbac import RbacConfig, RbacRules, Rule, UpstreamAddress
 from forkproxy.filters.context import FilterContext
@@ -282,7 +282,6 @@ def _compile_authenticated(matcher: StringMatcher | None, where: Where) -> Strea
     if matcher is None:
         return lambda stream: stream.connection.tls is not None
     matches = compile_string(matcher, where)
-    subject_of = PEER["PEER_SUBJECT"]
 
     def is_one(stream: Stream) -> bool:
         tls = stream.connection.tls
@@ -291,6 +290,6 @@ def _compile_authenticated(matcher: StringMatcher | None, where: Where) -> Strea
         names = (tls.getpeercert() or {}).get("subjectAltName", ())
         if any(matches(value.encode()) for kind, value in names if kind in ("URI", "DNS")):
             return True
-        return matches(subject_of(tls) or b"")
+        return matches(verified_subject(tls) or b"")
 
     return is_one

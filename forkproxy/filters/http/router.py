@@ -12,6 +12,7 @@ Bodies of local replies, response flags and response code details are Envoy's (d
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, ClassVar
 
 from forkproxy.config.build.load_balancing import criteria, has_metadata
@@ -68,7 +69,7 @@ KEPT_BODY_BYTES = 16384
 # Methods whose requests may be sent twice (RFC 9110 section 9.2.2).
 _IDEMPOTENT_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 # Methods whose requests get no "content-length: 0" when they have no body (RFC 9110 section 8.6).
-_BODILESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
+BODILESS_METHODS = frozenset((b"GET", b"HEAD", b"DELETE", b"TRACE", b"CONNECT"))
 
 # reset reason → (response flag, status)
 FAILURES: dict[str, tuple[int, int]] = {
@@ -95,6 +96,10 @@ def _attempts(stream: Stream) -> Headers | None:
     return None
 
 
+def _itself(kind: type[Any]) -> type[Any]:
+    return kind
+
+
 class Router(HttpFilter):
     """See the module's text."""
 
@@ -115,6 +120,11 @@ class Router(HttpFilter):
         self.envoy_headers = not config.suppress_envoy_headers
         self.respect_expected_timeout = config.respect_expected_rq_timeout
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
+        self.request_type = UpstreamRequest
+        self.kind_of: Callable[[type[Any]], type[Any]] = _itself
+        """Which class of request to make in the place of one."""
+        self.upstream_logs: Any = None
+        """These three are upstream_log.py's where somebody wants to know about each attempt."""
 
     @classmethod
     def from_config(cls, config: RouterConfig, context: FilterContext) -> Router:
@@ -134,6 +144,8 @@ class Router(HttpFilter):
         made.counts_inside = context.internal_addresses
         made.tallies = made.counts_inside or made.hides_grpc_codes
         made.local_ip = context.local_ip.encode() or b"127.0.0.1"
+        if config.upstream_logs:
+            import_module("forkproxy.filters.http.upstream_log").install(made, config, context)
         return made
 
     def start(self, worker: WorkerContext) -> None:
@@ -181,7 +193,7 @@ class Router(HttpFilter):
                 self.exchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
                 return STOP_ITERATION if stream.upstream is None else None
         stream.endpoint = endpoint
-        request = UpstreamRequest(self, stream, cluster, endpoint, end_stream)
+        request = self.request_type(self, stream, cluster, endpoint, end_stream)
         stream.upstream = request
         if end_stream:
             request.request_ended(route.timeout_s)
@@ -448,7 +460,7 @@ class UpstreamRequest:
         client.begin(self, method == b"HEAD")
         headers = stream.request_headers
         if self._end_stream:
-            tail = b"\r\n\r\n" if method in _BODILESS_METHODS else self._tail_without_body(headers)
+            tail = b"\r\n\r\n" if method in BODILESS_METHODS else self._tail_without_body(headers)
             client.request_sent = True
         elif get_header(headers, b"content-length") is None:
             tail = self._frame_body()
@@ -801,7 +813,7 @@ class RetriedExchange:
         """Start an attempt on ``endpoint``."""
         stream = self.stream
         stream.endpoint = endpoint
-        attempt = self.attempt(self, endpoint, self._end_stream, self._kept)
+        attempt = self.router.kind_of(self.attempt)(self, endpoint, self._end_stream, self._kept)
         stream.upstream = attempt
         self._pool(endpoint).acquire(attempt)
 

@@ -33,7 +33,7 @@ class HedgedExchange(PolicyExchange):
         """Start an attempt on ``endpoint``."""
         stream = self.stream
         stream.endpoint = endpoint
-        attempt = HedgedRequest(self, endpoint, self._end_stream, self._kept)
+        attempt = self.router.kind_of(HedgedRequest)(self, endpoint, self._end_stream, self._kept)
         self.attempts.append(attempt)
         stream.upstream = self
         pool = endpoint.pool.high() if stream.route.is_high else endpoint.pool

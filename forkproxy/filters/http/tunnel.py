@@ -55,7 +55,9 @@ def begin(router: Router, stream: Stream, cluster: Cluster, endpoint: Endpoint, 
         cls(router, stream, cluster, route.retries, end_stream).begin(endpoint)
         return True
     stream.attempt_count = 1
-    request = (TerminatedRequest if ends_here else TunnelRequest)(router, stream, cluster, endpoint, end_stream)
+    request = router.kind_of(TerminatedRequest if ends_here else TunnelRequest)(
+        router, stream, cluster, endpoint, end_stream
+    )
     stream.upstream = request
     if end_stream:
         request.request_ended(route.timeout_s)

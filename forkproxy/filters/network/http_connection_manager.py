@@ -12,10 +12,13 @@ Everything that can be decided now is decided here; ``http.connection_manager`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 from forkproxy.access_log.formatter import Format, compile_header_value
+from forkproxy.access_log.operators import noting_needs
 from forkproxy.access_log.tls_operators import PEER
 from forkproxy.config.build.client_address import ClientAddressConfig, HeaderDetectionConfig, XffDetectionConfig
 from forkproxy.config.build.client_certificate import ForwardClientCertConfig
@@ -35,6 +38,7 @@ from forkproxy.http.filter import HttpFilter
 from forkproxy.http.header_case import as_it_is, match_upstream_scheme
 from forkproxy.http.headers import proper_case
 from forkproxy.http.http1 import ServerSettings
+from forkproxy.http.log_flush import LogFlush
 from forkproxy.http.proxy_status import ProxyStatus
 from forkproxy.http.stream import LocalReplyRewriter
 from forkproxy.http.trace_reason import TraceSampling
@@ -53,6 +57,7 @@ from forkproxy.stats.groups import Http1Stats, HttpConnectionManagerStats, Liste
 
 _ADD_HEADERS = ("", "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation")
 """Filters that may add any header to a request: third parties', and Envoy's own."""
+_NO_STATIC: Mapping[str, Any] = {}
 
 
 class HttpConnectionManagerFilter(NetworkFilter):
@@ -65,14 +70,27 @@ class HttpConnectionManagerFilter(NetworkFilter):
         self.routes = routes
         self.filters = tuple(filters)
         """Of all chains."""
+        self.http_connection = HttpConnection
 
     @classmethod
     def from_config(cls, config: HttpConnectionManagerConfig, context: FilterContext) -> HttpConnectionManagerFilter:
         """Compile routes, filters and access logs. ConfigError for what only shows then."""
+        with noting_needs() as needs:
+            made = cls._make(config, context)
+        if needs:
+            # Somebody wants to know what messages weigh: others than the usual connections and requests find that out.
+            made.http_connection = import_module("forkproxy.http.meters").MeteredHttpConnection
+            for each in made.filters:
+                if getattr(each, "upstream_logs", needs) is None:  # a router that is not observed yet
+                    import_module("forkproxy.filters.http.upstream_log").observe(each)
+        return made
+
+    @classmethod
+    def _make(cls, config: HttpConnectionManagerConfig, context: FilterContext) -> HttpConnectionManagerFilter:
         prefix = f"http.{config.stat_prefix}"
         listener_prefix = f"listener.{context.listener_stat_prefix}.http.{config.stat_prefix}"
         registry = context.registry
-        routes = make_routes(config.route_table, context.cluster)
+        routes = make_routes(config.route_table, context.cluster, static=context.static)
         virtual_clusters.attach(routes, registry, context.node.zone)
         where, context.stat_prefix = context.where, prefix
         addresses = config.client_address
@@ -91,6 +109,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
             filters += more
         context.where = where
         chain = HttpFilterChain(filters[: len(used)], switches)
+        _flush_logs(config, context, chain)
         if config.match_upstream_scheme:
             chain.on_stream_complete += (match_upstream_scheme,)
         manager = ConnectionManager(
@@ -100,7 +119,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
             stats=registry.group(HttpConnectionManagerStats, prefix),
             codes=registry.group(ListenerHttpStats, listener_prefix, rolls_up_to=(prefix,)).downstream_rq,
             http1_stats=registry.group(Http1Stats, "http1"),
-            access_logs=context.access_logs(config.access_logs),
+            access_logs=context.access_logs(config.access_logs, "DownstreamEnd"),
             log_filter_exception=context.report_exception,
             rewrite_local_reply=_local_reply(config, context),
             upgrades=upgrades,
@@ -124,7 +143,7 @@ class HttpConnectionManagerFilter(NetworkFilter):
 
     def reader(self, connection: Connection) -> Callable[[bytes], None]:
         """An HttpConnection reads the connection."""
-        http = HttpConnection(self.manager, connection)
+        http = self.http_connection(self.manager, connection)
         if connection.filter_state is None:
             connection.filter_state = {}
         connection.filter_state[self] = http
@@ -138,12 +157,14 @@ class HttpConnectionManagerFilter(NetworkFilter):
                 http.on_close(reason)
 
 
-def make_routes(config: RouteTableConfig, cluster_lookup: ClusterLookup, dice: Dice = fair) -> RouteTable:
-    """The route table of a connection manager, bound to its clusters."""
+def make_routes(
+    config: RouteTableConfig, cluster_lookup: ClusterLookup, dice: Dice = fair, static: Mapping[str, Any] = _NO_STATIC
+) -> RouteTable:
+    """The route table of a connection manager, bound to its clusters. ``static``: what formats say of its place."""
     routes = RouteTable(
         config,
-        compile_format=compile_header_value,
-        compile_host_format=partial(compile_header_value, omit_empty_values=False),
+        compile_format=partial(compile_header_value, static=static),
+        compile_host_format=partial(compile_header_value, omit_empty_values=False, static=static),
         compile_body=_direct_body,
         cluster_lookup=cluster_lookup,
         dice=dice,
@@ -164,8 +185,7 @@ def _local_reply(config: HttpConnectionManagerConfig, context: FilterContext) ->
         return None
     from forkproxy.filters.local_replies import compile_local_reply
 
-    static = {"LISTENER_NAME": context.listener_name, "ACCESS_LOG_TYPE": "NotSet"}
-    return compile_local_reply(config.local_reply, static)
+    return compile_local_reply(config.local_reply, {**context.static, "ACCESS_LOG_TYPE": "NotSet"})
 
 
 def _early_mutations(steps: tuple[MutationStep, ...]) -> Apply | None:
@@ -199,6 +219,20 @@ def _router_class(policies: Sequence[Policies], used: Sequence[FilterEntry], con
 
 def _has_upgrades(config: HttpConnectionManagerConfig, routes: RouteTable) -> bool:
     return bool(config.upgrades) or any(route.upgrades or route.takes_connect for route in routes.all_routes())
+
+
+def _flush_logs(config: HttpConnectionManagerConfig, context: FilterContext, chain: HttpFilterChain) -> None:
+    """Access logs that do not wait for the end of a stream."""
+    options = config.log_options
+    if not config.access_logs or not (options.on_start or options.interval_s):
+        return
+
+    def logs(log_type: str) -> list[Callable[[Any], None]]:
+        return [each.log for each in context.access_logs(config.access_logs, log_type)]
+
+    from_start = logs("DownstreamStart") if options.on_start else []
+    periodic = logs("DownstreamPeriodic") if options.interval_s else []
+    LogFlush(from_start, periodic, options.interval_s).install(chain)
 
 
 def _settings(config: HttpConnectionManagerConfig, context: FilterContext) -> ConnectionManagerSettings:

@@ -22,8 +22,10 @@ import os
 import random
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import accumulate
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from forkproxy.config.build.load_balancing import criteria
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
@@ -66,6 +68,9 @@ class TcpProxy(NetworkFilter):
         """Instead, where endpoints are chosen by metadata."""
         self.stats = stats
         self.log = tuple(access_log.log for access_log in access_logs)
+        self.session_type = TcpSession
+        self.log_flush: Any = None
+        """These two are tcp_log.py's where lines are written before the end."""
         self.idle_timeout_s = NEVER if config.idle_timeout_s is None else config.idle_timeout_s
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
 
@@ -76,8 +81,10 @@ class TcpProxy(NetworkFilter):
             config,
             _cluster_picker(config, context.cluster),
             context.registry.group(TcpProxyStats, f"tcp.{config.stat_prefix}"),
-            context.access_logs(config.access_logs),
+            context.access_logs(config.access_logs, "TcpConnectionEnd"),
         )
+        if config.access_logs and (config.log_options.on_start or config.log_options.interval_s):
+            import_module("forkproxy.filters.network.tcp_log").install(made, config, context)
         made.pick_route = _route_picker(config, context.cluster)
         return made
 
@@ -87,7 +94,7 @@ class TcpProxy(NetworkFilter):
 
     def reader(self, connection: Connection) -> Callable[[bytes], None]:
         """A session reads the connection."""
-        session = TcpSession(self, connection)
+        session = self.session_type(self, connection)
         assert connection.filter_state is not None
         connection.filter_state[self] = session
         connection.half_close = True
@@ -143,6 +150,56 @@ def _splice(source: Connection | None, sink: Connection | None, on_moved: Callab
         (sink.inflow or Splice(source, sink, on_moved)).start()
 
 
+class _Notes:
+    """What few sessions have to tell."""
+
+    __slots__ = ("downstream_close_type", "reason", "tried", "upstream_close_type")
+
+    def __init__(self) -> None:
+        self.tried: list[Endpoint] = []
+        self.reason = ""
+        self.downstream_close_type = self.upstream_close_type = b"Normal"
+
+
+_NOTHING_NOTED = _Notes()
+_FAILURES = {response_flags.UH: 1, response_flags.UO: 2, response_flags.NC: 3}
+
+
+class TcpMeters:
+    """A session's figures: all that is sent and received is body."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: TcpSession) -> None:
+        self._session = session
+
+    @property
+    def pool_ready_ms(self) -> int | None:
+        """How long it took to be connected, or to give up."""
+        session = self._session
+        if session.cluster is None:
+            return None
+        return int(((session.connected_at or session.end or session.loop.now) - session.start) * 1000)
+
+    def downstream_wire_received(self) -> int:
+        """All that came from downstream."""
+        return self._session.bytes_received
+
+    def downstream_wire_sent(self) -> int:
+        """All that went there."""
+        return self._session.bytes_sent
+
+    upstream_wire_sent = downstream_wire_received
+    upstream_wire_received = downstream_wire_sent
+
+    def downstream_header_received(self) -> int:
+        """There are no headers."""
+        return 0
+
+    downstream_header_sent = upstream_header_received = upstream_header_sent = downstream_header_received
+    upstream_decompressed_received = downstream_header_received
+
+
 class TcpSession:
     """One downstream connection and its upstream. Also what access logs read: the attributes of ``http.stream.Stream``."""
 
@@ -159,20 +216,22 @@ class TcpSession:
             "attempt_count",
             "bytes_received",
         ),
-        *("bytes_sent", "cluster", "connection", "connection_termination_details", "downstream_first_tx"),
+        *("bytes_sent", "cluster", "connected_at", "connection", "connection_termination_details"),
+        *("_id", "_notes", "downstream_first_tx"),
         *("downstream_last_tx", "end", "endpoint", "loop", "response_flags", "start", "upstream_connection"),
         *("upstream_first_rx", "upstream_first_tx", "upstream_last_rx", "upstream_last_tx"),
         *("upstream_transport_failure_reason",),
     )
 
     # What a connection has none of, for the readers of streams.
-    method = path = authority = scheme = protocol = request_id = b""
+    method = path = authority = scheme = protocol = b""
     local_reply_body = b""
     details = ""
     status = request_header_bytes = response_header_bytes = 0
     request_complete = 0.0
     request_headers: Sequence[tuple[bytes, bytes]] = ()
     response_headers = response_trailers = request_trailers = route = virtual_host = None
+    http = tally = None
 
     def __init__(self, proxy: TcpProxy, connection: Connection) -> None:
         self._proxy = proxy
@@ -195,6 +254,9 @@ class TcpSession:
         self.upstream_first_tx = self.upstream_last_tx = self.upstream_first_rx = self.upstream_last_rx = 0.0
         self.downstream_first_tx = self.downstream_last_tx = 0.0
         self._connected = False
+        self.connected_at = 0.0
+        self._notes = _NOTHING_NOTED
+        self._id = b""
         self._early: list[bytes] = []  # read before upstream was connected: only by filters before this one
         self._early_end = False
         self._flushing = False
@@ -216,6 +278,48 @@ class TcpSession:
     def wall_start(self) -> float:
         """Seconds since the epoch when the connection was accepted."""
         return self.loop.wall() - (self.loop.now - self.start)
+
+    @property
+    def request_id(self) -> bytes:
+        """What %STREAM_ID% calls this session."""
+        if not self._id:
+            self._id = str(uuid4()).encode()
+        return self._id
+
+    @property
+    def pool_was_ready(self) -> bool:
+        """There was a connection upstream."""
+        return self._connected or self.connected_at > 0.0
+
+    @property
+    def attempted_endpoints(self) -> tuple[Endpoint, ...]:
+        """The endpoints that were tried, the last one last."""
+        return (*self._notes.tried, self.endpoint) if self.endpoint is not None else ()
+
+    @property
+    def downstream_close_type(self) -> bytes:
+        """How the connection with the client ended."""
+        return self._notes.downstream_close_type
+
+    @property
+    def upstream_close_type(self) -> bytes:
+        """How the upstream one did."""
+        return self._notes.upstream_close_type
+
+    @property
+    def downstream_local_close_reason(self) -> str:
+        """Why it was closed from here; "" when it was not."""
+        return self._notes.reason
+
+    @property
+    def upstream_local_close_reason(self) -> str:
+        """The same, when there was an upstream connection to close."""
+        return self._notes.reason if self._connected else ""
+
+    @property
+    def meters(self) -> TcpMeters:
+        """What has passed, in the terms of ``http.meters``."""
+        return TcpMeters(self)
 
     @property
     def filter_state(self) -> dict[object, Any]:
@@ -281,6 +385,8 @@ class TcpSession:
             stats.upstream_cx_none_healthy += 1
             self._give_up(response_flags.UH)
             return
+        if self.endpoint is not None:
+            self._note().tried.append(self.endpoint)
         self.attempt_count += 1
         pending = cluster.breakers.pending
         if pending.is_full():
@@ -357,7 +463,7 @@ class TcpSession:
         assert upstream is not None
         assert self.endpoint is not None
         assert self._connect_timer is not None
-        now = self.loop.now
+        self.connected_at = now = self.loop.now
         self._connect_timer.cancel()
         self._connected = True
         stats = self._cluster_stats
@@ -403,7 +509,13 @@ class TcpSession:
 
     def _give_up(self, flag: int) -> None:
         self.response_flags |= flag
+        self._note().reason = f"tcp_initializion_failure:{_FAILURES.get(flag, 0)}"  # Envoy's spelling
         self.connection.close()
+
+    def _note(self) -> _Notes:
+        if self._notes is _NOTHING_NOTED:
+            self._notes = _Notes()
+        return self._notes
 
     # -- bytes
 
@@ -508,11 +620,13 @@ class TcpSession:
             self._idle_timer.arm(self.loop.now + self._idle_s)
             return
         self._stats.idle_timeout += 1
+        self._note().reason = "tcp_session_idle_timeout"
         self._abort_both()
 
     def _on_max_duration(self) -> None:
         self._stats.max_downstream_connection_duration += 1
         self.response_flags |= response_flags.DT
+        self._note().reason = "max_connection_duration_reached"
         self._abort_both()
 
     def _abort_both(self) -> None:
@@ -567,6 +681,8 @@ class TcpSession:
             self._idle_timer.cancel()
         elif reason == REMOTE_RESET:
             self.response_flags |= response_flags.UR
+            notes = self._note()
+            notes.upstream_close_type, notes.downstream_close_type = b"RemoteReset", b"LocalReset"
             self.connection.reset()
         elif reason == REMOTE_CLOSE:
             self.connection.close()
@@ -575,6 +691,8 @@ class TcpSession:
         """Downstream is gone: log, and let upstream have what it was sent."""
         upstream = self.upstream_connection
         self.end = self.loop.now
+        if reason == REMOTE_RESET:
+            self._note().downstream_close_type = b"RemoteReset"
         if self._duration_timer is not None:
             self._duration_timer.cancel()
         if upstream is None and self._connect_timer is not None:

@@ -11,6 +11,7 @@ from tests.conformance.exchanges import (
     header_levels,
     heads,
     local_replies,
+    logs,
     messages,
     policies,
     rate_limits,
@@ -357,6 +358,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **client_certificates.CONFIGURATIONS,
     **dynamic.CONFIGURATIONS,
     **timeouts.CONFIGURATIONS,
+    **logs.CONFIGURATIONS,
     **compressions.CONFIGURATIONS,
     **rate_limits.CONFIGURATIONS,
     **sessions.CONFIGURATIONS,
@@ -369,5 +371,5 @@ CONFIGURATIONS: dict[str, Data] = {
     **messages.CONFIGURATIONS,
 }  # fmt: skip
 
-RAW_UPSTREAM = frozenset({"tcp"})
+RAW_UPSTREAM = frozenset({"tcp", "tcp logs"})
 """Configurations whose upstream speaks no HTTP: an answer is played when a connection is accepted."""

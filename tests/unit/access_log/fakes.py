@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 from forkproxy.config.build.core import Where
@@ -51,6 +52,13 @@ class FakeTimer:
         self.cancelled = True
 
 
+class FakeSocket:
+    def getsockopt(self, level, option, size):
+        info = bytearray(size)
+        info[68:72] = (2500).to_bytes(4, sys.byteorder)
+        return bytes(info)
+
+
 class FakeConnection:
     def __init__(self, number, local=("127.0.0.1", 33719), remote=("127.0.0.1", 41120), tls=None, loop=None):
         self.id = number
@@ -60,6 +68,8 @@ class FakeConnection:
         self.tls = tls
         self.requested_server_name = ""
         self.transport_failure_reason = ""
+        self.handshake_done_at = 0.0
+        self.sock = FakeSocket()
 
     def local_socket_address(self):
         return self.local
@@ -103,13 +113,28 @@ def stream(**changes):
         "upstream_transport_failure_reason": "",
         "connection_termination_details": "",
         "local_reply_body": b"",
-        "route": SimpleNamespace(name="r1"),
         "tally": None,
-        "cluster": SimpleNamespace(name="up", stat_name="up"),
-        "endpoint": SimpleNamespace(address="127.0.0.1:42177", hostname="ep.example"),
+        "route": SimpleNamespace(name="r1", config=SimpleNamespace(metadata={"n": {"k": 2.0}})),
+        "cluster": SimpleNamespace(
+            name="up", stat_name="up", config=SimpleNamespace(metadata={"n": {"k": [1, {"x": None}]}})
+        ),
+        "endpoint": SimpleNamespace(
+            address="127.0.0.1:42177",
+            hostname="ep.example",
+            config=SimpleNamespace(filter_metadata='{"n":{"k":"of the endpoint"}}'),
+        ),
         "attempt_count": 1,
         "request_id": b"8f857e8f-8d58-440a-bab9-f6f66df6b899",
         "filter_state": {},
+        "http": None,
+        "meters": None,
+        "pool_was_ready": True,
+        "attempted_endpoints": (SimpleNamespace(address="127.0.0.1:42177", hostname="ep.example"),),
+        "virtual_host": SimpleNamespace(config=SimpleNamespace(metadata={"n": {"k": True}})),
+        "downstream_close_type": b"Normal",
+        "upstream_close_type": b"Normal",
+        "downstream_local_close_reason": "",
+        "upstream_local_close_reason": "",
         "dynamic_metadata": {},
         "downstream_remote_address": "127.0.0.1:41120",
         "downstream_direct_remote_address": "127.0.0.1:41120",
@@ -136,9 +161,11 @@ def local_reply(**changes):
             "bytes_sent": 10,
             "details": "direct_response",
             "upstream_connection": None,
-            "route": SimpleNamespace(name=""),
+            "route": SimpleNamespace(name="", config=None),
+            "virtual_host": None,
             "cluster": None,
             "endpoint": None,
+            "attempted_endpoints": (),
             "attempt_count": 0,
             **changes,
         }

@@ -3,8 +3,10 @@
 import pytest
 
 from forkproxy.access_log.access_log import AccessLog
+from forkproxy.access_log.filters import Compilers
 from forkproxy.config.build.access_log import AccessLogConfig, AccessLogFilter
 from forkproxy.config.problems import ConfigError
+from forkproxy.router.metadata import compile_value
 from tests.unit.access_log.fakes import WHERE, stream
 
 
@@ -19,7 +21,9 @@ class ListSink:
 def logged(text=None, json_format=None, log_filter=None, streams=(), omit=False, static=None):
     config = AccessLogConfig("/x", text, json_format, omit, False, log_filter, WHERE)
     sink = ListSink()
-    log = AccessLog(config, sink, compile_header_matcher=lambda matcher, where: lambda of: True, static=static)
+    log = AccessLog(
+        config, sink, compilers=Compilers(lambda matcher, where: lambda of: True, compile_value), static=static
+    )
     for of in streams:
         log.log(of)
     return sink.lines

@@ -14,7 +14,13 @@ from forkproxy.config.problems import ConfigError
 from forkproxy.http import response_flags
 from tests.unit.access_log.fakes import WHERE, FakeConnection, FakeLoop, local_reply, stream, unparsed
 
-STATIC = {"FILTER_CHAIN_NAME": "", "LISTENER_NAME": "main", "ACCESS_LOG_TYPE": "DownstreamEnd"}
+STATIC = {
+    "FILTER_CHAIN_NAME": "",
+    "LISTENER_NAME": "main",
+    "ACCESS_LOG_TYPE": "DownstreamEnd",
+    "LISTENER_METADATA": {"n": {"k": "of the listener"}},
+    "FILTER_CHAIN_METADATA": {},
+}
 
 
 def text_of(operator, of):
@@ -131,6 +137,49 @@ TABLE = [
     ("TRAILER(x)", None, None),
     ("DYNAMIC_METADATA(a:b)", None, None),
     ("METADATA(DYNAMIC:x)", None, None),
+    ("REQUEST_HEADER(dup)", "1", None),
+    ("STREAM_INFO_REQ(:method)", "POST", "GET"),
+    ("RESPONSE_HEADER(:status)", "200", "418"),
+    ("RESPONSE_TRAILER(x)", None, None),
+    ("UPSTREAM_HOST_NAME_WITHOUT_PORT", "ep.example", None),
+    ("UPSTREAM_HOSTS_ATTEMPTED", "127.0.0.1:42177", None),
+    ("UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT", "127.0.0.1", None),
+    ("UPSTREAM_HOST_NAMES_ATTEMPTED", "ep.example", None),
+    ("UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT", "ep.example", None),
+    ("UPSTREAM_CONNECTION_IDS_ATTEMPTED", "2", None),
+    ("UPSTREAM_DETECTED_CLOSE_TYPE", "Normal", "Normal"),
+    ("UPSTREAM_LOCAL_CLOSE_REASON", None, None),
+    ("DOWNSTREAM_DETECTED_CLOSE_TYPE", "Normal", "Normal"),
+    ("DOWNSTREAM_LOCAL_CLOSE_REASON", None, None),
+    ("DOWNSTREAM_HANDSHAKE_DURATION", None, None),
+    ("DOWNSTREAM_CX_RTT", 2, 2),
+    ("UPSTREAM_CONNECTION_POOL_READY_DURATION", None, None),
+    *((name, 0, 0) for name in sorted(operators.NEEDS_METERS) if "BYTES" in name),
+    ("UPSTREAM_SERVER_NAME", None, None),
+    ("UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID", "", None),
+    ("FILTER_STATE(x)", None, None),
+    ("UPSTREAM_FILTER_STATE(x)", None, None),
+    ("DYNAMIC_METADATA(n)", None, None),
+    ("CLUSTER_METADATA(n:z)", None, None),
+    ("UPSTREAM_METADATA(n:k)", "of the endpoint", None),
+    ("METADATA(CLUSTER:n:k:x)", None, None),
+    ("METADATA(ROUTE:n:k)", 2, None),
+    ("METADATA(VIRTUAL_HOST:n:z):2", None, None),
+    ("METADATA(LISTENER:n:k)", "of the listener", "of the listener"),
+    ("METADATA(LISTENER_FILTER_CHAIN:n)", None, None),
+    ("METADATA(UPSTREAM_HOST:n:k):2", "of", None),
+    ('COALESCE({"operators":["ROUTE_NAME","PROTOCOL"]})', "r1", "HTTP/1.1"),
+    ('COALESCE({"operators":[{"command":"REQ","param":"dup"},"RESPONSE_CODE"]})', "1", 418),
+    ('COALESCE({"operators":[{"command":"REQ","param":"user-agent","max_length":4}]})', "curl", None),
+    ('COALESCE({"operators":["ROUTE_NAME","UPSTREAM_HOST_NAME"]}):1', "r", None),
+    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)", "127.0.0.0/8", "127.0.0.0/8"),
+    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(99)", "127.0.0.1/32", "127.0.0.1/32"),
+    ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(x)", "127.0.0.1", None),
+    ("RESPONSE_CODE_DETAILS(x)", "via_upstream", "direct_response"),
+    ("COMMON_DURATION(DS_RX_BEG:US_RX_BEG)", 2, None),
+    ("COMMON_DURATION(US_RX_BEG:DS_RX_BEG:us)", None, None),
+    ("COMMON_DURATION(DS_RX_BEG:set_by_a_filter)", None, None),
+    ("QUERY_PARAMS(DECODED):3", "a=b", None),
 ]
 
 
@@ -145,14 +194,18 @@ def test_the_table_names_every_operator_but_those_with_a_test_of_their_own():
     named = {operator.partition("(")[0].partition(":")[0] for operator, *_ in TABLE}
     elsewhere = {"RESPONSE_FLAGS", "RESPONSE_FLAGS_LONG", "UNIQUE_ID", "HOSTNAME", "ENVIRONMENT", "START_TIME_LOCAL"}
     same_reader = {"EMIT_TIME_LOCAL", "DOWNSTREAM_PEER_CERT_V_END", "TLS_JA4_FINGERPRINT"}
+    assert {"METADATA", "COALESCE"} <= named
     left = operators.SUPPORTED - named - elsewhere - same_reader
-    assert {name for name in left if "_PEER_" not in name and not name.startswith("DOWNSTREAM_DIRECT")} == {
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"
-    }
+    assert not {name for name in left if "_PEER_" not in name and not name.startswith("DOWNSTREAM_DIRECT")}
 
 
 @pytest.mark.parametrize(
-    "operator", [name for name in sorted(operators.SUPPORTED) if operators._WITH_PARAMETERS.get(name) is None]
+    "operator",
+    [
+        name
+        for name in sorted(operators.SUPPORTED)
+        if name not in operators._WITH_PARAMETERS and "METADATA" not in name and name != "COALESCE"
+    ],
 )
 def test_a_request_that_was_never_read_has_a_line_too(operator):
     compile_text(f"%{operator}%", WHERE, static=STATIC)(
@@ -345,9 +398,26 @@ def refusal(text, static=STATIC):
         ("%METADATA(x)%", "x is not supported type of metadata"),
         ("%GRPC_STATUS(x)%", "only supports CAMEL_STRING"),
         ("%REQUESTED_SERVER_NAME(x)%", "only 'SNI_ONLY'"),
-        ("%RESPONSE_CODE_DETAILS(x)%", "invalid RESPONSE_CODE_DETAILS option"),
         ("%COMMON_DURATION%", "requires parameters"),
-        ("%COMMON_DURATION(x)%", "invalid common duration configuration"),
+        ("%COMMON_DURATION(x)%", "Invalid common duration configuration: x."),
+        ("%COMMON_DURATION(a:b:c)%", "Invalid common duration precision: c."),
+        ("%CLUSTER_METADATA(a):3%", "does not allow length"),
+        ("%METADATA(X:a)%", "X is not supported type of metadata"),
+        ("%FILTER_STATE%", "key cannot be empty"),
+        ("%FILTER_STATE(a:FOO)%", "only support PLAIN/TYPED/FIELD"),
+        ("%UPSTREAM_FILTER_STATE(a:FIELD)%", "FIELD should be used with the field name"),
+        ("%REQUESTED_SERVER_NAME(SNI_FIRST:X)%", "only 'ORIG_OR_HOST'/'HOST'/'ORIG' are allowed"),
+        ("%COALESCE%", "requires parameters"),
+        ("%COALESCE(x)%", "failed to parse JSON"),
+        ("%COALESCE({})%", "must contain 'operators'"),
+        ('%COALESCE({"operators":"x"})%', "must be an array"),
+        ('%COALESCE({"operators":[]})%', "must not be empty"),
+        ('%COALESCE({"operators":["FOO"]})%', "index 0: unknown command: 'FOO'"),
+        ('%COALESCE({"operators":[1]})%', "must be either a string"),
+        ('%COALESCE({"operators":["PROTOCOL",{}]})%', "index 1: operator object must have 'command'"),
+        ('%COALESCE({"operators":[{"command":"REQ","param":1}]})%', "'param' field must be a string"),
+        ('%COALESCE({"operators":[{"command":"REQ","param":"a","max_length":0}]})%', "positive integer"),
+        ('%COALESCE({"operators":[{"command":"REQ"}]})%', "REQ requires parameters"),
     ],
 )
 def test_what_envoy_refuses(text, message):
@@ -365,9 +435,9 @@ def test_an_unknown_operator_gets_a_suggestion():
 
 @pytest.mark.parametrize(
     "text",
-    ["%FILTER_STATE(x)%", "%CEL(x)%", "%UPSTREAM_WIRE_BYTES_SENT%", "%METADATA(ROUTE:a)%", "%QUERY_PARAMS(DECODED)%",
-     "%REQUEST_HEADER(host)%", "%DOWNSTREAM_LOCAL_CLOSE_REASON%", "%DOWNSTREAM_HEADER_BYTES_SENT%",
-     "%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ms)%", "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(MASK_PREFIX_LEN=8)%"],
+    ["%CEL(x)%", "%TYPED_CEL(x)%", "%UPSTREAM_TLS_GROUP%", "%DOWNSTREAM_LOCAL_URI_SAN%", "%ROUTE_RESOLUTION_COUNT%",
+     "%COMMON_DURATION(DS_RX_BEG:US_CX_BEG:ms)%",
+     '%COALESCE({"operators":["PROTOCOL",{"command":"CEL","param":"x"}]})%'],
 )  # fmt: skip
 def test_what_envoy_has_and_we_have_not_is_unsupported(text):
     kind, message, _ = refusal(text)
@@ -377,7 +447,72 @@ def test_what_envoy_has_and_we_have_not_is_unsupported(text):
 
 def test_an_operator_of_a_place_needs_that_place():
     assert refusal("%FILTER_CHAIN_NAME%", {})[0] == "unsupported"
+    assert refusal("%METADATA(LISTENER:a)%", {})[0] == "unsupported"
+
+
+def test_metadata_of_any_kind():
+    assert (text_of("CLUSTER_METADATA(n:k)", stream()), json_of("CLUSTER_METADATA(n:k)", stream())) == (
+        '[1,{"x":null}]',
+        [1, {"x": None}],
+    )
+    assert (text_of("METADATA(VIRTUAL_HOST:n:k):2", stream()), json_of("METADATA(VIRTUAL_HOST:n:k):2", stream())) == (
+        "tr",
+        True,
+    )
 
 
 def test_supported_and_unsupported_do_not_overlap():
     assert not operators.SUPPORTED & operators.UNSUPPORTED
+
+
+def test_a_formats_needs_are_noted_where_it_is_compiled():
+    with operators.noting_needs() as outside:
+        with operators.noting_needs() as inside:
+            compile_text('%COALESCE({"operators":["DOWNSTREAM_WIRE_BYTES_SENT"]})%', WHERE)
+        compile_text("%BYTES_SENT%", WHERE)
+    assert inside == {"DOWNSTREAM_WIRE_BYTES_SENT"} == outside
+    with operators.noting_needs() as later:
+        compile_text("%BYTES_SENT%", WHERE)
+    assert not later
+
+
+def test_filter_state_is_what_filters_have_left():
+    of = stream(filter_state={"a": "text", "b": {"x": [1], "y": b"bytes"}, "c": object()})
+    read = [
+        text_of(f"FILTER_STATE({argument})", of)
+        for argument in ("a", "a:PLAIN", "b", "b:FIELD:x", "b:FIELD:y", "c", "d")
+    ]
+    assert read == ["text", "text", '{"x":[1],"y":"bytes"}', "[1]", "bytes", "-", "-"]
+    assert text_of("FILTER_STATE(b:FIELD:x):2", of) == "[1"
+    assert json_of("FILTER_STATE(b:FIELD:x)", of) == [1]
+
+
+def test_requested_server_name_by_host():
+    of = stream(request_headers=[(b"x-envoy-original-host", b"before.example")])
+    assert text_of("REQUESTED_SERVER_NAME(HOST_FIRST)", of) == "before.example"
+    assert text_of("REQUESTED_SERVER_NAME(HOST_FIRST:HOST)", of) == "h.example"
+    assert text_of("REQUESTED_SERVER_NAME(SNI_FIRST:ORIG)", stream()) == "-"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("::1", "::1"), ("a:b", "a:b"), ("10.0.0.1:1", "10.0.0.1")],
+)
+def test_a_host_name_without_its_port(name, expected):
+    of = stream(endpoint=SimpleNamespace(address="127.0.0.1:1", hostname=name))
+    assert text_of("UPSTREAM_HOST_NAME_WITHOUT_PORT", of) == expected
+
+
+def test_the_handshake_is_counted_from_the_request():
+    connection = FakeConnection(1)
+    connection.handshake_done_at = 49.5
+    assert text_of("DOWNSTREAM_HANDSHAKE_DURATION", stream(connection=connection)) == "-500"
+
+
+def test_the_formatter_extension_without_query():
+    static = {"formatters": ("REQ_WITHOUT_QUERY",)}
+    render = compile_text(
+        "%REQ_WITHOUT_QUERY(:PATH)% %REQ_WITHOUT_QUERY(x?:path):3% %REQ_WITHOUT_QUERY(x)%", WHERE, static=static
+    )
+    assert render(stream(path=b"/up/x?a=b?c")) == b"/up/x /up -"
+    assert refusal("%REQ_WITHOUT_QUERY(:path)%")[0] == "error"

@@ -116,7 +116,7 @@ def test_what_is_not_honoured():
     assert about["guards"]
     assert "also with --allow-unsupported" in " ".join(shown("JwtAuthentication.providers"))
     assert "--allow-unsupported runs it without" in " ".join(shown("Cluster.lrs_server"))
-    assert explained("Route.metadata")["honoured"].startswith("ignored: ")
+    assert explained("Route.tracing")["honoured"].startswith("ignored: ")
 
 
 def test_extensions_that_may_stand_there():

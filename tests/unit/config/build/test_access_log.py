@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from forkproxy.config.build.access_log import AccessLogFilter, build_access_logs, default_text_format
+from forkproxy.config.build.access_log import (
+    AccessLogFilter,
+    LogOptions,
+    build_access_log_options,
+    build_access_logs,
+    default_text_format,
+)
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMatcher
 from tests.unit.config.build.building import TYPE, built, value_of
@@ -87,10 +93,19 @@ def test_standard_streams():
         ("{traceable_filter: {}}", AccessLogFilter("traceable")),
         (
             "{runtime_filter: {runtime_key: k, percent_sampled: {numerator: 3, denominator: MILLION}}}",
-            AccessLogFilter("runtime", value=3, denominator=1_000_000),
+            AccessLogFilter("runtime", op="EQ", value=3, denominator=1_000_000),
         ),
-        ("{runtime_filter: {runtime_key: set}}", AccessLogFilter("runtime", value=40, denominator=100)),
-        ("{runtime_filter: {runtime_key: k}}", AccessLogFilter("runtime", value=0, denominator=100)),
+        (
+            "{runtime_filter: {runtime_key: k, use_independent_randomness: true, percent_sampled: {numerator: 3}}}",
+            AccessLogFilter("runtime", op="NE", value=3),
+        ),
+        (
+            "{log_type_filter: {types: [TcpPeriodic, UpstreamEnd], exclude: true}}",
+            AccessLogFilter("log_type", op="NE", flags=("TcpPeriodic", "UpstreamEnd")),
+        ),
+        ("{metadata_filter: {match_if_key_not_found: false}}", AccessLogFilter("metadata", default=False)),
+        ("{runtime_filter: {runtime_key: set}}", AccessLogFilter("runtime", op="EQ", value=40, denominator=100)),
+        ("{runtime_filter: {runtime_key: k}}", AccessLogFilter("runtime", op="EQ", value=0, denominator=100)),
         (
             "{grpc_status_filter: {statuses: [OK, CANCELED], exclude: true}}",
             AccessLogFilter("grpc_status", "NE", flags=("OK", "CANCELED")),
@@ -129,15 +144,25 @@ def test_what_is_not_there():
         "(envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig) is not implemented"
     ]
     assert outcome.unread == []
-    unfit = (
-        f"access_log: [{{name: f, filter: {{log_type_filter: {{types: [TcpPeriodic]}}}}, typed_config: {file_log()}}}]"
-    )
-    assert built(logs, listener, unfit).unread == ["access_log[0].filter.log_type_filter"]
     formatter = file_log(
         ", log_format: {text_format: a, formatters: [{name: x, typed_config: {'@type': " + FILE + ", path: /a}}]}"
     )
     unfit = f"access_log: [{{name: f, typed_config: {formatter}}}]"
-    assert built(logs, listener, unfit).unread == ["access_log[0].typed_config.log_format.formatters"]
+    assert built(logs, listener, unfit).unsupported == [
+        'access_log[0].typed_config.log_format.formatters[0].typed_config: the formatter "x" '
+        "(envoy.extensions.access_loggers.file.v3.FileAccessLog) is not implemented"
+    ]
+
+
+def test_formatters():
+    text = file_log(
+        ", log_format: {text_format: a, formatters: [{name: q, typed_config: {'@type': "
+        + TYPE
+        + "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery}}, {name: m, typed_config: {'@type': "
+        + TYPE
+        + "envoy.extensions.formatter.metadata.v3.Metadata}}]}"
+    )
+    assert log(text).formatters == ("REQ_WITHOUT_QUERY",)
 
 
 def test_a_missing_directory_is_a_warning(tmp_path):
@@ -147,3 +172,20 @@ def test_a_missing_directory_is_a_warning(tmp_path):
         f"access_log[0].typed_config.path: there is no directory {tmp_path}/no: the log cannot be opened"
     ]
     assert outcome.value[0].path == f"{tmp_path}/no/log"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("flush_access_log_on_connected: true", "flush_access_log_on_connected"),
+        ("access_log_flush_interval: 1s", "access_log_flush_interval"),
+        ("flush_access_log_on_connected: false", None),
+    ],
+)
+def test_options_do_not_stand_with_the_fields_that_they_replace(fields, said):
+    proxy = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    text = f"{{stat_prefix: a, cluster: c, {fields}, access_log_options: {{access_log_flush_interval: 2s}}}}"
+    outcome = built(lambda view, context: build_access_log_options(view, "flush_access_log_on_connected"), proxy, text)
+    expected = f"{said}: Only one of {said} or access_log_options can be specified."
+    assert outcome.errors == ([expected] if said else [])
+    assert outcome.value == LogOptions(False, 2.0)

@@ -2,12 +2,13 @@
 
 import pytest
 
-from forkproxy.access_log.filters import compile_filter
+from forkproxy.access_log.filters import Compilers, compile_filter
 from forkproxy.config.build.access_log import AccessLogFilter
 from forkproxy.config.build.core import HeaderMatcher, StringMatcher
 from forkproxy.config.build.health_check_filter import HealthCheckFilterConfig, build
 from forkproxy.config.build.listener import FilterEntry
 from forkproxy.router.matcher import compile_header_matcher
+from forkproxy.router.metadata import compile_value
 from tests.support.playbook import WHERE, play
 from tests.unit.config.build.building import built, value_of
 
@@ -15,6 +16,8 @@ MESSAGE = "envoy.extensions.filters.http.health_check.v3.HealthCheck"
 CHECKS = (HeaderMatcher(":path", "string", StringMatcher("exact", "/h")),)
 CHECK, OTHER = b"GET /h HTTP/1.1\r\nhost: a\r\n\r\n", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 OK, SICK = b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 503 x\r\nx-envoy-degraded: 1\r\ncontent-length: 0\r\n\r\n"
+
+COMPILERS = Compilers(compile_header_matcher, compile_value)
 
 
 def talk(pass_through=False, **fields):
@@ -96,7 +99,9 @@ def test_clusters_with_too_few_healthy_endpoints(healthy, degraded, status):
 def test_a_log_without_checks():
     logged = []
     p = talk(pass_through=True)
-    test = compile_filter(AccessLogFilter("not_health_check"), WHERE, compile_header_matcher)
+    test = compile_filter(
+        AccessLogFilter("not_health_check"), WHERE, Compilers(compile_header_matcher, compile_value), "DownstreamEnd"
+    )
     p.manager.access_logs = (lambda stream: logged.append((stream.path, test(stream))),)
     p.downstream(CHECK).upstream(OK)
     p.downstream(OTHER).upstream(OK)
