@@ -106,6 +106,9 @@ def sized(size: int) -> bytes:
     return head % (b"y" * (size - len(head % b"")))
 
 
+# Not the statistics: on a slow machine Envoy's idle timeout passes once more while the connection is closing.
+DRAINED = ("downstream", "ending", "upstream", "log")
+
 EXCHANGES = [
     on("main", "a head byte by byte", *[step for byte in b"GET" for step in (bytes([byte]), Gap(0.05))], ReadToEnd()),
     on("main", "a second head that stalls", GET, ReadResponses(1), b"GET /2", ReadToEnd(), log_lines=2),
@@ -135,6 +138,7 @@ EXCHANGES = [
         ReadResponses(2),
         ReadToEnd(),
         log_lines=2,
+        compare=DRAINED,
     ),
     on("duration", "who says nothing", ReadToEnd(), log_lines=0),
     on(
@@ -147,6 +151,7 @@ EXCHANGES = [
         ReadResponses(2),
         ReadToEnd(),
         log_lines=2,
+        compare=DRAINED,
     ),
     on("requests", "two", GET, ReadResponses(1), GET, ReadResponses(2), ReadToEnd(), log_lines=2),
     on("requests", "three at once", GET * 3, ReadResponses(2), ReadToEnd(), log_lines=2),
