@@ -38,7 +38,7 @@ from forkproxy.http.request_id import make_request_ids
 from forkproxy.http.status import HTTP_10, HTTP_11
 from forkproxy.http.status import reason as reason_phrase
 from forkproxy.http.stream import LocalReplyRewriter, Stream
-from forkproxy.http.trace_reason import NOT_TRACED, TraceSampling, pack
+from forkproxy.http.trace_reason import CLIENT_FORCED, NOT_TRACED, SAMPLED, SERVICE_FORCED, TraceSampling, pack
 from forkproxy.net.connection import CLOSE_TIMEOUT, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER
@@ -714,10 +714,21 @@ class HttpConnection:
             set_header(headers, b"via", b"%b, %b" % (before, settings.via) if before else settings.via)
         self._set_request_id(stream, request_flags, edge)
         if settings.trace_sampling is not None:
-            settings.trace_sampling.decide(stream)
+            self._count_tracing(settings.trace_sampling.decide(stream))
         if settings.forward_client_cert is not None:
             settings.forward_client_cert(stream)
         return True
+
+    def _count_tracing(self, reason: bytes) -> None:
+        stats = self.manager.stats
+        if reason == SAMPLED:
+            stats.tracing__random_sampling += 1
+        elif reason == SERVICE_FORCED:
+            stats.tracing__service_forced += 1
+        elif reason == CLIENT_FORCED:
+            stats.tracing__client_enabled += 1
+        else:
+            stats.tracing__not_traceable += 1
 
     def _set_request_id(self, stream: Stream, request_flags: int, edge: bool) -> None:
         settings = self.manager.settings

@@ -39,12 +39,12 @@ class TraceSampling(NamedTuple):
     packs: bool = True
     by_id: bool = True
 
-    def decide(self, stream: Stream) -> None:
-        """Decide whether this request is traced, and say so in its id and in ``stream.is_forced_to_trace``."""
+    def decide(self, stream: Stream) -> bytes:
+        """Decide whether this request is traced, and say so in its id and in ``is_forced_to_trace``. Returns the reason."""
         request_id = stream.request_id
         number = _number(request_id) if self.by_id else random.getrandbits(32)
         if number is None:
-            return
+            return NOT_TRACED
         draw = number % 10_000
         reason = request_id[_POSITION : _POSITION + 1] if self.packs and len(request_id) == _LENGTH else NOT_TRACED
         if reason not in _REASONS:
@@ -55,6 +55,7 @@ class TraceSampling(NamedTuple):
         if self.packs and request_id:
             stream.request_id = packed = pack(request_id, reason)
             set_header(stream.request_headers, b"x-request-id", packed)
+        return reason
 
     def _new_reason(self, stream: Stream, draw: int) -> bytes:
         headers = stream.request_headers

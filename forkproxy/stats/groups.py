@@ -106,16 +106,11 @@ class AdminHttpStats(StatGroup):
 class HttpConnectionManagerStats(AdminHttpStats):
     """``http.<stat_prefix>``: what a connection manager counts. Statuses are counted by ListenerHttpStats."""
 
-    zeros: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "": (
-            "tracing.client_enabled",
-            "tracing.not_traceable",
-            "tracing.random_sampling",
-            "tracing.service_forced",
-        )
-    }
-
+    tracing__client_enabled: Counter
     tracing__health_check: Counter
+    tracing__not_traceable: Counter
+    tracing__random_sampling: Counter
+    tracing__service_forced: Counter
 
 
 class RouterStats(StatGroup):
