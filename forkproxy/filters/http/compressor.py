@@ -264,8 +264,11 @@ class Compressor(HttpFilter):
                 for each in stream.filter_state[_COMPRESSORS]
                 if not content_type or content_type in each.response.common.content_types
             ]
+            # As in Envoy: of several, each stands for its own encoding, whatever library its route has.
+            alone = len(stream.filter_state[_COMPRESSORS]) == 1
+            used = [state.library if alone else each.library for each in candidates]
             encodings = [
-                (stream.filter_state[each].library.compression.encoding, each.choose_first) for each in candidates
+                (each.compression.encoding, one.choose_first) for each, one in zip(used, candidates, strict=True)
             ]
             decision = choose(state.accepts, encodings)
             stream.filter_state[_DECISION] = decision
