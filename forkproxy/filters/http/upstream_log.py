@@ -29,6 +29,7 @@ from forkproxy.http import response_flags as flags
 from forkproxy.http.headers import Headers
 from forkproxy.http.meters import MeteredClientCodec, Meters, UpstreamMark, unconnected, written_size
 from forkproxy.http.stream import Stream
+from forkproxy.net.connection import Connection
 from forkproxy.net.timers import Timer
 from forkproxy.upstream.cluster import Cluster
 from forkproxy.upstream.endpoint import Endpoint
@@ -228,6 +229,14 @@ class Observed(UpstreamRequest):
         """ClientSink: a piece of the response's body."""
         self.attempt.bytes_received += len(data)
         super().decode_data(data)
+
+    def on_body_moved(self, size: int) -> None:
+        """BodyTaker: so much went from socket to socket."""
+        self.attempt.bytes_received += size
+        super().on_body_moved(size)
+
+    def _splice_request(self, connection: Connection) -> None:
+        """The pieces of the request's body are counted as they come by."""
 
     def decode_complete(self, trailers: Headers | None) -> None:
         """ClientSink: the response has ended."""

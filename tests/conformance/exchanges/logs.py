@@ -347,6 +347,7 @@ def of_tcp(name: str, *send: object, on: str = "main", lines: int = 1, **more: o
 
 BAD = (b"HTTP/1.1 503 Bad\r\ncontent-length: 3\r\n\r\nbad",)
 OK = (DEFAULT_ANSWER,)
+LARGE = b"x" * 1_000_000
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab"
 TRAILED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx: value\r\n\r\n2\r\nok\r\n0\r\ntr: trailed\r\n\r\n"
 
@@ -412,6 +413,11 @@ EXCHANGES = [
     of("with a body, pipelined", post(b"/x") + b"hello" + get(b"/y?second"), responses=2, lines=2),
     *common("attempts", 1, 1),
     *without_attempt("attempts", 1),
+    of("large body", post(b"/x").replace(b"length: 5", b"length: 1000000") + LARGE, on="attempts", lines=2, compare=("log",)),
+    of(
+        "large answer", get(b"/x"), on="attempts", lines=2, compare=("log",),
+        answers=((b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n" + LARGE,),),
+    ),
     *common("ready", 0, 2),
     of("get", get(b"/x"), on="early", lines=2),
     of("post", post(b"/x"), UpstreamHas(b"POST"), b"hello", on="early", lines=2),
