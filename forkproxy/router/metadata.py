@@ -18,18 +18,24 @@ ABSENT: Final = object()
 """What a test is given where there is no value: neither null nor anything else."""
 
 
-def compile_metadata(matcher: MetadataMatcher) -> Callable[[Stream], bool]:
-    """``MetadataMatcher`` against a stream's dynamic metadata. ConfigError for a regular expression that is wrong."""
+def compile_metadata(matcher: MetadataMatcher, *, of_route: bool = False) -> Callable[[Stream], bool]:
+    """``MetadataMatcher`` against a stream's dynamic metadata, or its route's. ConfigError for a regular expression that is
+    wrong."""
     namespace, path, invert = matcher.namespace, matcher.path, matcher.invert
     test = compile_value(matcher.value, matcher.where)
 
     def matches(stream: Stream) -> bool:
-        value: Any = stream.dynamic_metadata.get(namespace, ABSENT)
+        value: Any = (_of_route(stream) if of_route else stream.dynamic_metadata).get(namespace, ABSENT)
         for key in path:
             value = value.get(key, ABSENT) if isinstance(value, dict) else ABSENT
         return test(value) != invert
 
     return matches
+
+
+def _of_route(stream: Stream) -> dict[str, Any]:
+    route = stream.route
+    return route.config.metadata if route is not None and route.config is not None else {}
 
 
 def compile_value(matcher: ValueMatcher, where: Where) -> ValueTest:

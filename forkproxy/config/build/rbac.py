@@ -27,7 +27,8 @@ class Rule:
 
     ``kind`` and ``value``: "and", "or" (tuples of rules), "not" (a rule), "any", "header" (HeaderMatcher), "url_path",
     "server_name" (StringMatcher), "authenticated" (StringMatcher or None), "destination_ip", "direct_remote_ip", "remote_ip"
-    (the text of a range), "destination_port" ((first, after the last)), "metadata" (MetadataMatcher), "filter_state"
+    (the text of a range), "destination_port" ((first, after the last)), "metadata", "route_metadata"
+    (MetadataMatcher), "filter_state"
     (FilterStateMatcher), "uri_template" (the regular expression that it means), "client_certificate" ((kind of name,
     StringMatcher) or None), "upstream" (UpstreamAddress), "none" (never true).
     """
@@ -111,7 +112,7 @@ def build_policy(name: str, view: View, context: BuildContext) -> Policy:
 
 
 def build_permission(view: View, context: BuildContext) -> Rule:
-    """``Permission``; a route's metadata stays unread."""
+    """``Permission``."""
     kind = view.which("rule") or ""
     where = build_where(view)
     match kind:
@@ -134,7 +135,7 @@ def build_permission(view: View, context: BuildContext) -> Rule:
 
 
 def build_principal(view: View, context: BuildContext) -> Rule:
-    """``Principal``; a route's metadata stays unread."""
+    """``Principal``."""
     kind = view.which("identifier") or ""
     where = build_where(view)
     match kind:
@@ -193,8 +194,8 @@ def _either(
             return Rule("metadata", build_metadata_matcher(view.require("metadata"), context), where)
         case "sourced_metadata":
             sourced = view.require("sourced_metadata")
-            sourced.enum("metadata_source", supported=("DYNAMIC",))
-            return Rule("metadata", build_metadata_matcher(sourced.require("metadata_matcher"), context), where)
+            kind = "route_metadata" if sourced.enum("metadata_source") == "ROUTE" else "metadata"
+            return Rule(kind, build_metadata_matcher(sourced.require("metadata_matcher"), context), where)
         case "url_path":
             return Rule("url_path", build_string_matcher(view.require("url_path").require("path"), context), where)
     return Rule("none", None, where)

@@ -212,6 +212,8 @@ def compile_rule(rule: Rule) -> StreamTest:
             return compile_header_matcher(value, where)
         case "metadata":
             return compile_metadata(value)
+        case "route_metadata":
+            return compile_metadata(value, of_route=True)
         case "filter_state":
             return compile_filter_state(value)
         case "uri_template":

@@ -40,8 +40,14 @@ def metadata(value: Data, *path: str, **more: object) -> Data:
 
 
 def only(name: str, **config: object) -> Data:
-    """A route with rules of its own."""
-    return on(NAME, name, {"@type": EXTENSION + "rbac.v3.RBACPerRoute", "rbac": config})
+    """A route with rules and metadata of its own."""
+    return {"metadata": {"filter_metadata": {NAME: {"own": {"kind": "b"}}}}} | on(
+        NAME, name, {"@type": EXTENSION + "rbac.v3.RBACPerRoute", "rbac": config}
+    )
+
+
+def sourced(source: str, value: Data, *path: str, **more: object) -> Data:
+    return {"sourced_metadata": {"metadata_source": source, "metadata_matcher": metadata(value, *path, **more)}}
 
 
 def template(path_template: str) -> Data:
@@ -80,6 +86,9 @@ PERMISSIONS = {
     "not-present": {"metadata": metadata({"present_match": False}, "absent")},
     "own-metadata": {"metadata": metadata({"present_match": True}, "shadowshadow_engine_result")},
     "inverted": {"metadata": metadata({"null_match": {}}, "absent", invert=True)},
+    "of-route": sourced("ROUTE", {"string_match": {"exact": "b"}}, "own", "kind"),
+    "of-other-route": sourced("ROUTE", {"string_match": {"exact": "other"}}, "own", "kind"),
+    "absent-of-route": sourced("ROUTE", {"null_match": {}}, "absent", invert=True),
     "template": template("/template/{what}/*"),
     "template-all": template("/template-all/**.html"),
     "sourced": {

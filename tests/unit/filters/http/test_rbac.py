@@ -171,12 +171,6 @@ def test_ports_that_are_none(bounds, text):
 @pytest.mark.parametrize(
     ("permissions", "principals", "path"),
     [
-        (
-            "[{sourced_metadata: {metadata_source: ROUTE, metadata_matcher: "
-            "{filter: a, path: [{key: b}], value: {present_match: true}}}}]",
-            "[{any: true}]",
-            "ROUTE is not implemented",
-        ),
         ("[{any: true}]", "[{any: true}], condition: {const_expr: {bool_value: true}}", "condition"),
     ],
 )
