@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import difflib
+import functools
 import json
 import re
 import socket
@@ -274,14 +275,19 @@ class ProxyUnderTest:
             self.stuck.stop()
 
     def stats(self) -> dict[str, int]:
-        """Today's counters of interest, the listener's address taken out of the names."""
+        """Today's counters of interest that have ever counted, the listener's address taken out of the names."""
         found = {}
-        for name, value in self.proxy.counters().items():
-            if STATS.match(name) and not STATS_LEFT_OUT.search(name):
+        for name, value in self.proxy.counters(usedonly=True).items():
+            if _is_of_interest(name):
                 for port_name, number in self.ports.items():
                     name = name.replace(f"_{number}.", f"_<{port_name}>.")
                 found[name] = value
         return found
+
+
+@functools.cache
+def _is_of_interest(name: str) -> bool:
+    return STATS.match(name) is not None and STATS_LEFT_OUT.search(name) is None
 
 
 def stats_difference(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
