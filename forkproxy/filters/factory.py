@@ -127,6 +127,11 @@ def _build(entries: Sequence[FilterEntry], table: dict[str, str], base: type[F],
     return filters
 
 
+def make_http_filters(entries: Sequence[FilterEntry], context: FilterContext) -> list[HttpFilter]:
+    """Those of a chain without an end of its own. ConfigError as below."""
+    return _build(entries, HTTP_FILTERS, HttpFilter, context)
+
+
 def _check_terminal(filters: Sequence[F], entries: Sequence[FilterEntry]) -> None:
     for position, (filter_object, entry) in enumerate(zip(filters, entries, strict=True)):
         last = position == len(filters) - 1

@@ -57,11 +57,10 @@ def resolve(routes: Iterable[Route], entries: Sequence[FilterEntry], filters: Se
 
     ConfigError also for whatever a third party's ``route_config`` raises.
     """
-    askers = [
-        (entry, each)
-        for entry, each in zip(entries, filters, strict=True)
-        if type(each).route_config is not HttpFilter.route_config
-    ]
+    pairs = list(zip(entries, filters, strict=True))
+    for each in filters:
+        pairs += getattr(each, "upstream_filters", ())  # the router's own
+    askers = [(entry, each) for entry, each in pairs if type(each).route_config is not HttpFilter.route_config]
     for route in routes:
         if not route.filter_levels and not askers:
             continue

@@ -11,10 +11,11 @@ Bodies of local replies, response flags and response code details are Envoy's (d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
+from forkproxy.config.build.listener import FilterEntry
 from forkproxy.config.build.load_balancing import criteria, has_metadata
 from forkproxy.config.build.router import RouterConfig
 from forkproxy.filters.context import FilterContext, WorkerContext
@@ -125,6 +126,9 @@ class Router(HttpFilter):
         """Which class of request to make in the place of one."""
         self.upstream_logs: Any = None
         """These three are upstream_log.py's where somebody wants to know about each attempt."""
+        self.with_filters: Callable[[type[Any]], type[Any]] = _itself
+        self.upstream_filters: Sequence[tuple[FilterEntry, HttpFilter]] = ()
+        """These two are upstream_filters.py's where there are any."""
 
     @classmethod
     def from_config(cls, config: RouterConfig, context: FilterContext) -> Router:
@@ -146,11 +150,15 @@ class Router(HttpFilter):
         made.local_ip = context.local_ip.encode() or b"127.0.0.1"
         if config.upstream_logs:
             import_module("forkproxy.filters.http.upstream_log").install(made, config, context)
+        if config.upstream_filters:
+            import_module("forkproxy.filters.http.upstream_filters").install(made, config, context)
         return made
 
     def start(self, worker: WorkerContext) -> None:
         """Keep the loop for its clock."""
         self.loop = worker.loop
+        for _, each in self.upstream_filters:
+            each.start(worker)
 
     # -- the request
 

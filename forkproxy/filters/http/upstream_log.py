@@ -332,8 +332,10 @@ class ObservedAnyhow(Observed):
 def observe(router: Router, logs: UpstreamLogs = NO_LOGS) -> None:
     """Have ``router`` make requests of this module's kind."""
     router.upstream_logs = logs
-    router.request_type = ObservedRequest
-    router.kind_of = observed
+    # What the filters change belongs to what is observed: they come first.
+    with_filters = router.with_filters
+    router.request_type = with_filters(ObservedRequest)
+    router.kind_of = lambda kind: with_filters(observed(kind))
 
 
 def install(router: Router, config: RouterConfig, context: FilterContext) -> None:

@@ -23,6 +23,7 @@ from tests.conformance.exchanges import (
     statistics,
     timeouts,
     upgrades,
+    upstream_filters,
 )
 from tests.conformance.exchanges.filter_configurations import FILTERED
 from tests.support.bootstrap import (
@@ -362,6 +363,7 @@ CONFIGURATIONS: dict[str, Data] = {
     **compressions.CONFIGURATIONS,
     **rate_limits.CONFIGURATIONS,
     **sessions.CONFIGURATIONS,
+    **upstream_filters.CONFIGURATIONS,
     **envoy_filters.CONFIGURATIONS,
     **upgrades.CONFIGURATIONS,
     **statistics.CONFIGURATIONS,
