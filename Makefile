@@ -44,7 +44,7 @@ run: $(STAMP) ## serve etc/forkproxy.yaml on 127.0.0.1:10000, admin on 9901
 	@exec $(BIN)/forkproxy run -c etc/forkproxy.yaml
 
 test: $(DEV_STAMP) ## run all tests
-	@$(BIN)/python -m pytest -n 4 --dist loadfile  # most of it is waiting: four at a time, also on two cores
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder  # most of it is waiting: four at a time, also on two cores
 
 check: $(DEV_STAMP) layers ## formatting, lint, types, floors, SUPPORTED.md
 	@$(BIN)/ruff format --check -q .

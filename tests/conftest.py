@@ -11,6 +11,18 @@ from hypothesis import settings
 from tests.support import leaks
 
 CONFORMANCE = pathlib.Path(__file__).with_name("conformance")
+INTEGRATION = CONFORMANCE.with_name("integration")
+LONGEST = (
+    *("test_systemd_lab.py", "test_differential.py", "test_differential_filters.py", "test_differential_upgrades.py"),
+    *("test_differential_policies.py", "test_health_checks.py", "test_eds.py", "test_upgrade.py", "test_crash.py"),
+    *("test_schema_differential.py", "test_stats_audit.py", "test_connection_pools.py", "test_outlier_detection.py"),
+)
+
+
+def _place(item):
+    # Behind them what starts programs, and last what is quick: it fills the gaps.
+    return len(LONGEST) + (not item.path.is_relative_to(INTEGRATION)) + (not item.path.is_relative_to(CONFORMANCE))
+
 
 if os.geteuid() == 0:
     # Workers that root starts would run as forkproxy or nobody, who may not enter root's temporary directories.
@@ -23,11 +35,11 @@ settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first: with several processes, nobody waits for it at the end. What is compared with real Envoy may
+    """The longest files first: with several processes, nobody waits for one at the end. What is compared with real Envoy may
     be tried twice: on a busy machine Envoy's own threads come late, and that is not forkproxy's failure. Tests of forkproxy
     alone may not.
     """
-    items.sort(key=lambda item: "test_systemd_lab.py" not in item.nodeid)
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else _place(item))
     for item in items:
         if item.path.is_relative_to(CONFORMANCE):
             item.add_marker(pytest.mark.flaky(reruns=1))
