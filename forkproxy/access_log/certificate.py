@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from calendar import timegm
-from collections.abc import Iterator
 from functools import lru_cache
+
+from forkproxy.net.der import items
 
 _NAMES = {
     "2.5.4.3": "CN",
@@ -37,22 +38,6 @@ _SUBJECT_ALT_NAME = "2.5.29.17"
 _BMP_STRING, _UNIVERSAL_STRING, _T61_STRING = 0x1E, 0x1C, 0x14
 _STRINGS = frozenset((0x0C, 0x12, 0x13, 0x16, 0x1A, _BMP_STRING, _UNIVERSAL_STRING, _T61_STRING))
 _GENERAL_NAMES = {0x81: "email", 0x82: "DNS", 0x86: "URI"}
-
-
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(tag, content) of the elements that ``data`` is a row of. Raises IndexError where it ends too early."""
-    position = 0
-    while position < len(data):
-        tag, length = data[position], data[position + 1]
-        position += 2
-        if length & 0x80:
-            size = length & 0x7F
-            length = int.from_bytes(data[position : position + size], "big")
-            position += size
-        if position + length > len(data):
-            raise IndexError("the certificate ends too early")
-        yield tag, data[position : position + length]
-        position += length
 
 
 def _identifier(data: bytes) -> str:
@@ -91,10 +76,10 @@ def escaped(text: str) -> str:
 
 def _name(data: bytes) -> str:
     relatives = []
-    for _, relative in _elements(data):
+    for _, relative in items(data):
         parts = []
-        for _, attribute in _elements(relative):
-            (_, key), (tag, value) = list(_elements(attribute))[:2]
+        for _, attribute in items(relative):
+            (_, key), (tag, value) = list(items(attribute))[:2]
             identifier = _identifier(key)
             written = escaped(_text(tag, value)) if identifier in _NAMES and tag in _STRINGS else "#" + value.hex()
             parts.append(f"{_NAMES.get(identifier, identifier)}={written}")
@@ -117,26 +102,26 @@ class Certificate:
     def __init__(self, der: bytes) -> None:
         self.der = der
         self._names: list[tuple[str, str]] = []
-        (_, certificate), *_ = _elements(der)
-        (_, body), *_ = _elements(certificate)
-        parts = list(_elements(body))
+        (_, certificate), *_ = items(der)
+        (_, body), *_ = items(certificate)
+        parts = list(items(body))
         if parts[0][0] == 0xA0:  # the version
             del parts[0]
         self.serial = f"{int.from_bytes(parts[0][1], 'big'):x}"
         self.issuer = _name(parts[2][1])
-        self.not_before, self.not_after = [_moment(*each) for each in _elements(parts[3][1])]
+        self.not_before, self.not_after = [_moment(*each) for each in items(parts[3][1])]
         self.subject = _name(parts[4][1])
         for tag, extensions in parts[6:]:
             if tag == 0xA3:
-                for _, row in _elements(extensions):
+                for _, row in items(extensions):
                     self._read_extensions(row)
 
     def _read_extensions(self, row: bytes) -> None:
-        for _, extension in _elements(row):
-            parts = list(_elements(extension))
+        for _, extension in items(row):
+            parts = list(items(extension))
             if _identifier(parts[0][1]) == _SUBJECT_ALT_NAME:
-                for _, names in _elements(parts[-1][1]):
-                    self._names += [self._general_name(*each) for each in _elements(names)]
+                for _, names in items(parts[-1][1]):
+                    self._names += [self._general_name(*each) for each in items(names)]
 
     @staticmethod
     def _general_name(tag: int, data: bytes) -> tuple[str, str]:
@@ -145,8 +130,8 @@ class Certificate:
         if tag == 0x87 and len(data) in (4, 16):
             return "IP", str(ipaddress.ip_address(data))
         if tag == 0xA0:
-            _, (_, wrapped) = list(_elements(data))[:2]
-            for inner, value in _elements(wrapped):
+            _, (_, wrapped) = list(items(data))[:2]
+            for inner, value in items(wrapped):
                 return "OTHERNAME", _text(inner, value)
         return "", ""
 

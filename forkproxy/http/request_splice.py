@@ -10,11 +10,8 @@ from collections.abc import Callable
 
 from forkproxy.http.connection_manager import HttpConnection
 from forkproxy.http.stream import Stream
-from forkproxy.net.connection import RECV_BYTES, Connection
-from forkproxy.net.splice import Splice
-
-MINIMUM_BYTES = 2 * RECV_BYTES
-"""Less than this is not worth a pipe."""
+from forkproxy.net.connection import Connection
+from forkproxy.net.splice import WORTH_BYTES, Splice
 
 
 class RequestSplice(Splice):
@@ -46,13 +43,6 @@ class RequestSplice(Splice):
         self._stream.last_activity = self._http.loop.now
         self._end_when_complete(rest)
 
-    def pour(self) -> int:
-        """As above; an idle connection keeps nothing of a request that has left."""
-        sent = super().pour()
-        if not self.left and not self.piped:
-            self._sink.inflow = None
-        return sent
-
     def _end_when_complete(self, rest: bytes) -> None:
         http = self._http
         connection = http.connection
@@ -74,6 +64,6 @@ def request_splice(stream: Stream, sink: Connection) -> Callable[[], None] | Non
     if not http.is_reading_body_of(stream) or len(http.chain.decode_data) != 1:
         return None
     left = http.codec.body_bytes - stream.bytes_received
-    if left < MINIMUM_BYTES or (sink.inflow is not None and sink.inflow.piped):
+    if left < WORTH_BYTES or (sink.inflow is not None and sink.inflow.piped):
         return None
     return RequestSplice(http, stream, sink, left).start

@@ -41,6 +41,8 @@ RETRY_S = 1.0
 """After a pipe could not be made, none is tried for this long: each reading would fail again."""
 
 NO_END = 1 << 62
+WORTH_BYTES = 131072
+"""Where the end is known: less than this is not worth a pipe."""
 
 THIN_BYTES = 16384
 THIN_READS = 4
@@ -205,6 +207,8 @@ class Splice:
         sent = splice(pipe.read_fd, self._sink.fd, self.piped, flags=SPLICE_F_NONBLOCK)
         self.piped -= sent
         self._give_back_if_empty()
+        if not self.left and not self.piped:
+            self._sink.inflow = None  # an idle connection keeps nothing of a message that has left
         return sent
 
     def low_watermark(self) -> int:

@@ -10,13 +10,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from forkproxy.net.connection import RECV_BYTES, Connection
-from forkproxy.net.splice import Splice
+from forkproxy.net.splice import WORTH_BYTES, Splice
 from forkproxy.upstream.http_pool import Http1Client, PoolRequest
 
 LARGE_PIECE_BYTES = RECV_BYTES - 4096
 """A piece of a body that filled its read but for a head before it: there is more in the socket."""
-MINIMUM_BYTES = 2 * RECV_BYTES
-"""Less than this is not worth a pipe."""
 
 
 class BodyTaker(PoolRequest, Protocol):
@@ -55,13 +53,6 @@ class ResponseSplice(Splice):
         self._taker.decode_data(data)
         self._end_when_complete()
 
-    def pour(self) -> int:
-        """As above; an idle connection keeps nothing of a response that has left."""
-        sent = super().pour()
-        if not self.left and not self.piped:
-            self._sink.inflow = None
-        return sent
-
     def _end_when_complete(self) -> None:
         # The exchange may be over by now: then the connection is as well.
         if not self.left and self._client.request is self._taker:
@@ -72,7 +63,7 @@ class ResponseSplice(Splice):
 def response_splice(client: Http1Client, sink: Connection, left: int, taker: BodyTaker) -> Callable[[], None] | None:
     """What begins to splice, and begins again; None when these two connections cannot be spliced, or it is not worth it."""
     source = client.connection
-    if left < MINIMUM_BYTES or type(source) is not Connection or type(sink) is not Connection:
+    if left < WORTH_BYTES or type(source) is not Connection or type(sink) is not Connection:
         return None
     if sink.inflow is not None and sink.inflow.piped:
         return None  # the response before this one is still in its pipe

@@ -12,6 +12,7 @@ import pytest
 
 from forkproxy.net.splice import MAX_IDLE_PIPES
 from tests.support import bootstrap as b
+from tests.support.bulk import eventually, head_of, pipes
 from tests.support.forkproxy import Forkproxy
 from tests.support.proxy import free_ports
 
@@ -59,35 +60,6 @@ def accept(running):
     server, _ = running.listening.accept()
     server.settimeout(PATIENCE_S)
     return server
-
-
-def pipes(proxy):
-    """How many descriptors of pipes all its processes hold."""
-    links = []
-    for pid in proxy.pids():
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    return sum(link.startswith("pipe:") for link in links)
-
-
-def eventually(condition):
-    done = threading.Event()
-    for _ in range(500):
-        if condition():
-            return
-        done.wait(0.02)
-    raise AssertionError("gave up waiting")
-
-
-def head_of(sock):
-    """The head that comes on the socket, byte by byte, so that nothing behind it is taken."""
-    got = b""
-    while not got.endswith(b"\r\n\r\n"):
-        byte = sock.recv(1)
-        assert byte, got
-        got += byte
-    return got
 
 
 def take(sock, size):

@@ -11,6 +11,7 @@ import pytest
 
 from forkproxy.net.splice import MAX_IDLE_PIPES
 from tests.support import bootstrap as b
+from tests.support.bulk import eventually, pipes
 from tests.support.forkproxy import Forkproxy
 from tests.support.proxy import free_ports
 
@@ -52,25 +53,6 @@ def ends(running):
     eventually(lambda: running.counters()["cluster.up.upstream_cx_active"] == 0)
     assert pipes(running) <= running.pipes_at_start + 2 * MAX_IDLE_PIPES
     assert "Traceback" not in running.output()
-
-
-def pipes(proxy):
-    """How many descriptors of pipes all its processes hold."""
-    links = []
-    for pid in proxy.pids():
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    return sum(link.startswith("pipe:") for link in links)
-
-
-def eventually(condition):
-    done = threading.Event()
-    for _ in range(500):
-        if condition():
-            return
-        done.wait(0.02)
-    raise AssertionError("gave up waiting")
 
 
 def digest(sock, got, piece=1 << 20):

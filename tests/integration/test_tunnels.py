@@ -12,6 +12,7 @@ import threading
 import pytest
 
 from tests.support import bootstrap as b
+from tests.support.bulk import head_of
 from tests.support.forkproxy import Forkproxy
 from tests.support.proxy import free_ports
 
@@ -74,15 +75,6 @@ def eventually(condition):
             return
         done.wait(0.02)
     raise AssertionError("gave up waiting")
-
-
-def head_of(sock):
-    got = b""
-    while not got.endswith(b"\r\n\r\n"):
-        byte = sock.recv(1)
-        assert byte, got
-        got += byte
-    return got
 
 
 def exactly(sock, size):

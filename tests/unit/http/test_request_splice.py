@@ -6,11 +6,12 @@ import types
 
 import pytest
 
-from forkproxy.http.request_splice import MINIMUM_BYTES, request_splice
+from forkproxy.http.request_splice import request_splice
 from forkproxy.net.connection import RECV_BYTES
+from forkproxy.net.splice import WORTH_BYTES
 from tests.support.live_loop import LiveLoop, socket_pair
 
-BODY = os.urandom(MINIMUM_BYTES + 1000)
+BODY = os.urandom(WORTH_BYTES + 1000)
 BEFORE = 1000
 """So much of it has passed the codec."""
 

@@ -7,10 +7,11 @@ import types
 import pytest
 
 from forkproxy.net.connection import RECV_BYTES, Connection
-from forkproxy.upstream.response_splice import MINIMUM_BYTES, response_splice
+from forkproxy.net.splice import WORTH_BYTES
+from forkproxy.upstream.response_splice import response_splice
 from tests.support.live_loop import LiveLoop, socket_pair
 
-BODY = os.urandom(MINIMUM_BYTES)
+BODY = os.urandom(WORTH_BYTES)
 
 
 class Taker:
@@ -68,7 +69,7 @@ def taker():
     loop.close()
 
 
-def begin(taker, left=MINIMUM_BYTES):
+def begin(taker, left=WORTH_BYTES):
     start = response_splice(taker, taker.sink, left, taker)
     start()
     taker.connection.start()
