@@ -1,7 +1,8 @@
 """forkproxy's own log: one event per line, as text or JSON, to standard error or a file.
 
-structlog does the work behind ``get_logger``. It is imported with the first line that is really written: its import costs
-40 ms and 9 MiB, which ``forkproxy version`` need not pay, and a line below the level costs one comparison.
+structlog does the work behind ``get_logger``. It is imported with the first line that is really written, and without what it
+brings along for others (``_import_structlog``): ``forkproxy version`` need not pay for it, and a line below the level costs
+one comparison.
 A line never stops the program that wants to write it. What cannot be written at once (a full disk, a pipe that nobody reads, a
 terminal that is gone) is lost and counted, and the first line that can be written again is preceded by one that says how
 many were.
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import stat
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -293,8 +296,7 @@ def prepare() -> None:
 
 def _set_up() -> Callable[[str], Any]:
     global _bind
-    import structlog
-
+    structlog = _import_structlog()
     processors: list[Any] = [_stamp, structlog.processors.format_exc_info]
     processors.append(structlog.processors.JSONRenderer(default=str) if _output.format == "json" else _as_text)
     wrapper = structlog.make_filtering_bound_logger(0)
@@ -304,6 +306,33 @@ def _set_up() -> Callable[[str], Any]:
 
     _bind = bind
     return bind
+
+
+_PRETTY = ("rich", "colorama", "better_exceptions")
+"""What structlog does without where it is not installed: they colour and frame what its ConsoleRenderer prints."""
+
+
+def _import_structlog() -> Any:
+    """structlog without 4 MiB that it imports and no line of ours needs: asyncio, which it then has when it asks it for
+    anything, and rich with pygments, where these are installed."""
+    if "structlog" not in sys.modules:
+        hidden: dict[str, Any] = dict.fromkeys(name for name in _PRETTY if name not in sys.modules)
+        if "asyncio" not in sys.modules:
+            hidden["asyncio"] = _on_demand("asyncio")
+        sys.modules.update(hidden)
+        try:
+            importlib.import_module("structlog")
+        finally:
+            for name in hidden:
+                del sys.modules[name]
+    return sys.modules["structlog"]
+
+
+def _on_demand(name: str) -> ModuleType:
+    """A module that stands for another, and imports it when it is asked for an attribute."""
+    module = ModuleType(name)
+    module.__getattr__ = lambda attribute: getattr(importlib.import_module(name), attribute)  # type: ignore[method-assign]
+    return module
 
 
 _own = get_logger("log")

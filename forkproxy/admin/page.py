@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from forkproxy.admin.endpoints import ENDPOINTS, AdminEndpoint, Parameter
+
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 
 # A Content-Security-Policy for pages that need only their own style sheet and forms to this server.
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
@@ -23,6 +23,11 @@ summary { cursor: pointer }
 pre { overflow-x: auto }
 .state { font-variant: small-caps }
 """
+
+
+def escape(text: str) -> str:
+    """``html.escape``, whose module keeps a table of all the names of HTML (320 KiB) for its reverse."""
+    return text.translate(_ENTITIES)
 
 
 def _document(title: str, body: str) -> str:

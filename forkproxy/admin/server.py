@@ -11,8 +11,8 @@ open cannot keep a probe of /ready out.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterable
-from email.utils import formatdate
 from functools import partial
 
 import httptools
@@ -330,7 +330,7 @@ class AdminConnection:
             b"content-type: %s\r\n" % response.content_type.encode() if response.content_type else b"",
             b"cache-control: no-cache, max-age=0\r\nx-content-type-options: nosniff\r\n",
             *(b"%s: %s\r\n" % (name.encode(), value.encode()) for name, value in response.headers),
-            b"date: %s\r\nserver: forkproxy\r\n" % formatdate(self._server.loop.wall(), usegmt=True).encode(),
+            b"date: %s\r\nserver: forkproxy\r\n" % _date(self._server.loop.wall()),
             b"content-length: %d\r\n" % len(response.body),
             b"" if request.keep_alive and not self._finishing else b"connection: close\r\n",
             b"\r\n",
@@ -349,8 +349,7 @@ class AdminConnection:
         reason = _REASONS[status]
         self.connection.write(
             b"HTTP/1.1 %d %s\r\ncontent-length: %d\r\ncontent-type: text/plain\r\ndate: %s\r\nserver: forkproxy\r\n"
-            b"connection: close\r\n\r\n%s"
-            % (status, reason, len(reason), formatdate(self._server.loop.wall(), usegmt=True).encode(), reason)
+            b"connection: close\r\n\r\n%s" % (status, reason, len(reason), _date(self._server.loop.wall()), reason)
         )
         self._log(None, status, len(reason))
         self._buffer.clear()
@@ -378,6 +377,10 @@ class AdminConnection:
                 request_id=headers.get("x-request-id", ""),
             )
         )
+
+
+def _date(wall: float) -> bytes:
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(wall)).encode()
 
 
 def _check_beginning(buffer: bytearray) -> None:

@@ -15,8 +15,6 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-import psutil
-
 from forkproxy import log
 from forkproxy.access_log.access_log import AccessLog
 from forkproxy.access_log.filters import Compilers
@@ -37,6 +35,7 @@ from forkproxy.filters.network.http_connection_manager import HttpConnectionMana
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilter, NetworkFilterChain, WriteFilteredConnection
 from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import own_ipv4_addresses
 from forkproxy.router.hash_policy import compile_hash_policies
 from forkproxy.router.matcher import compile_header_matcher
 from forkproxy.router.metadata import compile_value
@@ -364,14 +363,9 @@ def _build(bootstrap: BootstrapConfig, registry: Registry, number: int, options:
 def local_address() -> str:
     """This machine's first IPv4 address that is not loopback, else "" (Envoy's "local address")."""
     try:
-        interfaces = psutil.net_if_addrs()
+        return next((address for address in own_ipv4_addresses() if not address.startswith("127.")), "")
     except OSError:
-        return ""  # a sandbox without AF_NETLINK: not worth a start that fails
-    for interface in interfaces.values():
-        for entry in interface:
-            if entry.family == socket.AF_INET and not entry.address.startswith("127."):
-                return str(entry.address)
-    return ""
+        return ""  # a sandbox without AF_INET: not worth a start that fails
 
 
 class _Building:

@@ -93,6 +93,14 @@ def test_version_loads_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_serving_loads_nothing_that_it_does_not_use():
+    code = "import sys, forkproxy.supervisor.supervisor, forkproxy.worker.generation, forkproxy.config.load\n"
+    heavy = ("asyncio", "psutil", "rich", "email", "html.entities", "tempfile", "subprocess", "argparse", "http.client")
+    code += f"print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

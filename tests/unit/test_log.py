@@ -5,6 +5,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -238,3 +240,18 @@ def test_level_names():
     assert log.rank("WARN") == log.rank("warning")
     with pytest.raises(ValueError, match="no log level"):
         log.rank("loud")
+
+
+def test_a_line_costs_neither_rich_nor_asyncio():
+    code = """
+import sys
+from forkproxy import log
+log.configure()
+log.get_logger("web").info("written")
+print(*[name for name in ("asyncio", "rich", "pygments") if name in sys.modules])
+import asyncio, structlog
+print(structlog.stdlib.asyncio.get_running_loop is asyncio.get_running_loop)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["", "True"]
+    assert done.stderr.endswith("written\n")

@@ -4,8 +4,10 @@ is refused in the supervisor with its place in the file, and not by every worker
 
 from __future__ import annotations
 
+import os
 import ssl
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -37,15 +39,10 @@ def certificate_error(certificate: TlsCertificate) -> str:
         return ""
     password = certificate.password.data if certificate.password is not None else b""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryFile() as chain, tempfile.TemporaryFile() as key:
-        for file, data in ((chain, certificate.certificate_chain.data), (key, certificate.private_key.data)):
-            file.write(data)
-            file.flush()
+    with _file_of(certificate.certificate_chain.data) as chain, _file_of(certificate.private_key.data) as key:
         try:
             # An empty password, too, keeps OpenSSL from asking on the terminal.
-            context.load_cert_chain(
-                f"/proc/self/fd/{chain.fileno()}", f"/proc/self/fd/{key.fileno()}", lambda: password
-            )
+            context.load_cert_chain(chain, key, lambda: password)
         except (ssl.SSLError, OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or str(error)
             names = " and ".join(
@@ -62,14 +59,23 @@ def is_ca_bundle(data: bytes) -> bool:
         context.load_verify_locations(cadata=data.decode("latin-1"))
     except (ssl.SSLError, ValueError):
         # Text between the certificates need not be ASCII for a file, but must be for ``cadata``.
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.flush()
+        with _file_of(data) as file:
             try:
-                context.load_verify_locations(cafile=f"/proc/self/fd/{file.fileno()}")
+                context.load_verify_locations(cafile=file)
             except (ssl.SSLError, OSError):
                 return False
     return True
+
+
+@contextmanager
+def _file_of(data: bytes) -> Iterator[str]:
+    fd = os.memfd_create("forkproxy", os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 @cache

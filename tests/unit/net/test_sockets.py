@@ -1,9 +1,12 @@
+import fcntl
 import os
 import socket
 
+import psutil
 import pytest
 
-from forkproxy.net.sockets import connecting_socket, listening_socket
+from forkproxy.net import sockets
+from forkproxy.net.sockets import connecting_socket, listening_socket, own_ipv4_addresses
 
 
 def test_a_listening_socket_listens_without_blocking_and_is_not_inherited():
@@ -59,3 +62,20 @@ def test_a_full_unix_backlog_is_an_error_not_a_connect_in_progress(tmp_path):
         first = connecting_socket(path)
         with first, pytest.raises(BlockingIOError):
             connecting_socket(path)
+
+
+def test_own_addresses_are_what_others_find():
+    found = [e.address for entries in psutil.net_if_addrs().values() for e in entries if e.family == socket.AF_INET]
+    assert sorted(own_ipv4_addresses()) == sorted(found)
+
+
+def test_more_addresses_than_there_was_room_for(monkeypatch):
+    rooms = []
+
+    def ioctl(sock, request, argument):
+        rooms.append(len(rooms))
+        return fcntl.ioctl(sock, request, argument) if len(rooms) > 1 else argument
+
+    monkeypatch.setattr(sockets, "fcntl", type("Fcntl", (), {"ioctl": ioctl}))
+    assert "127.0.0.1" in own_ipv4_addresses()
+    assert len(rooms) == 2

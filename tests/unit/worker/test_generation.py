@@ -277,13 +277,9 @@ def test_all_that_is_wrong_is_told_at_once():
 
 
 def test_the_local_address(monkeypatch):
-    def entry(address, family=socket.AF_INET):
-        return type("Entry", (), {"address": address, "family": family})
-
-    interfaces = {"lo": [entry("127.0.0.1")], "eth0": [entry("fe80::1", socket.AF_INET6), entry("192.0.2.7")]}
-    monkeypatch.setattr(module.psutil, "net_if_addrs", lambda: interfaces)
+    monkeypatch.setattr(module, "own_ipv4_addresses", lambda: ["127.0.0.1", "192.0.2.7", "192.0.2.8"])
     assert local_address() == "192.0.2.7"
-    monkeypatch.setattr(module.psutil, "net_if_addrs", lambda: {"lo": [entry("127.0.0.1")]})
+    monkeypatch.setattr(module, "own_ipv4_addresses", lambda: ["127.0.0.1"])
     assert local_address() == ""
 
 
@@ -291,5 +287,5 @@ def test_no_local_address_in_a_sandbox_that_does_not_tell(monkeypatch):
     def refuse():
         raise OSError(97, "Address family not supported by protocol")
 
-    monkeypatch.setattr("forkproxy.worker.generation.psutil.net_if_addrs", refuse)
+    monkeypatch.setattr(module, "own_ipv4_addresses", refuse)
     assert local_address() == ""
