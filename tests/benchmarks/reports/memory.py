@@ -1,0 +1,201 @@
+"""What processes weigh, and what connections add. Sizes are steady from run to run: one round of them is enough.
+
+- *processes*: PSS (memory shared with other processes counts in parts) of the whole tree when it has just started and after
+  --requests requests, each with its own path and header values; RSS and private dirty pages of the worker.
+- *growth*: RSS of the worker every 100,000 requests. Flat means that nothing is kept of a request.
+- *further workers*: forkproxy with one and with four workers on two CPUs, after a load. What a further worker costs is the
+  difference of the trees' PSS, by three; "private dirty" are the pages that it does not share.
+- *idle connections*: PSS added per connection, by --idle of them, without any request and after one. The kernel's sockets are
+  not in it. nginx has allocated its connections at start (about 400 bytes for each of those that it may have); what it
+  adds is for requests.
+- *beside idle connections*: the latencies of a load at half of the proxy's rate, without idle connections and with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from tests.benchmarks import measure as measuring
+from tests.benchmarks.cases import Case
+from tests.benchmarks.console import progress
+from tests.benchmarks.generator import Order, load
+from tests.benchmarks.ground import Ground
+from tests.benchmarks.idle import affordable, idle_connections
+from tests.benchmarks.measure import LoadFailed
+from tests.benchmarks.reports import half_load
+from tests.benchmarks.table import Column, Table
+from tests.benchmarks.targets import Forkproxy, Nginx, Target, TargetFailed, started
+from tests.support.proxy import process_tree
+
+PROXIES = ("nginx", "envoy", "forkproxy")
+STEP = 100_000
+WORKERS = 4
+SETTLE_S = 0.5
+
+
+def workers(target: Target) -> list[int]:
+    """The processes that have the traffic: children of the first one, or that one itself."""
+    return process_tree(target.pid)[1:] or [target.pid]
+
+
+def _rss_kib(target: Target) -> int:
+    return max(measuring.memory_kib(pid, "Rss") for pid in workers(target))
+
+
+def settled_pss(target: Target) -> int:
+    """PSS of the tree in KiB once it no longer moves."""
+    last = -1
+    for _ in range(20):
+        time.sleep(SETTLE_S)
+        now = measuring.pss_kib(target.pid)
+        if abs(now - last) <= 16:
+            break
+        last = now
+    return now
+
+
+def measure(ground: Ground) -> list[Table]:
+    """PSS of processes, RSS over many requests, further workers, idle connections, latency beside idle connections"""
+    processes = Table(
+        "processes",
+        [
+            Column("idle_mib", "idle PSS MiB", 1),
+            Column("pss_mib", "loaded PSS MiB", 1),
+            Column("rss_mib", "worker RSS MiB", 1),
+            Column("dirty_mib", "worker private MiB", 1),
+        ],
+        f"loaded: after {ground.requests} requests",
+    )
+    growth = Table("growth", [])
+    for cls in ground.chosen(PROXIES, processes, Case("memory")):
+        growth.columns.append(Column(cls.name, f"{cls.name} RSS KiB"))
+        with _counts(processes, cls.name):
+            _processes(ground, cls, processes, growth)
+    return [processes, growth, _further(ground), _idle(ground), _beside(ground)]
+
+
+@contextlib.contextmanager
+def _counts(table: Table, row: str) -> Iterator[None]:
+    progress(f"memory, {table.title}: {row}")
+    try:
+        yield
+    except (TargetFailed, LoadFailed) as error:
+        table.fail(row, str(error))
+    progress("")
+
+
+def _processes(ground: Ground, cls: type[Target], processes: Table, growth: Table) -> None:
+    step = min(STEP, max(1, ground.requests // 2))
+    with started(cls(ground.site, Case("memory"))) as target:
+        idle = settled_pss(target)
+        done = 0
+        growth.add("at start", {cls.name: _rss_kib(target)})
+        while done < ground.requests:
+            count = min(step, ground.requests - done)
+            load(Order(target.port, count, varied=True, first=done), ground.site.load_cpu)
+            done += count
+            progress(f"memory, processes: {cls.name}, {done} requests")
+            growth.add(f"{done} requests", {cls.name: _rss_kib(target)})
+        pss, pids = settled_pss(target), workers(target)
+        figures = {
+            "idle_mib": idle,
+            "pss_mib": pss,
+            "rss_mib": _rss_kib(target),
+            "dirty_mib": max(measuring.memory_kib(pid, "Private_Dirty") for pid in pids),
+        }
+        processes.add(cls.name, {key: kib / 1024 for key, kib in figures.items()})
+
+
+class _Several(Forkproxy):
+    """forkproxy with more workers than CPUs."""
+
+    concurrency = WORKERS
+
+
+def _further(ground: Ground) -> Table:
+    columns = [
+        Column("idle_mib", "idle PSS MiB", 1),
+        Column("pss_mib", "loaded PSS MiB", 1),
+        Column("supervisor_mib", "supervisor private", 1),
+        Column("dirty_mib", "worker private, most", 1),
+        Column("least_mib", "least", 1),
+    ]
+    count = min(ground.requests, STEP)
+    table = Table("further workers", columns, f"loaded: after {count} requests per worker")
+    if ground.targets and "forkproxy" not in ground.targets:
+        return table
+    for cls in (Forkproxy, _Several):
+        row = f"forkproxy, {cls.concurrency} worker{'s'[: cls.concurrency > 1]}"
+        with _counts(table, row):
+            target = cls(ground.site, Case(f"memory-{cls.concurrency}"))
+            target.cpus = {ground.site.proxy_cpu, ground.site.load_cpu}
+            with started(target):
+                idle = settled_pss(target)
+                load(Order(target.port, count * cls.concurrency, connections=64, varied=True), ground.site.load_cpu)
+                pss, pids = settled_pss(target), workers(target)
+                dirty = [measuring.memory_kib(pid, "Private_Dirty") for pid in pids]
+                figures = {
+                    "idle_mib": idle,
+                    "pss_mib": pss,
+                    "supervisor_mib": measuring.memory_kib(target.pid, "Private_Dirty"),
+                    "dirty_mib": max(dirty),
+                    "least_mib": min(dirty),
+                }
+                table.add(row, {key: kib / 1024 for key, kib in figures.items()})
+    rows = list(table.rows().values())
+    if len(rows) == 2:
+        each = {key: (rows[1][key] - rows[0][key]) / (WORKERS - 1) for key in ("idle_mib", "pss_mib")}
+        table.add("each further worker", each)
+    return table
+
+
+def _roomy(cls: type[Target], count: int) -> type[Target]:
+    # Only nginx says at start how many there may be, and closes idle ones when a sixteenth of that is left.
+    if not issubclass(cls, Nginx):
+        return cls
+    return type("Roomy", (cls,), {"worker_connections": count * 5 // 4 + 200})
+
+
+def _idle(ground: Ground) -> Table:
+    count = affordable(ground.idle)
+    columns = [Column("unasked_kib", "no request KiB", 2), Column("asked_kib", "after one KiB", 2)]
+    table = Table("idle connections", columns, f"{count} of them; KiB of PSS for each")
+    for cls in ground.chosen(PROXIES, table, Case("idle")):
+        for key, asked in (("unasked_kib", False), ("asked_kib", True)):
+            with _counts(table, cls.name), started(_roomy(cls, count)(ground.site, Case("idle"))) as target:
+                # What is made at the first requests is not the connections'.
+                load(Order(target.port, half_load.WARM_UP_REQUESTS), ground.site.load_cpu)
+                before = settled_pss(target)
+                with idle_connections(target.pid, target.port, count, asked=asked):
+                    table.add(cls.name, {key: (settled_pss(target) - before) / count})
+    return table
+
+
+def _beside(ground: Ground) -> Table:
+    count = affordable(ground.idle)
+    table = Table("beside idle connections", [*half_load.LATENCIES, Column("cpu", "CPU %")])
+    rates: dict[str, float] = {}
+    for cls in ground.chosen(("envoy", "forkproxy"), table, Case("idle")):
+        with _counts(table, cls.name):
+            rates[cls.name] = half_load.saturation(ground, cls) / 2
+    classes = {cls.name: cls for cls in ground.chosen(tuple(rates), Table("", []), Case("idle"))}
+
+    def one(cls: type[Target], connections: int) -> dict[str, float]:
+        with contextlib.ExitStack() as stack:
+            target = stack.enter_context(started(cls(ground.site, Case("idle"))))
+            if connections:
+                stack.enter_context(idle_connections(target.pid, target.port, connections, asked=True))
+            return half_load.paced(ground, target, rates[cls.name])
+
+    ground.in_turn(
+        table,
+        {
+            f"{name}, {connections or 'no'} idle": lambda cls=cls, connections=connections: one(cls, connections)
+            for name, cls in classes.items()
+            for connections in (0, count)
+        },
+    )
+    table.notes += [f"{name} gets {rate:.0f} requests a second" for name, rate in rates.items()]
+    return table
