@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from forkproxy.config.build.bootstrap import BootstrapConfig
     from forkproxy.config.load import LoadResult
     from forkproxy.config.problems import ConfigError
+    from forkproxy.supervisor.apart import Apart
 
 
 @click.command(short_help="Say whether forkproxy runs a file, and why not.")
@@ -180,27 +185,53 @@ def find_config(given: str | None, overlay: str) -> str:
 
 
 class Configuration:
-    """What a supervisor loads, at start and on every reload."""
+    """What a supervisor loads, at start and on every reload: in a process of its own (supervisor/apart.py)."""
 
     def __init__(self, given: dict[str, Any], path: str) -> None:
         self._given = given
         self._path = path
-        self._lines: tuple[str, ...] = ()
+        self._lines = b""
+        self._reading: Apart[Reading] | None = None
+        # A terminal is asked here: the process that reads has none.
+        self._colour = is_coloured(sys.stderr)
+        look_beside(path)
+
+    def begin(self) -> None:
+        """Read now, for the first ``load``, beside what else there is to do until then."""
+        with contextlib.suppress(OSError):  # ``load`` tries again, and says so
+            self._reading = self._begin(gently=False)
 
     def load(self) -> BootstrapConfig:
         """The file as it is now, with what the command line overrides. ConfigurationRefused when it cannot be used."""
-        from dataclasses import replace
-
+        from forkproxy.supervisor.apart import Died
         from forkproxy.supervisor.exits import ConfigurationRefused
+        from forkproxy.supervisor.signals import how_it_ended
 
+        begun, self._reading = self._reading, None
+        try:
+            found = (begun or self._begin(gently=True)).result()
+        except OSError as error:
+            raise ConfigurationRefused(f"{self._path}: no process to read it: {error.strerror}") from None
+        except Died as died:
+            raise ConfigurationRefused(f"{self._path}: who read it has died: {how_it_ended(died.code)}") from None
+        self._lines = found.lines
+        if found.bootstrap is None:
+            raise ConfigurationRefused(found.refusal, files=found.files)
+        for text in found.warnings:
+            log.get_logger("config").warning(text)
+        return found.bootstrap
+
+    def _begin(self, *, gently: bool) -> Apart[Reading]:
+        from forkproxy.supervisor.apart import Apart
+
+        return Apart(self._read, name="forkproxy:read", gently=gently)
+
+    def _read(self) -> Reading:
         given = self._given
         result = read(self._path, given)
-        self._lines = result.lines
+        lines = zlib.compress("\n".join(result.lines).encode("utf-8", "surrogatepass"), 1)
         if result.bootstrap is None:
-            text = problems_text(result, self._path, colour=is_coloured(sys.stderr))
-            raise ConfigurationRefused(text, files=result.files)
-        for problem in result.warnings:
-            log.get_logger("config").warning(problem.text(self._path))
+            return Reading(None, problems_text(result, self._path, colour=self._colour), (), result.files, lines)
         node = result.bootstrap.node
         node = replace(
             node,
@@ -208,13 +239,26 @@ class Configuration:
             cluster=given["service_cluster"] or node.cluster,
             zone=given["service_zone"] or node.zone,
         )
-        return replace(result.bootstrap, node=node)
+        warnings = tuple(problem.text(self._path) for problem in result.warnings)
+        return Reading(replace(result.bootstrap, node=node), "", warnings, result.files, lines)
 
     def explain(self, error: ConfigError) -> str:
         """What only showed when a generation was built of the file last loaded."""
         from forkproxy.config.problems import by_place, render_all
 
-        return render_all(by_place(error.problems), self._path, self._lines, colour=is_coloured(sys.stderr))
+        lines = zlib.decompress(self._lines).decode("utf-8", "surrogatepass").split("\n")
+        return render_all(by_place(error.problems), self._path, lines, colour=self._colour)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What became of a file: its ``bootstrap``, or the ``refusal``. ``lines`` are the source's, packed."""
+
+    bootstrap: BootstrapConfig | None
+    refusal: str
+    warnings: tuple[str, ...]
+    files: Mapping[str, bytes]
+    lines: bytes
 
 
 def check_and_exit(given: dict[str, Any]) -> NoReturn:
@@ -256,11 +300,15 @@ def read(path: str, given: dict[str, Any]) -> LoadResult:
     """Judge a file as the options have it."""
     from forkproxy.config.load import load_file
 
-    # Where a configuration lies, its own filters may lie too (filters/factory.py): last, so that they hide no module of ours.
+    look_beside(path)
+    return load_file(path, overlay_yaml=given["config_yaml"], allow_unsupported=given["allow_unsupported"])
+
+
+def look_beside(path: str) -> None:
+    """Where a configuration lies, its own filters may lie too (filters/factory.py): last, so that they hide no module of ours."""
     directory = str(Path(path).resolve().parent)
     if directory not in sys.path:
         sys.path.append(directory)
-    return load_file(path, overlay_yaml=given["config_yaml"], allow_unsupported=given["allow_unsupported"])
 
 
 def problems_text(result: LoadResult, path: str, *, colour: bool) -> str:

@@ -85,19 +85,22 @@ def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None]
     import faulthandler
 
     from forkproxy.net import descriptors
-    from forkproxy.supervisor.exits import StartFailed
-    from forkproxy.supervisor.supervisor import Supervisor
-    from forkproxy.worker.generation import build_generation
 
     limit = descriptors.raise_limit()
     if limit < descriptors.FEWEST:
         least = descriptors.FEWEST
         return EXIT_FAILURE, f"{limit} descriptors are not enough, {least} are the least: {descriptors.HINT}"
     faulthandler.enable()
+    configuration = Configuration(given, config_path)
+    # Before all that serving takes is imported: the other process does without it.
+    configuration.begin()
+    from forkproxy.supervisor.exits import StartFailed
+    from forkproxy.supervisor.supervisor import Supervisor
+    from forkproxy.worker.generation import build_generation
+
     for flag, _kind in HARMLESS_FLAGS:
         if given[flag[2:].replace("-", "_")] is not None:
             log.get_logger("cli").warning("this flag of Envoy has no meaning here", flag=flag)
-    configuration = Configuration(given, config_path)
     supervisor = Supervisor(
         _options(given, config_path),
         load=configuration.load,

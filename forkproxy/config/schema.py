@@ -24,8 +24,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf import descriptor_pool, message_factory
-
 API_DATE: Final = "2025-12"
 """What the blob is: Envoy's API of that month (xds-protos 1.85)."""
 
@@ -302,6 +300,10 @@ class Schema:
         self._loaded: set[str] = set()
         self._messages: dict[str, MessageSchema] = {}
         self._enums: dict[str, EnumSchema] = {}
+        # Only who reads a configuration needs protobuf; it weighs more than 1 MiB.
+        from google.protobuf import descriptor_pool, message_factory
+
+        self._class_of = message_factory.GetMessageClass
         self._pool = descriptor_pool.DescriptorPool()
         self._in_pool: set[str] = set()
         for name in (
@@ -310,9 +312,7 @@ class Schema:
             "envoy/annotations/deprecation.proto",
         ):
             self._add(name)
-        self._File: Any = message_factory.GetMessageClass(
-            self._pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto")
-        )
+        self._File: Any = self._class_of(self._pool.FindMessageTypeByName("google.protobuf.FileDescriptorProto"))
         self.ext_rules = self._pool.FindExtensionByName("validate.rules")
         self.ext_required = self._pool.FindExtensionByName("validate.required")
         self.ext_disabled = self._pool.FindExtensionByName("validate.disabled")
@@ -358,7 +358,7 @@ class Schema:
     def message_class(self, full_name: str) -> Any:
         """A protobuf class for ``full_name`` from the private pool, for the wire (xDS, /config_dump)."""
         self._add(self._file_of[full_name])
-        return message_factory.GetMessageClass(self._pool.FindMessageTypeByName(full_name))
+        return self._class_of(self._pool.FindMessageTypeByName(full_name))
 
     def _raw(self, file: str) -> bytes:
         offset, length = self._files[file]

@@ -22,11 +22,12 @@ import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal, NamedTuple
-
-import yaml
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from forkproxy.config.problems import ConfigError, Problem
+
+if TYPE_CHECKING:
+    import yaml
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_DEPTH: Final = 100
@@ -36,8 +37,6 @@ Scalar = str | int | float | bool | None
 
 # libyaml's idea of a line; str.splitlines() knows more breaks, and the numbers would not agree.
 _LINE_BREAK: Final = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Mark(NamedTuple):
@@ -229,9 +228,13 @@ def load(text: str | bytes, filename: str) -> Document:
     if nul >= 0:
         line, column = _place(decoded, nul)
         raise ConfigError("", line, column, "could not parse: a NUL byte", "is this a binary file?")
+    # Only who reads a file needs it: processes that serve what was read do without.
+    import yaml
+
     builder = _Builder(decoded, json_rules=filename.endswith(".json"))
+    make_loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        loader = _Loader(decoded)
+        loader = make_loader(decoded)
         try:
             with collection_paused():
                 root = builder.build(loader)
@@ -265,6 +268,8 @@ class _Builder:
 
     def build(self, loader: Any) -> Node | None:
         """The first document's root, or None when there is none."""
+        import yaml
+
         get_event = loader.get_event
         get_event()  # StreamStart
         if not isinstance(get_event(), yaml.DocumentStartEvent):
@@ -281,6 +286,15 @@ class _Builder:
         return root
 
     def _document(self, get_event: Any) -> Node:
+        from yaml import (
+            AliasEvent,
+            MappingEndEvent,
+            MappingStartEvent,
+            ScalarEvent,
+            SequenceEndEvent,
+            SequenceStartEvent,
+        )
+
         holder = Node("seq", Mark(1, 1))
         top: Node = holder
         stack: list[Node] = []
@@ -292,7 +306,7 @@ class _Builder:
         while True:
             event = get_event()
             cls = type(event)
-            if cls is yaml.ScalarEvent:
+            if cls is ScalarEvent:
                 start = event.start_mark
                 mark = Mark(start.line + 1, start.column + 1)
                 text = event.value
@@ -313,7 +327,7 @@ class _Builder:
                     node.value, node.quoted = resolve(text, tag is None), False
                 if event.anchor is not None:
                     anchors[event.anchor] = node
-            elif cls is yaml.MappingStartEvent or cls is yaml.SequenceStartEvent:
+            elif cls is MappingStartEvent or cls is SequenceStartEvent:
                 start = event.start_mark
                 mark = Mark(start.line + 1, start.column + 1)
                 if top.kind == "map" and pending is None:
@@ -325,7 +339,7 @@ class _Builder:
                     )
                 if len(stack) >= MAX_DEPTH:
                     raise ConfigError("", *mark, f"nested more than {MAX_DEPTH} levels deep")
-                node = Node("map" if cls is yaml.MappingStartEvent else "seq", mark, event.tag)
+                node = Node("map" if cls is MappingStartEvent else "seq", mark, event.tag)
                 if event.anchor is not None:
                     anchors[event.anchor] = node
                     opened.add(id(node))
@@ -333,12 +347,12 @@ class _Builder:
                 saved.append((keys, pending))
                 top, keys, pending = node, {}, None
                 continue
-            elif cls is yaml.MappingEndEvent or cls is yaml.SequenceEndEvent:
+            elif cls is MappingEndEvent or cls is SequenceEndEvent:
                 node = top
                 opened.discard(id(node))
                 top = stack.pop()
                 keys, pending = saved.pop()
-            elif cls is yaml.AliasEvent:
+            elif cls is AliasEvent:
                 start = event.start_mark
                 mark = Mark(start.line + 1, start.column + 1)
                 target = anchors.get(event.anchor)

@@ -73,9 +73,7 @@ class OwnFigures:
         clusters.active_clusters = len(has)
         self._count_load()
         self.runtime.num_keys = len(now.runtime)
-        runtime = now.config_dump.get("layered_runtime")
-        layers = runtime.get("layers") if isinstance(runtime, dict) else None
-        self.runtime.num_layers = len(layers) if isinstance(layers, list) else 0
+        self.runtime.num_layers = now.runtime_layers
 
     def _count_load(self) -> None:
         self.runtime.load_success += 1

@@ -36,13 +36,17 @@ EXIT_EXCEPTION = 70
 
 
 def fork(run: Callable[[], int]) -> int:
-    """Fork; the child calls ``run()`` and exits with what it returns. Returns the child's pid.
+    """Fork; the child calls ``run()`` and exits with what it returns. Returns the child's pid. OSError when there can be none.
 
     Signals are held back from before the fork until ``run`` has changed the child's dispositions (``undo_parent``): one that
     came in between would be written to the parent's self-pipe by the child.
     """
     held = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        raise
     if pid:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         return pid

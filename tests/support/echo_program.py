@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from forkproxy import log
-from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig
+from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig, pack
 from forkproxy.config.build.core import AddressConfig, Where
 from forkproxy.config.build.listener import ListenerConfig
 from forkproxy.config.problems import ConfigError
@@ -197,7 +197,7 @@ def main(path, **options):
             raise ConfigurationRefused(f"{path}:1:1: refused")
         admin = AdminConfig(address=address(settings["admin"]) if "admin" in settings else None)
         return BootstrapConfig(
-            admin=admin, node=NodeConfig(), listeners=(), clusters=(), config_dump={"settings": settings}, runtime={},
+            admin=admin, node=NodeConfig(), listeners=(), clusters=(), packed_dump=pack({"settings": settings}), runtime={},
             forkproxy=ForkproxyConfig(concurrency=settings.get("concurrency"), user=settings.get("user")),
         )  # fmt: skip
 

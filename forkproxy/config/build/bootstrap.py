@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -56,8 +58,8 @@ class ForkproxyConfig:
 class BootstrapConfig:
     """Everything that a generation of workers runs on.
 
-    ``config_dump`` is the upgraded v3 bootstrap as JSON-ready data, secrets redacted. ``files`` has the digests of the files
-    that were read for it: its own, and those that it names.
+    ``packed_dump`` is ``config_dump`` as :func:`pack` makes it. ``files`` has the digests of the files that were read for it:
+    its own, and those that it names.
     """
 
     admin: AdminConfig
@@ -65,13 +67,15 @@ class BootstrapConfig:
     listeners: tuple[ListenerConfig, ...]
     clusters: tuple[ClusterConfig, ...]
     forkproxy: ForkproxyConfig
-    config_dump: dict[str, object]
+    packed_dump: bytes
     runtime: dict[str, object]
     """The flattened static runtime layers: key → value."""
     stats: StatsConfig = field(default_factory=StatsConfig)
     stats_flush_interval_s: float = 5.0
     stats_flush_on_admin: bool = False
     """A histogram's interval ends when the admin port is asked for statistics, and at no other time."""
+    runtime_layers: int = 0
+    """How many layers that was."""
     server_version: int | None = None
     """What ``server.version`` shows."""
     connection_limits: GlobalConnectionLimits = GlobalConnectionLimits()  # noqa: RUF009 (an immutable value)
@@ -81,6 +85,20 @@ class BootstrapConfig:
     outlier_event_log: str = ""
     """The path of ``cluster_manager.outlier_detection.event_log_path``; "" when there is none."""
     files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def config_dump(self) -> dict[str, object]:
+        """The upgraded v3 bootstrap as JSON-ready data, secrets redacted; unpacked whenever it is asked for.
+
+        Nothing but the admin port asks, and as objects it is as large as all that is made of it.
+        """
+        unpacked: dict[str, object] = json.loads(zlib.decompress(self.packed_dump))
+        return unpacked
+
+
+def pack(config_dump: dict[str, object]) -> bytes:
+    """``config_dump`` as a BootstrapConfig keeps it."""
+    return zlib.compress(json.dumps(config_dump, separators=(",", ":")).encode(), 1)
 
 
 def build_admin(view: View | None, context: BuildContext) -> AdminConfig:
@@ -203,8 +221,9 @@ def build_bootstrap(
         listeners=_by_name(listener for listener in listeners if listener is not None),
         clusters=tuple(cluster for cluster in clusters if cluster is not None),
         forkproxy=forkproxy,
-        config_dump=config_dump,
+        packed_dump=pack(config_dump),
         runtime=dict(context.runtime),
+        runtime_layers=len(layered_runtime.repeated("layers")) if layered_runtime is not None else 0,
         stats=build_stats(view.message("stats_config"), context),
         stats_flush_interval_s=view.duration_s("stats_flush_interval", 5.0),
         stats_flush_on_admin=view.bool("stats_flush_on_admin"),

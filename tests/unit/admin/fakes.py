@@ -12,7 +12,7 @@ from forkproxy.admin.context import (
     MemoryView,
     WorkerView,
 )
-from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig
+from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig, pack
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.stats import groups
 from forkproxy.stats.counters import Registry
@@ -67,7 +67,7 @@ class FakeContext:
             listeners=(),
             clusters=(),
             forkproxy=ForkproxyConfig(),
-            config_dump=CONFIG_DUMP,
+            packed_dump=pack(CONFIG_DUMP),
             runtime={},
         )
         self.config_loaded_at = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig
+from forkproxy.config.build.bootstrap import AdminConfig, BootstrapConfig, ForkproxyConfig, NodeConfig, pack
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor import figures
 from forkproxy.supervisor.figures import OwnFigures, memory_of, memory_of_one
@@ -15,7 +15,7 @@ from tests.support.echo_program import listener
 def bootstrap(**listeners):
     return BootstrapConfig(
         admin=AdminConfig(), node=NodeConfig(), listeners=tuple(listener(n, a) for n, a in listeners.items()), clusters=(),
-        forkproxy=ForkproxyConfig(), config_dump={}, runtime={"a": 1},
+        forkproxy=ForkproxyConfig(), packed_dump=pack({}), runtime={"a": 1}, runtime_layers=2,
     )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ def test_runtime_layers():
           {name: gone, disk_layer: {symlink_root: /nonexistent}}, {name: admin, admin_layer: {}}]}}"""
     )
     assert result.value.runtime == {"a.b": 2, "a.c": True, "f": {"numerator": 1}}
+    assert result.value.runtime_layers == 4
     assert result.warnings == ["layered_runtime.layers: runtime keys without effect here: a.b, a.c, f"]
     assert result.unread == []
 

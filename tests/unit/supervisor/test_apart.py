@@ -1,0 +1,53 @@
+import os
+import signal
+
+import pytest
+
+from forkproxy.supervisor.apart import NICENESS, Apart, Died
+
+
+def test_the_result_comes_back():
+    apart = Apart(lambda: {"pid": os.getpid(), "big": b"x" * 1_000_000}, name="work", gently=False)
+    found = apart.result()
+    assert found["pid"] != os.getpid()
+    assert len(found["big"]) == 1_000_000
+
+
+def test_it_leaves_no_process_and_no_descriptor():
+    before = set(os.listdir("/proc/self/fd"))
+    Apart(lambda: 1, name="work", gently=False).result()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("work", "code"), [
+    (lambda: os.kill(os.getpid(), signal.SIGKILL), -signal.SIGKILL), (lambda: 1 / 0, 70), (lambda: os._exit(3), 3),
+])  # fmt: skip
+def test_no_result(work, code):
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(Died) as raised:
+        Apart(work, name="work", gently=False).result()
+    assert raised.value.code == code
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_no_process(monkeypatch):
+    def refuse():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(BlockingIOError):
+        Apart(lambda: 1, name="work", gently=False)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_gently():
+    def work():
+        return os.sched_getscheduler(0), os.nice(0)
+
+    own = os.nice(0)
+    assert Apart(work, name="work", gently=True).result() == (os.SCHED_BATCH, min(own + NICENESS, 19))
+    assert Apart(work, name="work", gently=False).result() == (os.sched_getscheduler(0), own)
