@@ -31,6 +31,7 @@ class HttpFilterChain:
         "encode_trailers",
         "filters",
         "on_stream_complete",
+        "passes_responses",
         "switches",
     )
 
@@ -43,6 +44,8 @@ class HttpFilterChain:
         self.encode_headers: tuple[tuple[int, HeadersHook], ...] = self._hooks("encode_headers")
         self.encode_data: tuple[tuple[int, DataHook], ...] = self._hooks("encode_data")
         self.encode_trailers: tuple[tuple[int, TrailersHook], ...] = self._hooks("encode_trailers")
+        self.passes_responses = not (self.encode_headers or self.encode_data)
+        """Nobody looks at a response, but perhaps at its trailers."""
         self.on_stream_complete: tuple[Callable[[Any], None], ...] = tuple(
             hook for _, hook in self._hooks("on_stream_complete")
         )

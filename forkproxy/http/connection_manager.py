@@ -208,7 +208,16 @@ class ConnectionManager:
             "http1_stats",
             "log_filter_exception",
         ),
-        *("loop", "match", "max_requests", "overwrite_server", "plain", "proto_header", "request_ids"),
+        *(
+            "loop",
+            "match",
+            "max_requests",
+            "overwrite_server",
+            "passes_responses",
+            "plain",
+            "proto_header",
+            "request_ids",
+        ),
         *(
             "amends_response",
             "make_codec",
@@ -269,6 +278,13 @@ class ConnectionManager:
         self.add_server = settings.server_header_transformation != PASS_THROUGH
         self._date_line = b""
         self._date_until = 0.0
+        # Nothing configured that touches a response's head beyond date and server.
+        self.passes_responses = (
+            self.overwrite_server
+            and not settings.request_id_in_response
+            and not self.amends_response
+            and settings.header_key_format is None
+        )
         # Nothing configured that touches a request's head beyond x-forwarded-proto and the request id.
         self.plain = not (
             settings.client_addresses.looks_at_every_request
@@ -620,7 +636,8 @@ class HttpConnection:
                     ids = manager.request_ids = make_request_ids()
                 stream.request_id = request_id = ids.pop()
                 headers.append((b"x-request-id", request_id))
-        stream.route = manager.match(stream)
+        match = manager.match
+        stream.route = match(stream)
         if upgrade and not self._check_upgrade(stream, upgrade):
             return
         deadline = now + manager.stream_timeout_s
@@ -869,6 +886,42 @@ class HttpConnection:
         if end_stream:
             self._end_response(stream)
 
+    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool) -> None:
+        """The head of an endpoint's response that nobody has looked at; a body follows. ``framed``: its length is known.
+
+        What ``encode_headers`` does, for the usual case: such headers hold nothing of the framing but ``content-length``.
+        """
+        fields = dict(headers)
+        status = stream.status
+        if (
+            not fields
+            or len(fields) != len(headers)
+            or self.close_after
+            or self.http_10
+            or not (framed or status == 200)
+            or status == 304
+            or not (self.manager.passes_responses and stream.request_ended)
+        ):
+            self.encode_headers(stream, headers, False)
+            return
+        manager = self.manager
+        stream.downstream_first_tx = now = self.loop.now
+        has_server = b"server" in fields
+        if has_server:
+            fields[b"server"] = manager.settings.server_name
+        lines = [HTTP_11[status] + _join_lines(map(_join_header, fields.items()))]
+        if b"date" not in fields:
+            lines.append(manager.date_line(now))
+        if not has_server:
+            lines.append(manager.server_line)
+        if framed:
+            self._chunked = False
+        else:
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked")
+        lines.append(b"\r\n")
+        self.connection.write(_join_lines(lines))
+
     def _amend(self, stream: Stream, lines: list[bytes]) -> None:
         # What proxies on the way say of themselves.
         settings = self.manager.settings
@@ -902,8 +955,16 @@ class HttpConnection:
                 return  # the write met the high watermark and its consequences
             stream.last_activity = self.loop.now
         if end_stream:
-            if self._chunked and stream.method != b"HEAD":
-                self.connection.write(b"0\r\n\r\n")
+            self.encode_end(stream)
+
+    def encode_end(self, stream: Stream) -> None:
+        """The body has ended, with nothing behind it."""
+        if self._chunked and stream.method != b"HEAD":
+            self.connection.write(b"0\r\n\r\n")
+        if stream.request_ended:
+            stream.response_ended = True
+            self._end_stream(stream)
+        else:
             self._end_response(stream)
 
     def encode_trailers(self, stream: Stream, trailers: Headers) -> None:
@@ -968,7 +1029,7 @@ class HttpConnection:
         if stream.status:
             manager.codes[stream.status] += 1
         if stream.response_ended:  # Envoy: of what was broken off nobody tells how long it took
-            manager.stats.downstream_rq_time[int((now - stream.start) * 1000)] += 1
+            manager.stats.downstream_rq_time[int((now - stream.start) * 1000.0)] += 1
         if self.chain.on_stream_complete:
             self._tell_filters(stream)
         for log in manager.access_logs:

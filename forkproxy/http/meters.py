@@ -284,6 +284,10 @@ class MeteredHttpConnection(HttpConnection):
         if not end_stream:
             self._weigh_head(stream)
 
+    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool) -> None:
+        """The head leaves, and is weighed as all others are."""
+        self.encode_headers(stream, headers, False)
+
     def _weigh_head(self, stream: Stream) -> None:
         meters = stream.meters
         if self._head_from >= 0 and meters is not None:
@@ -291,6 +295,11 @@ class MeteredHttpConnection(HttpConnection):
             size = sent_position(self.connection) - self._head_from
             meters.header_out = max(size - len(status_line) - 2, 0)
         self._head_from = -1
+
+    def encode_end(self, stream: Stream) -> None:
+        """The body has ended."""
+        self._weigh_head(stream)
+        super().encode_end(stream)
 
     def _end_response(self, stream: Stream) -> None:
         self._weigh_head(stream)

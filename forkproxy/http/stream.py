@@ -5,13 +5,13 @@ the response: router → ``encode_headers`` → hooks in reverse → the connect
 STOP_ITERATION holds its direction; what arrives meanwhile waits here, up to the connection's buffer limit, until
 ``continue_decoding`` / ``continue_encoding``.
 
-Only what every request needs is set when a stream is made; the rest of the attributes have defaults that ``__getattr__``
-supplies, so that what nobody uses costs nothing.
+Only what every request needs is set when a stream is made; the rest are ``Rare`` attributes, which have no slot, so that what
+nobody uses costs nothing. (Not by ``__getattr__``: a class that has one makes every read of an attribute five times as dear.)
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import quote
 
 from forkproxy.http.headers import Headers
@@ -31,30 +31,46 @@ if TYPE_CHECKING:
     from forkproxy.http.meters import Meters
     from forkproxy.http.tally import Tally
 
-_DEFAULTS: Final[dict[str, Any]] = {
-    "decode_buffer_limit": None,
-    "request_trailers": None,
-    "response_trailers": None,
-    "request_id": b"",
-    "endpoint": None,
-    "upstream_connection": None,
-    "upstream_first_tx": 0.0,
-    "upstream_first_rx": 0.0,
-    "upstream_last_rx": 0.0,
-    "downstream_first_tx": 0.0,
-    "upstream_transport_failure_reason": "",
-    "connection_termination_details": "",
-    "attempt_count": 0,
-    "remote_address": None,
-    "idle_timeout_s": None,
-    "max_duration_s": None,
-    "set_cookies": (),
-    "local_reply_body": b"",
-    "is_forced_to_trace": False,
-    "meters": None,
-    "announces_close": False,
-}
+T = TypeVar("T")
 
+
+class Rare(Generic[T]):
+    """An attribute of a Stream that hardly any has: it stands in ``Stream.rare``, a dict that the first of them makes."""
+
+    __slots__ = ("_default", "_name")
+
+    def __init__(self, default: T) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type[Stream], name: str) -> None:
+        self._name = name
+
+    def __get__(self, stream: Stream, owner: type[Stream]) -> T:
+        rare = stream.rare
+        found: T = self._default if rare is None else rare.get(self._name, self._default)
+        return found
+
+    def __set__(self, stream: Stream, value: T) -> None:
+        if stream.rare is None:
+            stream.rare = {}
+        stream.rare[self._name] = value
+
+
+class RareDict(Rare[dict[Any, Any]]):
+    """A Rare attribute that is a dict of the stream's own."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def __get__(self, stream: Stream, owner: type[Stream]) -> dict[Any, Any]:
+        if stream.rare is None or self._name not in stream.rare:
+            self.__set__(stream, {})
+        return super().__get__(stream, owner)
+
+
+_UNROUTED: Final[Any] = object()
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
 _GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
@@ -97,62 +113,47 @@ class Stream:
     """See the module's text. Times are ``loop.now`` seconds; 0.0 means not yet."""
 
     __slots__ = (
-        "decode_buffer_limit",
-        *("announces_close", "attempt_count", "authority", "bytes_received", "bytes_sent", "cluster", "connection"),
-        *("connection_termination_details", "decode_held", "details", "downstream_first_tx", "dynamic_metadata"),
-        *("encode_held", "end", "ended", "endpoint", "failed", "filter_state", "http", "idle_timeout_s"),
-        *("is_forced_to_trace", "last_activity", "local_reply_body", "max_duration_s", "meters", "method", "path"),
-        *("protocol", "remote_address"),
-        *("request_complete", "request_ended"),
-        *("request_headers", "request_id", "request_trailers", "response_deadline", "response_ended"),
+        *("attempt_count", "authority", "bytes_received", "bytes_sent", "connection", "decode_held", "details"),
         *(
-            "response_flags",
-            "response_headers",
-            "response_started",
-            "response_trailers",
-            "route",
-            "scheme",
-            "set_cookies",
+            "downstream_first_tx",
+            "encode_held",
+            "end",
+            "ended",
+            "endpoint",
+            "failed",
+            "http",
+            "last_activity",
+            "method",
         ),
-        "tally",
-        *("start", "status", "upstream", "upstream_connection", "upstream_first_rx", "upstream_first_tx"),
-        *("upstream_last_rx", "upstream_transport_failure_reason", "virtual_host"),
+        *("path", "protocol", "rare", "request_complete", "request_ended", "request_headers", "request_id"),
+        *("response_deadline", "response_ended", "response_flags", "response_headers", "response_started", "route"),
+        *("routed_cluster", "start", "status", "tally", "upstream", "upstream_connection", "upstream_first_rx"),
+        *("upstream_first_tx", "upstream_last_rx"),
     )
 
-    if TYPE_CHECKING:
-        decode_buffer_limit: int | None
-        """How much of the request's body a filter may hold, where one has said so; else the connection's limit counts."""
-        request_trailers: Headers | None
-        response_trailers: Headers | None
-        request_id: bytes
-        scheme: bytes
-        virtual_host: Any
-        cluster: Any
-        endpoint: Any
-        upstream_connection: Connection | None
-        upstream_first_tx: float
-        upstream_first_rx: float
-        upstream_last_rx: float
-        downstream_first_tx: float
-        upstream_transport_failure_reason: str
-        connection_termination_details: str
-        attempt_count: int
-        remote_address: str | None
-        idle_timeout_s: float | None
-        max_duration_s: float | None
-        """How long the stream may last, where its route says so; NEVER for no limit."""
-        set_cookies: tuple[bytes, ...]
-        """Cookies that a hash policy has made, for the response."""
-        is_forced_to_trace: bool
-        """A service inside has asked for it, and tracing is configured."""
-        local_reply_body: bytes
-        """The body of an answer made here, while ``local_reply_config`` rewrites it."""
-        announces_close: bool
-        """The response's head has said that the connection will be closed."""
-        meters: Meters | None
-        """Figures that are kept only where a format asks for them."""
-        filter_state: dict[object, Any]
-        dynamic_metadata: dict[str, dict[str, Any]]
+    decode_buffer_limit: Rare[int | None] = Rare(None)
+    """How much of the request's body a filter may hold, where one has said so; else the connection's limit counts."""
+    request_trailers: Rare[Headers | None] = Rare(None)
+    response_trailers: Rare[Headers | None] = Rare(None)
+    upstream_transport_failure_reason = Rare("")
+    connection_termination_details = Rare("")
+    remote_address: Rare[str | None] = Rare(None)
+    idle_timeout_s: Rare[float | None] = Rare(None)
+    max_duration_s: Rare[float | None] = Rare(None)
+    """How long the stream may last, where its route says so; NEVER for no limit."""
+    set_cookies: Rare[tuple[bytes, ...]] = Rare(())
+    """Cookies that a hash policy has made, for the response."""
+    is_forced_to_trace = Rare(False)
+    """A service inside has asked for it, and tracing is configured."""
+    local_reply_body = Rare(b"")
+    """The body of an answer made here, while ``local_reply_config`` rewrites it."""
+    announces_close = Rare(False)
+    """The response's head has said that the connection will be closed."""
+    meters: Rare[Meters | None] = Rare(None)
+    """Figures that are kept only where a format asks for them."""
+    filter_state = RareDict()
+    dynamic_metadata = RareDict()
+    _scheme: Rare[bytes | None] = Rare(None)
 
     def __init__(
         self,
@@ -173,8 +174,17 @@ class Stream:
         self.protocol = protocol
         self.start = now
         self.last_activity = now
+        self.rare: dict[str, Any] | None = None
+        """See ``Rare``."""
+        self.request_id = b""
         self.request_complete = 0.0
         self.end = 0.0
+        self.downstream_first_tx = self.upstream_first_tx = self.upstream_first_rx = self.upstream_last_rx = 0.0
+        self.attempt_count = 0
+        self.routed_cluster: Any = _UNROUTED
+        """``cluster``, once the router has set it."""
+        self.endpoint: Any = None
+        self.upstream_connection: Connection | None = None
         self.status = 0
         self.response_headers: Headers | None = None
         self.bytes_received = 0
@@ -199,24 +209,30 @@ class Stream:
         self.failed = False
         """The answer passes no filter: one has raised, or holds the answer that this one replaces."""
 
-    def __getattr__(self, name: str) -> Any:
-        # Reached only for a slot that was never set.
-        if name in ("filter_state", "dynamic_metadata"):
-            fresh: dict[Any, Any] = {}
-            setattr(self, name, fresh)
-            return fresh
-        if name == "scheme":
-            return self.http.manager.settings.scheme
-        if name == "virtual_host":
-            return self.route.virtual_host if self.route is not None else None
-        if name == "cluster":  # answered before the router: the cluster that the route would have chosen, as in Envoy
-            return self.route.find_cluster(self) if self.route is not None else None
-        if name == "scheme":
-            return self.http.manager.settings.scheme
-        try:
-            return _DEFAULTS[name]
-        except KeyError:
-            raise AttributeError(f"a stream has no {name!r}") from None
+    @property
+    def scheme(self) -> bytes:
+        """The request's; that of the listener, where nobody has said another."""
+        return self.http.manager.settings.scheme if self._scheme is None else self._scheme
+
+    @scheme.setter
+    def scheme(self, scheme: bytes) -> None:
+        self._scheme = scheme
+
+    @property
+    def virtual_host(self) -> Any:
+        """The route's."""
+        return self.route.virtual_host if self.route is not None else None
+
+    @property
+    def cluster(self) -> Any:
+        """The request's; when it was answered before the router, the one that the route would have chosen, as in Envoy."""
+        if self.routed_cluster is not _UNROUTED:
+            return self.routed_cluster
+        return self.route.find_cluster(self) if self.route is not None else None
+
+    @cluster.setter
+    def cluster(self, cluster: Any) -> None:
+        self.routed_cluster = cluster
 
     @property
     def upstream_last_tx(self) -> float:

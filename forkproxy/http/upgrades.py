@@ -139,6 +139,14 @@ class Tunnel(HttpConnection):
         if end_stream:
             self._end_response(stream)
 
+    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool) -> None:
+        """The head that grants, when nobody has looked at it."""
+        self.encode_headers(stream, headers, False)
+
+    def encode_end(self, stream: Stream) -> None:
+        """The endpoint has ended its side."""
+        self._end_response(stream)
+
     def encode_trailers(self, stream: Stream, trailers: Headers) -> None:
         """A tunnel has none: it ends."""
         self._end_response(stream)

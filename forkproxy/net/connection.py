@@ -114,6 +114,7 @@ class Connection:
         "sock",
         "tls",
         "transport_failure_reason",
+        "write_ended",
     )
 
     handshake_done_at = 0.0
@@ -156,6 +157,8 @@ class Connection:
         """How many parties have asked not to read; reading goes on at 0."""
         self.closing = False
         self.closed = False
+        self.write_ended = False
+        """Nothing more is written: the connection closes, or has sent its end of data."""
         self.end_received = False
         self.end_sent = False
         self.error: OSError | None = None
@@ -262,8 +265,10 @@ class Connection:
             if mask & HANG_UP:
                 self._on_hang_up_while_paused()
             return  # without a hang-up: readiness of this pass from before the pause
+        # Into a variable first, here and elsewhere on the path: calling what stands in a slot as if it were a method costs more.
+        recv = self._recv
         try:
-            data = self._recv(RECV_BYTES)
+            data = recv(RECV_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -271,7 +276,8 @@ class Connection:
             return
         if data:
             self.bytes_received += len(data)
-            self.on_data(data)
+            on_data = self.on_data
+            on_data(data)
         elif data is not None:
             self._on_end_of_data()
 
@@ -348,7 +354,7 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Send ``data`` at the end of this pass. Ignored once the connection closes."""
-        if self.closing or self.closed or self.end_sent:
+        if self.write_ended:
             return
         self.out.append(data)
         self.out_bytes = size = self.out_bytes + len(data)
@@ -379,6 +385,31 @@ class Connection:
 
     def flush(self) -> None:
         """Called by the loop at the end of a pass: one send of everything that was written."""
+        # What nearly always happens, in one piece; the rest is told apart by _flush_or_wait.
+        size = self.out_bytes
+        if self._mask != READ or self.inflow is not None or not 0 < size <= RECV_BYTES or self._above_high_watermark:
+            self._flush_or_wait()
+            return
+        self._sending = False
+        out = self.out
+        send = self._send
+        try:
+            sent = send(_join(out))
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        if sent != size:
+            self._sent(sent)
+            return
+        self.bytes_sent += size
+        out.clear()
+        self.out_bytes = 0
+        if self.write_ended:
+            self._flushed()
+
+    def _flush_or_wait(self) -> None:
         self._sending = False
         if self.closed:
             return
@@ -407,9 +438,13 @@ class Connection:
         except OSError as error:
             self._fail(error)
             return
+        self._sent(sent)
+
+    def _sent(self, sent: int) -> None:
+        # The kernel has taken so many bytes of ``out``.
         self.bytes_sent += sent
-        if sent == size:
-            out.clear()
+        if sent == self.out_bytes:
+            self.out.clear()
             self.out_bytes = 0
         else:
             self._drop_sent(sent)
@@ -477,7 +512,7 @@ class Connection:
     def _shutdown_write(self) -> None:
         if self._write_shut:
             return
-        self._write_shut = self.end_sent = True
+        self._write_shut = self.end_sent = self.write_ended = True
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -489,7 +524,7 @@ class Connection:
         """Half-close: after what was written, the peer reads an end of data. Reading goes on."""
         if self.end_sent or self.closing or self.closed:
             return
-        self.end_sent = True
+        self.end_sent = self.write_ended = True
         self._flush_soon()
 
     def close(self, timeout_s: float = 0.0) -> None:
@@ -499,7 +534,7 @@ class Connection:
         """
         if self.closing or self.closed:
             return
-        self.closing = True
+        self.closing = self.write_ended = True
         self._close_timeout_s = timeout_s
         self.pause_reading()
         self._flush_soon()
@@ -522,7 +557,7 @@ class Connection:
             self.close()
         if self.closing or self.closed:
             return
-        self.closing = self._lingering = True
+        self.closing = self._lingering = self.write_ended = True
         self._close_timeout_s = timeout_s
         self.on_data = _ignore_data
         self.close_timer = self.loop.call_later(timeout_s, self._on_close_timeout)
@@ -550,7 +585,7 @@ class Connection:
     def _destroy(self, reason: str) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.write_ended = True
         self._say_goodbye()
         if self.close_timer is not None:
             self.close_timer.cancel()

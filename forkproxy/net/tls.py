@@ -241,7 +241,7 @@ class TlsConnection(Connection):
 
     def write(self, data: bytes) -> None:
         """Send ``data``, encrypted, at the end of this pass. Ignored once the connection closes."""
-        if self.closing or self.closed or self.end_sent:
+        if self.write_ended:
             return
         self._plain.append(data)
         self.out_bytes = size = self.out_bytes + len(data)
@@ -255,7 +255,7 @@ class TlsConnection(Connection):
     def flush(self) -> None:
         """Called by the loop at the end of a pass. Nothing but the handshake leaves before the handshake is done."""
         if self._handshake_done or self.closed or self.out:
-            super().flush()
+            self._flush_or_wait()
             return
         self._sending = False
         if self.closing and not self.out_bytes:

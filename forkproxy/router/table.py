@@ -147,6 +147,7 @@ class Route:
         "kind",
         "lookup",
         "name",
+        "passes_response",
         "per_filter_config",
         "policies",
         "redirect",
@@ -178,6 +179,8 @@ class Route:
         """Of the routing priority HIGH."""
         self.is_plain = True
         """Nothing of the route touches the head of a forwarded request beyond ``timeout_header``, and ``cluster.pick()`` does."""
+        self.passes_response = True
+        """Nothing of the route touches the head of an endpoint's response."""
         self.hash_policy: HashMethod | None = None
         """Asked only for a cluster that ``needs_hash``."""
         self.criteria: tuple[tuple[str, object], ...] = ()
@@ -390,6 +393,7 @@ class _RouteBuilder:
         route.upgrades = {name.lower().encode(): enabled for name, enabled in action.upgrades}
         if route.finalize_response is None and makes_cookies(action.hash_policies):
             route.finalize_response = _leave
+        route.passes_response = route.finalize_response is None and not virtual_host.include_attempt_count_in_response
         route.is_plain = (
             route.finalize_request is None
             and route.rewrite is None

@@ -33,7 +33,7 @@ from forkproxy.net.connection import (
     TLS_FAILURE,
     Connection,
 )
-from forkproxy.net.timers import Timer
+from forkproxy.net.timers import NEVER, Timer
 from forkproxy.upstream import health
 from forkproxy.upstream.circuit_breakers import Breakers, Limit
 
@@ -51,6 +51,8 @@ RESET_CONNECTION_TIMEOUT = "connection timeout"
 RESET_OVERFLOW = "overflow"
 RESET_NO_POOL = "no pool"
 """There are as many pools as ``max_connection_pools``."""
+MOST_REQUESTS = 1 << 29
+"""On one connection, where the file sets no limit."""
 MOST_CONNECTS = 3
 """New connections that one event may start."""
 
@@ -227,21 +229,29 @@ class Http1Client:
     def _on_complete(self) -> None:
         codec = self.codec
         pool = self.pool
+        connection = self.connection
         if self.request is not None:
             self.request = None
             codec.sink = self
+            if (
+                codec.reusable
+                and self.request_sent
+                and not (codec.unsolicited or connection.closed or connection.out_bytes or pool.draining)
+            ):
+                pool.take_back(self)
+                return
             pool.on_request_end()
-        if self.connection.closed:
+        if connection.closed:
             return
         if codec.unsolicited:
             pool.cluster.stats.upstream_cx_protocol_error += 1
-            self.connection.abort(LOCAL_CLOSE)
-        elif self.connection.out_bytes:
-            self.connection.abort()  # it has answered without reading the request, and may never read it
+            connection.abort(LOCAL_CLOSE)
+        elif connection.out_bytes:
+            connection.abort()  # it has answered without reading the request, and may never read it
         elif codec.reusable and self.request_sent and not pool.draining:
             pool.release(self)
         else:
-            self.connection.close()
+            connection.close()
 
     def decode_interim(self, status: int, headers: Headers) -> None:
         """ClientSink: nobody wants it."""
@@ -259,10 +269,11 @@ class Http1Client:
 
     def begin(self, request: PoolRequest, head_request: bool) -> None:
         """Carry ``request`` now; ``request_sent`` must be set when its last byte has been written."""
-        self.request = self.codec.sink = request
+        codec = self.codec
+        self.request = codec.sink = request
         self.requests += 1
         self.request_sent = False
-        self.codec.expect(head_request)
+        codec.expect(head_request)
 
     def expect_tunnel(self, *, is_connect: bool) -> None:
         """The next request asks for an upgrade, or is a CONNECT: its answer may end HTTP on this connection."""
@@ -370,7 +381,18 @@ class HttpPool:
     """The clients of one endpoint in one worker, for one priority."""
 
     __slots__ = (
-        *("_all", "_connecting", "_high", "_idle", "_is_counted", "_pending", "_raw", "_waiting"),
+        *(
+            "_all",
+            "_connecting",
+            "_high",
+            "_idle",
+            "_idle_timeout_s",
+            "_is_counted",
+            "_max_requests",
+            "_pending",
+            "_raw",
+        ),
+        "_waiting",
         *("breakers", "client_class", "cluster", "draining", "endpoint", "host_connections", "origin", "sessions"),
     )
 
@@ -381,6 +403,9 @@ class HttpPool:
         self.host_connections: Limit | None = cluster.host_connections(endpoint)
         """Who has connections to this address, where there is a limit of them."""
         self.draining = False
+        config = cluster.config
+        self._max_requests = config.max_requests_per_connection or MOST_REQUESTS
+        self._idle_timeout_s = NEVER if config.idle_timeout_s is None else config.idle_timeout_s
         self._idle: list[Http1Client] = []
         self._all: set[Http1Client] = set()
         self._connecting = 0
@@ -420,12 +445,26 @@ class HttpPool:
 
     def acquire(self, request: PoolRequest) -> None:
         """Give ``request`` a client, now (inside this call) or later."""
-        if self._idle:
-            client = self._idle.pop()
-            if not self._assign(client, request):
-                self._idle.append(client)
+        idle = self._idle
+        if not idle:
+            self._wait(request)
             return
-        self._wait(request)
+        # _assign, in place.
+        stats = self.cluster.stats
+        if stats.upstream_rq_active >= self.breakers.request_trip:
+            self._acquire_idle(request)
+            return
+        stats.upstream_rq_total += 1
+        stats.upstream_rq_active += 1
+        endpoint_stats = self.endpoint.stats
+        endpoint_stats.rq_total += 1
+        endpoint_stats.rq_active += 1
+        request.on_ready(idle.pop())
+
+    def _acquire_idle(self, request: PoolRequest) -> None:
+        client = self._idle.pop()
+        if not self._assign(client, request):
+            self._idle.append(client)
 
     def acquire_fresh(self, request: PoolRequest) -> None:
         """The same, with a connection that is used for the first time if there may be another one."""
@@ -512,15 +551,24 @@ class HttpPool:
         else:
             stats.upstream_cx_destroy_local_with_active_rq += 1
 
+    def take_back(self, client: Http1Client) -> None:
+        """An exchange is over, and its client may carry another."""
+        # on_request_end, in place.
+        self.cluster.stats.upstream_rq_active -= 1
+        self.endpoint.stats.rq_active -= 1
+        self.release(client)
+
     def release(self, client: Http1Client) -> None:
         """The client is free: the oldest waiting request takes it, or it rests."""
-        config = self.cluster.config
-        if config.max_requests_per_connection and client.requests >= config.max_requests_per_connection:
+        if client.requests >= self._max_requests:
             self.cluster.stats.upstream_cx_max_requests += 1
             client.connection.close()
         elif not self._pending or not self._serve_pending(client):
-            if config.idle_timeout_s is not None:
-                client.idle_timer.arm(self.cluster.loop.now + config.idle_timeout_s)
+            # Timer.arm, in place: its entry in the heap is nearly always an earlier one.
+            timer = client.idle_timer
+            timer.deadline = deadline = self.cluster.loop.now + self._idle_timeout_s
+            if deadline < timer.entry_at:
+                timer.arm(deadline)
             self._idle.append(client)
 
     def _serve_pending(self, client: Http1Client) -> bool:
@@ -729,6 +777,18 @@ class CountingPool(HttpPool):
     """A pool whose requests are counted one by one, for a limit that holds over all workers, or for a priority of its own."""
 
     __slots__ = ()
+
+    def acquire(self, request: PoolRequest) -> None:
+        """As above."""
+        if self._idle:
+            self._acquire_idle(request)
+        else:
+            self._wait(request)
+
+    def take_back(self, client: Http1Client) -> None:
+        """As above."""
+        self.on_request_end()
+        self.release(client)
 
     def _assign(self, client: Http1Client, request: PoolRequest) -> bool:
         limit = self.breakers.requests

@@ -86,10 +86,6 @@ _FAILED = b"upstream connect error or disconnect/reset before headers. reset rea
 _FAILED_AGAIN = b"upstream connect error or disconnect/reset before headers. retried and the latest reset reason: "
 
 
-def _milliseconds(number: int) -> bytes:
-    return _SMALL_NUMBERS[number] if 0 <= number < 1024 else b"%d" % number
-
-
 def _attempts(stream: Stream) -> Headers | None:
     """The headers of the router's own answers: how many attempts there were, where the virtual host says so."""
     if stream.route.virtual_host.include_attempt_count_in_response:
@@ -181,13 +177,14 @@ class Router(HttpFilter):
             stats.no_cluster += 1
             stream.send_local_reply(route.cluster_not_found_status, details="cluster_not_found", flags=flags.NC)
             return STOP_ITERATION
-        stream.cluster = cluster
+        stream.routed_cluster = cluster
         if route.timeout_header is not None and self.envoy_headers:
             if self.respect_expected_timeout:
                 set_header(headers, *route.timeout_header)
             else:
                 headers.append(route.timeout_header)
-        endpoint = cluster.pick() if route.is_plain else self._pick(stream, route, cluster)
+        pick = cluster.pick
+        endpoint = pick() if route.is_plain else self._pick(stream, route, cluster)
         if endpoint is None and (endpoint := cluster.pick_for(stream)) is None:
             self._no_healthy_upstream(stream, cluster)
             return STOP_ITERATION
@@ -201,8 +198,8 @@ class Router(HttpFilter):
                 self.exchange(self, stream, cluster, route.retries, end_stream).begin(endpoint)
                 return STOP_ITERATION if stream.upstream is None else None
         stream.endpoint = endpoint
-        request = self.request_type(self, stream, cluster, endpoint, end_stream)
-        stream.upstream = request
+        make_request = self.request_type
+        stream.upstream = request = make_request(self, stream, cluster, endpoint, end_stream)
         if end_stream:
             request.request_ended(route.timeout_s)
         if route.is_high:
@@ -467,7 +464,8 @@ class UpstreamRequest:
         method = stream.method
         client.begin(self, method == b"HEAD")
         headers = stream.request_headers
-        if self._end_stream:
+        end_stream = self._end_stream
+        if end_stream:
             tail = b"\r\n\r\n" if method in BODILESS_METHODS else self._tail_without_body(headers)
             client.request_sent = True
         elif get_header(headers, b"content-length") is None:
@@ -485,8 +483,10 @@ class UpstreamRequest:
             )
         else:
             connection.write(style.request_head(stream, tail))
+        if end_stream:
+            return
         held, self._held = self._held, None
-        if not self._end_stream and client.requests > 1 and method in _IDEMPOTENT_METHODS:
+        if client.requests > 1 and method in _IDEMPOTENT_METHODS:
             # The endpoint may close a connection in the moment of its reuse: then the body is wanted again.
             self._held = []
         if held is not None:
@@ -587,34 +587,44 @@ class UpstreamRequest:
         """ClientSink: the response's head."""
         stream = self.stream
         router = self.router
+        client = self._client
+        assert client is not None
+        codec = client.codec
         now = router.loop.now
-        stream.upstream_first_rx = now
-        stream.last_activity = now
+        stream.upstream_first_rx = stream.last_activity = now
         endpoint = self.endpoint
         if router.dynamic_stats:
-            client = self._client
-            if endpoint.is_canary or (client is not None and client.codec.is_canary):
+            if codec.is_canary or endpoint.is_canary:
                 note_canary(stream)
             if stream.tally is None:
                 self.cluster.stats.external__upstream_rq[status] += 1
             else:
                 stream.tally.response(self.cluster, endpoint, status)
-        if status >= 500 and status < 600:
-            endpoint.stats.rq_error += 1
-        else:
+        if status < 500 or status > 599:
             endpoint.stats.rq_success += 1
+        else:
+            endpoint.stats.rq_error += 1
         if endpoint.monitor is not None:
             endpoint.monitor.on_response(status, headers)
-        if router.envoy_headers and self._ended_at:
-            assert self._client is not None
-            elapsed = _milliseconds(int((now - self._ended_at) * 1000))
-            if self._client.codec.has_service_time:
-                set_header(headers, _SERVICE_TIME, elapsed)
+        ended_at = self._ended_at
+        if ended_at and router.envoy_headers:
+            elapsed = int((now - ended_at) * 1000.0)
+            text = _SMALL_NUMBERS[elapsed] if elapsed < 1024 else b"%d" % elapsed
+            if codec.has_service_time:
+                set_header(headers, _SERVICE_TIME, text)
             else:
-                headers.append((_SERVICE_TIME, elapsed))
+                headers.append((_SERVICE_TIME, text))
         route = stream.route
         stream.status = status
         stream.details = "via_upstream"
+        if route.passes_response and not end_stream and not stream.response_started:
+            http = stream.http
+            if http.chain.passes_responses and not stream.ended and not stream.failed:
+                # Nobody looks at the response: Stream and its chain have nothing to do.
+                stream.response_started = self._plain = True
+                stream.response_headers = headers
+                http.encode_passed_headers(stream, headers, codec.content_length >= 0)
+                return
         if route.finalize_response is not None:
             if route.hash_policy is not None:
                 headers += [(b"set-cookie", cookie) for cookie in stream.set_cookies]
@@ -659,7 +669,7 @@ class UpstreamRequest:
         self._finish(self.router.loop.now)
         if trailers is None:
             if self._plain:
-                stream.http.encode_data(stream, b"", True)
+                stream.http.encode_end(stream)
             else:
                 stream.encode_data(b"", True)
         else:
@@ -673,7 +683,7 @@ class UpstreamRequest:
             # Only now may the stream forget this exchange; one whose request is still under way has to be cut.
             stream.upstream = None
         if self.router.dynamic_stats and self._ended_at:
-            elapsed_ms = int((now - self._ended_at) * 1000)
+            elapsed_ms = int((now - self._ended_at) * 1000.0)
             if stream.tally is None:
                 self.cluster.stats.external__upstream_rq_time[elapsed_ms] += 1
             else:

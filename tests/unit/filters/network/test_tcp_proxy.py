@@ -55,7 +55,10 @@ class FakeCluster:
         self.loop = loop
         self.limit = Limit(0) if max_per_host else None
         self.name = self.stat_name = "up"
-        self.config = SimpleNamespace(connect_timeout_s=5.0, pool=PoolOptions(close_on_health_failure=True))
+        pool = PoolOptions(close_on_health_failure=True)
+        self.config = SimpleNamespace(
+            connect_timeout_s=5.0, max_requests_per_connection=0, idle_timeout_s=None, pool=pool
+        )
         self.stats = ClusterStats()
         self.breakers = Breakers(
             Thresholds(max_connections=max_connections, max_connections_per_host=max_per_host), BreakerCells()
