@@ -10,6 +10,8 @@ The facts behind the shape
 - One ``recv`` per readiness as on a raw connection: all records in it are decrypted and given to ``on_data`` as one piece,
   so that nothing waits inside the TLS layer, where no poller would tell of it. (``SSLSocket`` costs two recv per record.)
 - ``write`` keeps plain text; ``flush`` encrypts what one pass wrote as one piece, and the raw connection sends it.
+- What nobody waits for leaves with what goes anyway: session tickets of TLS 1.3 with the first answer, as BoringSSL has it,
+  close_notify with the last. A send costs more than the record in it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ from forkproxy.net.connection import (
     Connection,
 )
 from forkproxy.net.loop import Loop
+
+RECORD_BYTES = 16384
+"""The most plain text that one record holds (RFC 8446 section 5.1)."""
 
 
 class TlsConnection(Connection):
@@ -113,7 +118,7 @@ class TlsConnection(Connection):
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
-            self._send_records(0)
+            self._send_records()
             return
         except OSError as error:
             self._handshake_failed(reason_of(error))
@@ -127,7 +132,9 @@ class TlsConnection(Connection):
         self.handshake_done_at = self.loop.now
         if self._server_side:
             self.requested_server_name = getattr(self.tls, "forkproxy_server_name", None) or ""
-        self._send_records(0)
+        if not self._server_side or self.tls.version() != "TLSv1.3":
+            self._send_records()
+        # else: nothing but session tickets, and they wait for the first write
         self._set_mask(self._mask & ~READ if self.read_pauses else self._mask | READ)
         if self.on_handshake is not None:
             self.on_handshake("")
@@ -189,13 +196,14 @@ class TlsConnection(Connection):
     def _decrypt(self) -> None:
         tls = self.tls
         incoming = self._incoming
+        waiting = self._outgoing.pending  # session tickets
         pieces: list[bytes] = []
         ended = False
         error: OSError | None = None
         # One read gives one record. In the usual case no exception ends the loop: it would cost more.
         while incoming.pending:
             try:
-                piece = tls.read(RECV_BYTES)
+                piece = tls.read(RECORD_BYTES)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLZeroReturnError:
@@ -208,8 +216,8 @@ class TlsConnection(Connection):
                 incoming.read()  # nothing after the peer's close_notify counts
                 break
             pieces.append(piece)
-        if self._outgoing.pending:  # a key update's answer, an alert
-            self._send_records(0)
+        if self._outgoing.pending != waiting:  # a key update's answer, an alert
+            self._send_records()
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self.bytes_received += len(data)
@@ -267,6 +275,9 @@ class TlsConnection(Connection):
             return
         if self._plain:
             self._encrypt()
+        if (self.closing or self.end_sent) and not self._notified:
+            # Ends our direction (RFC 8446 section 6.1), behind all that was written; the peer's goes on.
+            self._close_notify()
         super()._flush()
 
     def _flush_handshake(self) -> None:
@@ -292,15 +303,19 @@ class TlsConnection(Connection):
         plain.clear()
         if data:
             self.tls.write(data)  # into memory: all of it, at once
-        self._send_records(len(data))
+        self._take_records(len(data))
 
-    def _send_records(self, plain_bytes: int) -> None:
+    def _take_records(self, plain_bytes: int) -> None:
         # Records join the pending writes. The sums are kept in plain text: the records' own overhead is taken off here.
         records = self._outgoing.read()
         if records:
             self.out.append(records)
             self.out_bytes += len(records) - plain_bytes
             self.bytes_sent -= len(records) - plain_bytes
+
+    def _send_records(self) -> None:
+        if self._outgoing.pending:
+            self._take_records(0)
             self._flush_soon()
 
     def _on_writable(self) -> None:
@@ -309,22 +324,12 @@ class TlsConnection(Connection):
         else:
             self._flush_handshake()
 
-    def _flushed(self) -> None:
-        ending = self.end_sent or (self.closing and self._lingering)
-        if ending and not self._notified:
-            # Ends our direction (RFC 8446 section 6.1); the peer's goes on. What OpenSSL could read is empty here, so that it
-            # meets no application data while it looks for the peer's answer.
-            self._close_notify()
-            if self.out_bytes:
-                super()._flush()  # comes back here when all is sent
-                return
-        super()._flushed()
-
     def _close_notify(self) -> None:
+        # What OpenSSL could read is empty here, so that it meets no application data while it looks for the peer's answer.
         self._notified = True
         with contextlib.suppress(OSError, ValueError):
             self.tls.unwrap()
-        self._send_records(0)
+        self._take_records(0)
 
     def _say_goodbye(self) -> None:
         # Not after a failure or a reset, and not when data is missing: close_notify says that the peer has seen everything.

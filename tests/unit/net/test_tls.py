@@ -333,6 +333,63 @@ def test_a_close_is_a_close_notify_to_a_strict_peer(loop, files):
     assert against_stdlib(loop, files, read_all, act) == b"all of it"
 
 
+def records_in(data):
+    count = 0
+    while data:
+        data = data[5 + int.from_bytes(data[3:5]) :]
+        count += 1
+    return count
+
+
+def test_tickets_leave_with_the_first_answer_and_close_notify_with_the_last(loop, files):
+    sends = []
+
+    def act(down, record):
+        def send(data):
+            sends.append(bytes(data))
+            return down.sock.send(data)
+
+        down._send = send
+        loop.run_until(lambda: "connected" in record.events)
+        loop.passes()
+        assert len(sends) == 1, "the server's part of the handshake; nobody waits for tickets"
+        down.write(b"all of it")
+        down.close()
+        loop.run_until(lambda: down.closed)
+        assert (down.bytes_sent, down.out_bytes) == (9, 0)
+
+    assert against_stdlib(loop, files, read_all, act) == b"all of it", "and a strict peer has seen the end"
+    assert [records_in(each) for each in sends[1:]] == [2 + 1 + 1], "two tickets, the data, close_notify"
+
+
+def test_close_notify_is_lost_with_the_data_before_it(loop, files):
+    def act(down, record):
+        loop.run_until(lambda: "connected" in record.events)
+        down.write(BIG)
+        down.close()
+        loop.passes(1)
+        assert down.out_bytes
+        down.abort()
+
+    assert isinstance(against_stdlib(loop, files, read_all, act), OSError)
+
+
+def test_tickets_leave_with_the_end_when_there_is_no_answer(loop, files):
+    sessions = []
+
+    def talk(tls):
+        data = read_all(tls)
+        sessions.append(tls.session.has_ticket)
+        return data
+
+    def act(down, record):
+        loop.run_until(lambda: "connected" in record.events)
+        down.end_write()
+
+    assert against_stdlib(loop, files, talk, act) == b""
+    assert sessions == [True]
+
+
 def test_a_reset_is_no_clean_end(loop, files):
     def act(down, record):
         loop.run_until(lambda: "connected" in record.events)
@@ -354,7 +411,9 @@ def test_an_abort_with_data_unsent_is_no_clean_end(loop, files):
     assert isinstance(against_stdlib(loop, files, read_all, act), OSError)
 
 
-def test_a_peer_that_closes_without_close_notify_ends_its_data(loop, files):
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_peer_that_closes_without_close_notify_ends_its_data(loop, files, version):
+    # A session ticket that the peer leaves unread would turn its close into a reset.
     ended = threading.Event()
 
     def talk(tls):
@@ -368,8 +427,7 @@ def test_a_peer_that_closes_without_close_notify_ends_its_data(loop, files):
         assert bytes(record.data) == b"x"
         assert record.events == ["connected", REMOTE_CLOSE]
 
-    # 1.2: no session ticket that the peer leaves unread, which would turn its close into a reset.
-    against_stdlib(loop, files, talk, act, ssl.TLSVersion.TLSv1_2)
+    against_stdlib(loop, files, talk, act, version)
     assert ended.is_set()
 
 
