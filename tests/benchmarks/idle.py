@@ -36,13 +36,12 @@ def descriptors(pid: int) -> int:
     return total
 
 
-def _open(port: int, number: int) -> socket.socket:
-    sock = socket.socket()
+def _open(socks: list[socket.socket], port: int) -> None:
+    socks.append(sock := socket.socket())
     sock.settimeout(10)
     sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-    sock.bind((f"127.0.0.{2 + number // PER_SOURCE}", 0))
+    sock.bind((f"127.0.0.{2 + len(socks) // PER_SOURCE}", 0))
     sock.connect(("127.0.0.1", port))
-    return sock
 
 
 def _ask(socks: list[socket.socket]) -> None:
@@ -78,11 +77,12 @@ def idle_connections(pid: int, port: int, count: int, *, asked: bool) -> Iterato
     try:
         try:
             for first in range(0, count, BATCH):
-                socks += [_open(port, number) for number in range(first, min(first + BATCH, count))]
+                for _ in range(first, min(first + BATCH, count)):
+                    _open(socks, port)
                 if asked:
                     _ask(socks[first:])
         except OSError as error:
-            raise LoadFailed(f"idle connection {len(socks) + 1} of {count}: {error}") from error
+            raise LoadFailed(f"idle connection {len(socks)} of {count}: {error}") from error
         deadline = time.monotonic() + ACCEPT_LIMIT_S
         while (accepted := descriptors(pid) - before) < count:
             if time.monotonic() > deadline:

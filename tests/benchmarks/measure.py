@@ -39,12 +39,26 @@ def cpu_seconds(pid: int) -> float:
     total = 0
     for each in process_tree(pid):
         try:
-            fields = pathlib.Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            fields = _stat(pathlib.Path(f"/proc/{each}/stat"))
         except OSError:
             # It ended between the listing and the reading; its parent has its time.
             continue
         total += sum(int(field) for field in fields[11:15])
     return total * TICK_S
+
+
+def worker_seconds(pid: int) -> list[float]:
+    """User and system time of every worker of a proxy: the children of ``pid``, or Envoy's threads."""
+    workers = [pathlib.Path(f"/proc/{child}") for child in process_tree(pid)[1:]]
+    if not workers:
+        tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+        workers = [task for task in tasks if (task / "comm").read_text().startswith("wrk:worker")]
+    return [sum(int(field) for field in _stat(worker / "stat")[11:13]) * TICK_S for worker in sorted(workers)]
+
+
+def _stat(path: pathlib.Path) -> list[str]:
+    # The fields behind the program's name, which may have spaces.
+    return path.read_text().rpartition(")")[2].split()
 
 
 def memory_kib(pid: int, what: str) -> int:
@@ -62,32 +76,32 @@ def pss_kib(pid: int) -> int:
     return sum(memory_kib(each, "Pss") for each in process_tree(pid))
 
 
-def run_wrk(target: Target, case: Case, seconds: float, cpu: int, lua: pathlib.Path) -> dict[str, Any]:
-    """Run the generator; returns what it counted."""
+def run_wrk(target: Target, case: Case, seconds: float, cpus: set[int], lua: pathlib.Path) -> dict[str, Any]:
+    """Run the generator on ``cpus``; returns what it counted. Raises LoadFailed when any request failed."""
     command = ["wrk", "-t", "1", "-c", str(case.connections), "-d", f"{max(1, round(seconds))}s", "-s", str(lua)]
     for header in case.headers:
         command += ["-H", header]
     done = subprocess.run(
-        [*command, target.url()], capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {cpu})
+        [*command, target.url()], capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus)
     )
     line = next((line for line in done.stdout.splitlines() if line.startswith("@@")), None)
     if line is None:
         raise LoadFailed(f"wrk said nothing: {done.stdout[-300:]}{done.stderr[-300:]}")
     counted: dict[str, Any] = json.loads(line[2:])
+    failed = {key: counted[key] for key in ("connect", "read", "write", "status", "timeout") if counted[key]}
+    if failed or not counted["requests"]:
+        raise LoadFailed(f"{counted['requests']} requests, failed: {failed}")
     return counted
 
 
 def measure(target: Target, case: Case, seconds: float, lua: pathlib.Path, *, warm_up_s: float = 1.0) -> Sample:
     """Warm up, then measure. Raises LoadFailed when any request failed."""
-    cpu = target.site.load_cpu
+    cpus = {target.site.load_cpu}
     if warm_up_s:
-        run_wrk(target, case, warm_up_s, cpu, lua)
+        run_wrk(target, case, warm_up_s, cpus, lua)
     before = cpu_seconds(target.pid)
-    counted = run_wrk(target, case, seconds, cpu, lua)
+    counted = run_wrk(target, case, seconds, cpus, lua)
     spent = cpu_seconds(target.pid) - before
-    failed = {key: counted[key] for key in ("connect", "read", "write", "status", "timeout") if counted[key]}
-    if failed or not counted["requests"]:
-        raise LoadFailed(f"{counted['requests']} requests, failed: {failed}")
     return Sample(
         cpu_us=spent * 1e6 / counted["requests"],
         rps=counted["requests"] * 1e6 / counted["duration_us"],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.benchmarks.ground import Ground
-from tests.benchmarks.reports import half_load, memory, seed
+from tests.benchmarks.reports import half_load, memory, pauses, seed, start, workers
 from tests.benchmarks.table import Table
 
 Report = Callable[[Ground], list[Table]]
@@ -17,6 +17,9 @@ REPORTS: dict[str, Report] = {
     "seed": seed.measure,
     "half-load": half_load.measure,
     "memory": memory.measure,
+    "workers": workers.measure,
+    "pauses": pauses.measure,
+    "start": start.measure,
 }
 
 

@@ -1,4 +1,4 @@
-"""What a report finds: rows of named figures, of each the median over the rounds."""
+"""What a report finds: rows of named figures, each measured in every round."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One figure of a row: its key, its heading with the unit, the digits shown behind the point."""
+    """One figure of a row: its key, its heading with the unit, the digits shown behind the point.
+
+    Of the rounds the median counts; of a ``worst`` figure the largest, because a limit is for all of them.
+    """
 
     key: str
     head: str
     digits: int = 0
+    worst: bool = False
 
 
 class Table:
@@ -44,9 +48,13 @@ class Table:
             self.samples.get(row, {}).pop(key, None)
 
     def rows(self) -> dict[str, dict[str, float]]:
-        """The medians, by row and key."""
+        """What counts of the rounds, by row and key."""
+        worst = {column.key for column in self.columns if column.worst}
         return {
-            row: {key: round(statistics.median(values), 3) for key, values in kept.items()}
+            row: {
+                key: round(max(values) if key in worst else statistics.median(values), 3)
+                for key, values in kept.items()
+            }
             for row, kept in self.samples.items()
         }
 

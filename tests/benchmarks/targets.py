@@ -120,9 +120,10 @@ class Target:
         self.stop()
         raise TargetFailed(f"{self.name}, {self.case.name}: {problem}\n{text}")
 
-    def execute(self) -> None:
-        """Start, and do not wait."""
-        command = self.command()
+    def execute(self, command: list[str] | None = None) -> None:
+        """Start, and do not wait. ``command`` is that of ``command()`` where it is made already."""
+        if command is None:
+            command = self.command()
 
         def prepare() -> None:
             os.sched_setaffinity(0, self.cpus)
@@ -355,11 +356,13 @@ class Envoy(Target):
 
     def config(self) -> pathlib.Path:
         """Write the configuration file."""
-        data = self.data()
-        ports = {"main": self.port, "admin": self.admin_port, "up": self.site.upstream_port}
         path = self.directory / "bootstrap.yaml"
-        path.write_text(bootstrap.render(data, ports).replace("@DIR@", str(self.directory)))
+        path.write_text(bootstrap.render(self.data(), self.ports()).replace("@DIR@", str(self.directory)))
         return path
+
+    def ports(self) -> dict[str, int]:
+        """The ports that the configuration names."""
+        return {"main": self.port, "admin": self.admin_port, "up": self.site.upstream_port}
 
     def command(self) -> list[str]:
         program = find_envoy()
@@ -377,9 +380,10 @@ class Envoy(Target):
 
 
 class Forkproxy(Envoy):
-    """forkproxy with one worker process."""
+    """forkproxy with one worker process. Workers are pinned to ``worker_cpus``, which are ``cpus`` if there are none."""
 
     name = "forkproxy"
+    worker_cpus: frozenset[int] = frozenset()
 
     @classmethod
     def missing(cls, case: Case) -> str | None:
@@ -387,9 +391,10 @@ class Forkproxy(Envoy):
         return None if asked.returncode == 0 else "forkproxy does not run yet"
 
     def command(self) -> list[str]:
+        cpuset = ",".join(map(str, sorted(self.worker_cpus or self.cpus)))
         return [
             sys.executable, "-m", "forkproxy", "run", "-c", str(self.config()), "--concurrency", str(self.concurrency),
-            "--cpuset", ",".join(map(str, sorted(self.cpus))), "--pid-file", str(self.directory / "forkproxy.pid"),
+            "--cpuset", cpuset, "--pid-file", str(self.directory / "forkproxy.pid"),
         ]  # fmt: skip
 
 

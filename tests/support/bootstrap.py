@@ -176,5 +176,6 @@ def resolve(data: Any, ports: dict[str, int]) -> Any:
 
 def render(data: Data, ports: dict[str, int]) -> str:
     """The YAML text of a bootstrap."""
-    text = yaml.safe_dump(resolve(data, ports), sort_keys=False)
+    # libyaml writes a file of 10,000 routes in a tenth of the time, where PyYAML was built with it.
+    text = yaml.dump(resolve(data, ports), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
     return text.replace("@CERTIFICATES@", str(certificates.directory())) if "@CERTIFICATES@" in text else text

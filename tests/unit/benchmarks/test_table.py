@@ -16,6 +16,13 @@ def test_a_row_has_the_medians_of_its_rounds():
     assert found.data()["samples"]["worker"]["kib"] == [5, 1, 3]
 
 
+def test_of_a_worst_figure_no_round_is_forgotten():
+    found = Table("pauses", [Column("longest", "longest ms", 1, worst=True)])
+    for longest in (1, 7, 2):
+        found.add("ping", {"longest": longest})
+    assert found.rows() == {"ping": {"longest": 7}}
+
+
 def test_what_is_printed():
     found = table()
     found.add("worker", {"kib": 2.25})
