@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from forkproxy.net.connection import RECV_BYTES, Connection
+from forkproxy.net.connection import Connection
 from forkproxy.net.splice import WORTH_BYTES, Splice
 from forkproxy.upstream.http_pool import Http1Client, PoolRequest
 
-LARGE_PIECE_BYTES = RECV_BYTES - 4096
-"""A piece of a body that filled its read but for a head before it: there is more in the socket."""
+LARGE_PIECE_BYTES = 61440
+"""Where one read brings so much of a body, there is more to come."""
 
 
 class BodyTaker(PoolRequest, Protocol):

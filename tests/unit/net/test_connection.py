@@ -96,6 +96,25 @@ def test_everything_written_in_a_pass_leaves_in_one_send(loop, pair):
     assert peer.recv(100) == b"x" * 10
 
 
+def test_a_body_of_64_kib_is_read_with_its_head_and_leaves_with_it_uncopied(loop, opened):
+    connection, _, peer = socket_pair(loop, "unix")
+    opened += [connection, peer]
+    read, joined = [], []
+    connection.on_data = read.append
+    connection._send = joined.append
+    message = b"h" * 300 + os.urandom(65536)
+    peer.sendall(message)
+    connection.start()
+    loop.passes(1)
+    assert read == [message]
+    connection.write(message[:300])
+    connection.write(message[300:])
+    loop.passes(1)
+    assert peer.recv(1 << 20) == message
+    assert joined == []
+    assert connection.out_bytes == 0
+
+
 def test_the_peers_close_closes_us_once_with_its_reason(loop, pair):
     connection, record, peer = pair
     connection.start()
