@@ -7,9 +7,10 @@ slow). What is equal comes out as one object: of 10,000 routes most have the sam
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from operator import attrgetter
+from struct import Struct
 from typing import IO, Any
 
 
@@ -73,70 +74,67 @@ def _setter_of(cls: type, name: str) -> Callable[[object, object], None]:
     return lambda obj, value: object.__setattr__(obj, name, value)
 
 
-class _Joiner:
+class _Joiner(dict[type, Callable[[Any], Any]]):
     """Makes equal values one object, from the leaves up: two are equal when they have one type and their parts, which are
-    joined already, are the same objects. What can be changed stays itself."""
+    joined already, are the same objects. What can be changed stays itself. By type: how one is joined."""
 
     def __init__(self) -> None:
-        self._joins: dict[type, Callable[[Any], object]] = {
-            type(None): _itself,
-            bool: _itself,
-            str: self._atom,
-            bytes: self._atom,
-            int: self._atom,
-            float: self._float,
-            tuple: self._tuple,
-            list: self._list,
-            dict: self._dict,
-        }
-        self._atoms: dict[tuple[type, object], object] = {}
-        self._joined: dict[tuple[object, ...], object] = {}
+        self._joined: dict[bytes, object] = {}
+        self._tuples: dict[tuple[int, ...], object] = {}
         self._done: dict[int, object] = {}
         self._kept: list[object] = []  # an id is another's once its object is gone
+        self.update({str: _atoms(), bytes: _atoms(), int: _atoms(), float: self._float()})
+        self.update({tuple: self._tuple, list: self._list, dict: self._dict, bool: _itself, type(None): _itself})
 
     def join(self, value: Any) -> Any:
-        cls = type(value)
-        try:
-            join = self._joins[cls]
-        except KeyError:
-            join = self._joins[cls] = self._join_of(cls)
-        return join(value)
+        return self[type(value)](value)
 
-    def _join_of(self, cls: type) -> Callable[[Any], object]:
+    def __missing__(self, cls: type) -> Callable[[Any], Any]:
         parameters: Any = getattr(cls, "__dataclass_params__", None)
-        if parameters is None:
-            return _itself
-        names = _names_of(cls)
-        is_value = parameters.frozen and parameters.eq
+        join = self[cls] = _itself if parameters is None else self._dataclass(cls, parameters.frozen and parameters.eq)
+        return join
+
+    def _dataclass(self, cls: type, is_value: bool) -> Callable[[Any], object]:
+        names, values_of = _names_of(cls), _getter_of(cls)
+        assert values_of is not None
+        kept, done, all_joined = self._kept, self._done, self._joined
+        pack = Struct(f"{len(names) + 1}Q").pack  # a tuple of as many large numbers is five times as large
+        # Most parts are the very objects that the one before had in their place.
+        last: Sequence[object] = (None,) * len(names)
+        last_parts: Sequence[object] = last
 
         def join(value: object) -> object:
-            done = self._done.get(id(value))
-            if done is not None:
-                return done
-            parts: list[object] = [cls]
-            for name in names:
-                part = getattr(value, name)
-                joined = self.join(part)
-                if joined is not part:
-                    object.__setattr__(value, name, joined)
-                parts.append(id(joined))
-            self._kept.append(value)
-            found = self._joined.setdefault(tuple(parts), value) if is_value else value
-            self._done[id(value)] = found
+            nonlocal last, last_parts
+            found = done.get(id(value))
+            if found is not None:
+                return found
+            before = values_of(value)
+            parts = [
+                joined if part is former else self[type(part)](part)
+                for part, former, joined in zip(before, last, last_parts, strict=True)
+            ]
+            key = pack(id(cls), *map(id, parts))
+            if key != pack(id(cls), *map(id, before)):
+                for name, old, new in zip(names, before, parts, strict=True):
+                    if old is not new:
+                        object.__setattr__(value, name, new)
+            last, last_parts = before, parts
+            kept.append(value)
+            found = done[id(value)] = all_joined.setdefault(key, value) if is_value else value
             return found
 
         return join
 
-    def _atom(self, value: object) -> object:
-        return self._atoms.setdefault((type(value), value), value)
-
-    def _float(self, value: float) -> object:
+    def _float(self) -> Callable[[float], float]:
         # 0.0 and -0.0 are equal, and no nan equals itself.
-        return self._atoms.setdefault((float, repr(value)), value)
+        atoms: dict[str, float] = {}
+        return lambda value: atoms.setdefault(repr(value), value)
 
     def _tuple(self, value: tuple[object, ...]) -> object:
+        if not value:
+            return value
         made = tuple([self.join(item) for item in value])
-        return self._joined.setdefault((tuple, *map(id, made)), made)
+        return self._tuples.setdefault(tuple(map(id, made)), made)
 
     def _list(self, value: list[object]) -> object:
         self._kept.append(value)
@@ -148,6 +146,11 @@ class _Joiner:
         for key, item in value.items():
             value[key] = self.join(item)
         return value
+
+
+def _atoms() -> Callable[[Any], Any]:
+    atoms: dict[object, object] = {}
+    return lambda value: atoms.setdefault(value, value)
 
 
 def _itself(value: object) -> object:

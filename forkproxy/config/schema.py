@@ -223,9 +223,10 @@ class FieldSchema:
 
 
 class MessageSchema:
-    """One message. ``lookup`` finds a field by its proto name and by its camelCase name."""
+    """One message. ``lookup`` finds a field by its proto name and by its camelCase name; ``asked`` is for config/view.py."""
 
     __slots__ = (
+        "asked",
         "deprecated",
         "disabled",
         "fields",
@@ -253,6 +254,7 @@ class MessageSchema:
         self.disabled: bool = options.Extensions[owner.ext_disabled] or options.Extensions[owner.ext_ignored]
         self.reserved_names: frozenset[str] = frozenset(proto.reserved_name)
         entries = {f"{full_name}.{n.name}": n for n in proto.nested_type if n.options.map_entry}
+        self.asked: set[tuple[object, ...]] = set()
         self.oneofs: dict[str, OneofSchema] = {}
         oneofs = [OneofSchema(o.name, o.options.Extensions[owner.ext_required]) for o in proto.oneof_decl]
         self.fields: dict[str, FieldSchema] = {}

@@ -322,9 +322,14 @@ class View:
     def duration_s(self, name: builtins.str, default: None = None) -> builtins.float | None: ...
     def duration_s(self, name: builtins.str, default: builtins.float | None = None) -> builtins.float | None:
         """A Duration, in seconds."""
-        field = self._field(name)
-        self._expect(field, field.shape == "duration" and not field.repeated, "duration_s")
-        entry = self._take(field, "duration_s", default=default)
+        asked = ("duration_s", name, default)
+        if asked in self.message_schema.asked:
+            entry = self._again(name)
+        else:
+            field = self._field(name)
+            self._expect(field, field.shape == "duration" and not field.repeated, "duration_s")
+            entry = self._take(field, "duration_s", default=default)
+            self.message_schema.asked.add(asked)
         if entry is None:
             return default
         nanoseconds = duration_ns(entry.value)
@@ -338,8 +343,13 @@ class View:
         if it were not set (the first of ``supported`` when that has no name of 0).
         """
         field = self._field(name)
-        self._expect(field, field.shape == "enum" and not field.repeated, "enum")
-        entry = self._take(field, "enum", supported)
+        asked = ("enum", name)
+        if supported is None and asked in self.message_schema.asked:
+            entry = self._again(name)
+        else:
+            self._expect(field, field.shape == "enum" and not field.repeated, "enum")
+            entry = self._take(field, "enum", supported)
+            self.message_schema.asked.add(asked)
         zero = field.enum.names.get(0, "")
         value = zero if entry is None else builtins.str(entry.value.value)
         if supported is not None and value not in supported:
@@ -351,8 +361,14 @@ class View:
 
     def message(self, name: builtins.str) -> View | None:
         """A message; None when it is not set."""
+        asked = ("message", name)
+        if asked in self.message_schema.asked:
+            if self._again(name) is None:
+                return None
+            return self._views(self._field(name))[0]
         field = self._field(name)
         self._expect(field, field.shape == "message" and not field.repeated, "message")
+        self.message_schema.asked.add(asked)
         if self._take(field, "message") is None:
             return None
         return self._views(field)[0]
@@ -374,8 +390,12 @@ class View:
 
     def repeated(self, name: builtins.str) -> list[View]:
         """The messages of a repeated field; [] when it is not set."""
+        asked = ("repeated", name)
+        if asked in self.message_schema.asked:
+            return [] if self._again(name) is None else list(self._views(self._field(name)))
         field = self._field(name)
         self._expect(field, field.shape == "message" and field.repeated, "repeated")
+        self.message_schema.asked.add(asked)
         if self._take(field, "repeated") is None:
             return []
         return list(self._views(field))
@@ -484,8 +504,13 @@ class View:
     def ignore(self, *names: builtins.str, why: builtins.str) -> None:
         """Mark fields read that have no effect here by their nature (say why: it is printed in SUPPORTED.md)."""
         for name in names:
-            field = self._field(name)
-            self._take(field, "ignore")
+            asked = ("ignore", name)
+            if asked in self.message_schema.asked:
+                self._again(name)
+            else:
+                field = self._field(name)
+                self._take(field, "ignore")
+                self.message_schema.asked.add(asked)
             READS[self.message_schema.full_name][name].ignored = why
 
     def ignore_all(self, *, why: builtins.str) -> None:
@@ -560,18 +585,37 @@ class View:
             read.defaults.add(default)
         return self._entries.get(field.name)
 
+    def _again(self, name: builtins.str) -> Entry | None:
+        """What ``_take`` returns, once another View of this message has been asked the same in the same way
+        (``MessageSchema.asked``): all that it checks and records is known. Nearly all questions are such, and about
+        fields that are not set."""
+        entry = self._entries.get(name)
+        if entry is not None:
+            self._read.add(name)
+        return entry
+
     def _scalar(
         self, name: builtins.str, getter: builtins.str, kinds: Collection[builtins.str], default: object = None
     ) -> Any:
+        asked = (getter, name, default)
+        if asked in self.message_schema.asked:
+            entry = self._again(name)
+            return None if entry is None else _wrapped(entry.value)
         field = self._field(name)
         self._expect(field, field.scalar in kinds and not field.repeated and field.shape != "map", getter)
         entry = self._take(field, getter, default=default)
+        self.message_schema.asked.add(asked)
         return None if entry is None else _wrapped(entry.value)
 
     def _scalars(self, name: builtins.str, getter: builtins.str, kinds: Collection[builtins.str]) -> tuple[Any, ...]:
-        field = self._field(name)
-        self._expect(field, field.scalar in kinds and field.repeated, getter)
-        entry = self._take(field, getter)
+        asked = (getter, name)
+        if asked in self.message_schema.asked:
+            entry = self._again(name)
+        else:
+            field = self._field(name)
+            self._expect(field, field.scalar in kinds and field.repeated, getter)
+            entry = self._take(field, getter)
+            self.message_schema.asked.add(asked)
         return () if entry is None else tuple(_wrapped(item) for item in entry.value.items)
 
     def _views(self, field: FieldSchema) -> list[View]:
