@@ -146,6 +146,8 @@ class Generator:
         self.late = array.array("d")
         self.failures: collections.Counter[str] = collections.Counter()
         self.reopened = 0
+        self.done = 0
+        """How many requests have their answer or have failed."""
         self.epoll = select.epoll()
         self.connections: dict[int, _Connection] = {}
         self.idle: collections.deque[_Connection] = collections.deque()
@@ -178,28 +180,28 @@ class Generator:
         if interval:
             self.epoll.register(ticks, select.EPOLLIN)
         sent, answered_at = 0, begun
-        while self.done() < order.requests:
+        while self.done < order.requests:
             now = clock()
             while sent < order.requests and idle and (due := begun + sent * interval if interval else now) <= now:
                 self._ask(idle.popleft(), head(order.first + sent), due)
                 sent += 1
                 now = clock()
-            before = self.done()
+            before = self.done
             for fd, _ in self.epoll.poll(0.5):
                 if fd == ticks:
                     os.read(ticks, 8)
                 else:
                     self._on_event(fd)
-            if self.done() > before or sent == self.done():
+            if self.done > before or sent == self.done:
                 answered_at = clock()
             elif clock() - answered_at > PATIENCE_S:
-                self.failures["no answer"] += order.requests - self.done()
+                self._count("no answer", order.requests - self.done)
         if interval:
             os.close(ticks)
 
-    def done(self) -> int:
-        """How many requests have their answer or have failed."""
-        return len(self.latencies) + self.failures.total()
+    def _count(self, why: str, requests: int = 1) -> None:
+        self.failures[why] += requests
+        self.done += requests
 
     def _ask(self, connection: _Connection, head: bytes, due: float) -> None:
         now = time.monotonic()
@@ -228,7 +230,7 @@ class Generator:
         if connection.due is None:
             # Closed between two requests, or bytes that nobody asked for.
             if data:
-                self.failures["unasked bytes"] += 1
+                self._count("unasked bytes")
             self._reopen(connection)
             return
         if not data:
@@ -244,6 +246,7 @@ class Generator:
             return
         now = time.monotonic()
         self.latencies.append(now - connection.due)
+        self.done += 1
         connection.due = None
         if b"\r\nconnection: close" in got[:1024].lower():
             self._reopen(connection)
@@ -253,7 +256,7 @@ class Generator:
         self.idle.append(connection)
 
     def _fail(self, connection: _Connection, why: str) -> None:
-        self.failures[why] += 1
+        self._count(why)
         self._reopen(connection)
 
     def _reopen(self, connection: _Connection) -> None:
@@ -266,9 +269,9 @@ class Generator:
             connection.open()
         except OSError as error:
             # Nothing more can be sent over it; the requests go by the others, and the run does not count.
-            self.failures[f"connect: {type(error).__name__}"] += 1
+            self._count(f"connect: {type(error).__name__}")
             if not self.connections:
-                self.failures["no connection left"] += self.order.requests - self.done()
+                self._count("no connection left", self.order.requests - self.done)
             return
         self._enlist(connection)
 

@@ -76,6 +76,40 @@ def pss_kib(pid: int) -> int:
     return sum(memory_kib(each, "Pss") for each in process_tree(pid))
 
 
+def alone_kib(pid: int) -> int:
+    """What the PSS of the tree would be if nobody else ran the same programs and libraries.
+
+    PSS halves the pages of an interpreter that this benchmark runs too. Here a file's pages count once, wholly.
+    """
+    total = 0
+    files: dict[tuple[str, str], int] = {}
+    for each in process_tree(pid):
+        total += memory_kib(each, "Pss_Anon") + memory_kib(each, "Pss_Shmem")
+        try:
+            text = pathlib.Path(f"/proc/{each}/smaps").read_text()
+        except OSError:
+            continue
+        for mapping, kib in file_pages_kib(text).items():
+            files[mapping] = max(files.get(mapping, 0), kib)
+    return total + sum(files.values())
+
+
+def file_pages_kib(smaps: str) -> dict[tuple[str, str], int]:
+    """The resident pages of files, by path and offset, as /proc/PID/smaps has them; without those that were copied."""
+    found: dict[tuple[str, str], int] = {}
+    mapping = None
+    for line in smaps.splitlines():
+        fields = line.split(None, 5)
+        if not fields[0].endswith(":"):
+            # Shared memory has a path too, but no file.
+            is_file = len(fields) == 6 and fields[5].startswith("/") and not fields[5].endswith("(deleted)")
+            mapping = (fields[5], fields[2]) if is_file else None
+        elif mapping is not None and fields[0] in ("Rss:", "Anonymous:"):
+            kib = int(fields[1])
+            found[mapping] = found.get(mapping, 0) + (kib if fields[0] == "Rss:" else -kib)
+    return found
+
+
 def run_wrk(target: Target, case: Case, seconds: float, cpus: set[int], lua: pathlib.Path) -> dict[str, Any]:
     """Run the generator on ``cpus``; returns what it counted. Raises LoadFailed when any request failed."""
     command = ["wrk", "-t", "1", "-c", str(case.connections), "-d", f"{max(1, round(seconds))}s", "-s", str(lua)]

@@ -90,7 +90,7 @@ class Table:
                     continue
                 moved = f"{now / was - 1:+7.1%}" if was else ""
                 lines.append(
-                    f"  {row}, {column.head}: {_shown(was, column.digits)} → {_shown(now, column.digits)}  {moved}"
+                    f"  {row}, {column.key}: {_shown(was, column.digits)} → {_shown(now, column.digits)}  {moved}"
                 )
         return "\n".join([self.title, *lines]) if lines else ""
 

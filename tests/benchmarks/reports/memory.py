@@ -1,10 +1,11 @@
 """What processes weigh, and what connections add. Sizes are steady from run to run: one round of them is enough.
 
 - *processes*: PSS (memory shared with other processes counts in parts) of the whole tree when it has just started and after
-  --requests requests, each with its own path and header values; RSS and private dirty pages of the worker.
+  --requests requests, each with its own path and header values; RSS and private dirty pages of the worker. "alone" is the PSS
+  that it has where nothing else runs the same program: this benchmark is an interpreter too.
 - *growth*: RSS of the worker every 100,000 requests. Flat means that nothing is kept of a request.
 - *further workers*: forkproxy with one and with four workers on two CPUs, after a load. What a further worker costs is the
-  difference of the trees' PSS, by three; "private dirty" are the pages that it does not share.
+  difference of the trees, by three; "private dirty" are the pages that it does not share.
 - *idle connections*: PSS added per connection, by --idle of them, without any request and after one. The kernel's sockets are
   not in it. nginx has allocated its connections at start (about 400 bytes for each of those that it may have); what it
   adds is for requests.
@@ -62,7 +63,9 @@ def measure(ground: Ground) -> list[Table]:
         "processes",
         [
             Column("idle_mib", "idle PSS MiB", 1),
+            Column("idle_alone_mib", "idle alone MiB", 1),
             Column("pss_mib", "loaded PSS MiB", 1),
+            Column("alone_mib", "loaded alone MiB", 1),
             Column("rss_mib", "worker RSS MiB", 1),
             Column("dirty_mib", "worker private MiB", 1),
         ],
@@ -89,7 +92,7 @@ def _counts(table: Table, row: str) -> Iterator[None]:
 def _processes(ground: Ground, cls: type[Target], processes: Table, growth: Table) -> None:
     step = min(STEP, max(1, ground.requests // 2))
     with started(cls(ground.site, Case("memory"))) as target:
-        idle = settled_pss(target)
+        idle, idle_alone = settled_pss(target), measuring.alone_kib(target.pid)
         done = 0
         growth.add("at start", {cls.name: _rss_kib(target)})
         while done < ground.requests:
@@ -101,7 +104,9 @@ def _processes(ground: Ground, cls: type[Target], processes: Table, growth: Tabl
         pss, pids = settled_pss(target), workers(target)
         figures = {
             "idle_mib": idle,
+            "idle_alone_mib": idle_alone,
             "pss_mib": pss,
+            "alone_mib": measuring.alone_kib(target.pid),
             "rss_mib": _rss_kib(target),
             "dirty_mib": max(measuring.memory_kib(pid, "Private_Dirty") for pid in pids),
         }
@@ -116,8 +121,8 @@ class _Several(Forkproxy):
 
 def _further(ground: Ground) -> Table:
     columns = [
-        Column("idle_mib", "idle PSS MiB", 1),
-        Column("pss_mib", "loaded PSS MiB", 1),
+        Column("idle_mib", "idle alone MiB", 1),
+        Column("loaded_mib", "loaded alone MiB", 1),
         Column("supervisor_mib", "supervisor private", 1),
         Column("dirty_mib", "worker private, most", 1),
         Column("least_mib", "least", 1),
@@ -132,13 +137,14 @@ def _further(ground: Ground) -> Table:
             target = cls(ground.site, Case(f"memory-{cls.concurrency}"))
             target.cpus = {ground.site.proxy_cpu, ground.site.load_cpu}
             with started(target):
-                idle = settled_pss(target)
+                settled_pss(target)
+                idle = measuring.alone_kib(target.pid)
                 load(Order(target.port, count * cls.concurrency, connections=64, varied=True), ground.site.load_cpu)
-                pss, pids = settled_pss(target), workers(target)
-                dirty = [measuring.memory_kib(pid, "Private_Dirty") for pid in pids]
+                settled_pss(target)
+                dirty = [measuring.memory_kib(pid, "Private_Dirty") for pid in workers(target)]
                 figures = {
                     "idle_mib": idle,
-                    "pss_mib": pss,
+                    "loaded_mib": measuring.alone_kib(target.pid),
                     "supervisor_mib": measuring.memory_kib(target.pid, "Private_Dirty"),
                     "dirty_mib": max(dirty),
                     "least_mib": min(dirty),
@@ -146,7 +152,7 @@ def _further(ground: Ground) -> Table:
                 table.add(row, {key: kib / 1024 for key, kib in figures.items()})
     rows = list(table.rows().values())
     if len(rows) == 2:
-        each = {key: (rows[1][key] - rows[0][key]) / (WORKERS - 1) for key in ("idle_mib", "pss_mib")}
+        each = {key: (rows[1][key] - rows[0][key]) / (WORKERS - 1) for key in ("idle_mib", "loaded_mib")}
         table.add("each further worker", each)
     return table
 

@@ -1,7 +1,7 @@
 """How long it takes to serve: from the start of the program, and from a reload's signal.
 
 - *start*: seconds from exec to the first answer, of the example (etc/forkproxy.yaml) and of a file of 1,000 clusters and
-  10,000 routes in 100 virtual hosts. The program has one CPU for all it does.
+  10,000 routes in 100 virtual hosts. The program has one CPU for all it does; "CPU s" is what it spent of it till then.
 - *reload of the big file*: seconds from SIGHUP until a fresh connection gets an answer of the new configuration.
 - *a load over the reload*: latencies at half of the proxy's rate, without a reload and over one, which begins after a
   third of the time. The supervisor, which builds the new generation meanwhile, shares the worker's CPU, or may have another:
@@ -155,7 +155,9 @@ def wait_for(target: Target, path: str, host: str, body: bytes = b"") -> None:
 
 def measure(ground: Ground) -> list[Table]:
     """seconds to the first answer, to serve a reloaded big file, and the latencies of a load over the reload"""
-    start = Table("start", [Column("seconds", "seconds", 2), Column("pss_mib", "PSS MiB", 1)])
+    start = Table(
+        "start", [Column("seconds", "seconds", 2), Column("cpu_s", "CPU s", 2), Column("pss_mib", "PSS MiB", 1)]
+    )
     names = {cls.name for cls in ground.chosen(("envoy", "forkproxy"), start, Case("ping"))}
 
     def one(cls: type[Envoy], case: Case) -> dict[str, float]:
@@ -166,7 +168,8 @@ def measure(ground: Ground) -> list[Table]:
             target.execute(command)
             wait_for(target, case.path, "host0.example")
             seconds = time.monotonic() - begun
-            return {"seconds": seconds, "pss_mib": measuring.pss_kib(target.pid) / 1024}
+            cpu_s = measuring.cpu_seconds(target.pid)
+            return {"seconds": seconds, "cpu_s": cpu_s, "pss_mib": measuring.pss_kib(target.pid) / 1024}
         finally:
             target.stop()
 
@@ -184,7 +187,7 @@ def measure(ground: Ground) -> list[Table]:
 
 def _reloads(ground: Ground) -> list[Table]:
     case = FILES["big file"][0]
-    reloads = Table("reload of the big file", [Column("seconds", "seconds", 2)])
+    reloads = Table("reload of the big file", [Column("seconds", "seconds", 2), Column("cpu_s", "CPU s", 2)])
     over = Table("a load over the reload", [*half_load.LATENCIES, Column("reopened", "reopened")])
 
     def target(*, apart: bool) -> BigForkproxy:
@@ -200,9 +203,9 @@ def _reloads(ground: Ground) -> list[Table]:
                 Order(big.port, half_load.WARM_UP_REQUESTS, path=case.path, host="host0.example"), ground.site.load_cpu
             )
             big.write_next()
-            begun = time.monotonic()
+            begun, before = time.monotonic(), measuring.cpu_seconds(big.pid)
             big.reload()
-            return {"seconds": time.monotonic() - begun}
+            return {"seconds": time.monotonic() - begun, "cpu_s": measuring.cpu_seconds(big.pid) - before}
 
     ground.in_turn(reloads, {"forkproxy": reload})
     if "forkproxy" not in reloads.samples:

@@ -128,3 +128,18 @@ def test_failures_are_told_by_what_happened():
     found = run(answer, requests=5, connections=1)
     assert found.failures == {"closed": 1, "broken off": 1, "status 503": 1}
     assert found.requests == 2
+
+
+def test_nobody_listens_any_more():
+    def accept():
+        sock, _ = listening.accept()
+        listening.close()
+        sock.close()
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    found = Generator(Order(listening.getsockname()[1], 5, connections=1)).run()
+    thread.join()
+    assert found.requests == 0
+    assert found.failures.keys() >= {"connect: ConnectionRefusedError", "no connection left"}

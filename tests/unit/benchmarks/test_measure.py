@@ -25,9 +25,34 @@ def test_cpu_time_includes_children():
         whole = measure.cpu_seconds(child.pid)
         fields = pathlib.Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
         alone = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
-        assert measure.pss_kib(child.pid) > 0
+        assert 0 < measure.pss_kib(child.pid) <= measure.alone_kib(child.pid)
         child.stdin.close()
     assert whole > alone
+
+
+def test_pages_of_files():
+    smaps = """\
+55d0-55e0 r-xp 00001000 fe:00 123                        /usr/bin/a program
+Rss:                  40 kB
+Anonymous:             4 kB
+VmFlags: rd ex mr mw me sd
+55e0-55f0 rw-p 00000000 00:00 0                          [heap]
+Rss:                  99 kB
+Anonymous:            99 kB
+55f0-5600 rw-s 00000000 00:01 7                          /dev/zero (deleted)
+Rss:                  50 kB
+Anonymous:             0 kB
+5600-5610 rw-p 00000000 00:00 0
+Rss:                  10 kB
+Anonymous:            10 kB
+5610-5620 r--p 00002000 fe:00 123                        /usr/bin/a program
+Rss:                   8 kB
+Anonymous:             0 kB
+"""
+    assert measure.file_pages_kib(smaps) == {
+        ("/usr/bin/a program", "00001000"): 36,
+        ("/usr/bin/a program", "00002000"): 8,
+    }
 
 
 def test_summary_takes_medians():

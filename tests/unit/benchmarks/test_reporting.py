@@ -59,7 +59,7 @@ def test_a_report_is_printed_written_and_compared(monkeypatch, tmp_path, capsys)
     old = json.loads(path.read_text())
     old["reports"]["one"]["sizes"]["rows"]["worker"]["kib"] = 5
     assert reporting.run(["one"], ground(), {"date": "now"}, path, old) == 0
-    assert "one since then:\nsizes\n  worker, KiB: 5 → 4   -20.0%" in capsys.readouterr().out
+    assert "one since then:\nsizes\n  worker, kib: 5 → 4   -20.0%" in capsys.readouterr().out
 
 
 def test_a_report_with_a_row_that_does_not_count_is_a_failure(monkeypatch):

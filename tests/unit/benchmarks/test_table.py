@@ -54,7 +54,7 @@ def test_comparison_is_of_what_is_in_both():
     new.add("new", {"kib": 3})
     assert new.comparison(old.data()).splitlines() == [
         "sizes",
-        "  worker, KiB: 2.0 → 3.0   +50.0%",
+        "  worker, kib: 2.0 → 3.0   +50.0%",
         "  worker, count: 0 → 4  ",
     ]
     assert table().comparison(old.data()) == ""
