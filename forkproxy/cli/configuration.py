@@ -196,10 +196,12 @@ class Configuration:
         self._colour = is_coloured(sys.stderr)
         look_beside(path)
 
-    def begin(self) -> None:
-        """Read now, for the first ``load``, beside what else there is to do until then."""
-        with contextlib.suppress(OSError):  # ``load`` tries again, and says so
-            self._reading = self._begin(gently=False)
+    def begin(self, *, gently: bool) -> Apart[Reading] | None:
+        """Read now, for the next ``load``, beside what else there is to do until then. None when there can be no process,
+        which ``load`` will say. ``gently``: behind the workers."""
+        with contextlib.suppress(OSError):
+            self._reading = self._begin(gently=gently)
+        return self._reading
 
     def load(self) -> BootstrapConfig:
         """The file as it is now, with what the command line overrides. ConfigurationRefused when it cannot be used."""

@@ -93,7 +93,7 @@ def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None]
     faulthandler.enable()
     configuration = Configuration(given, config_path)
     # Before all that serving takes is imported: the other process does without it.
-    configuration.begin()
+    configuration.begin(gently=False)
     from forkproxy.supervisor.exits import StartFailed
     from forkproxy.supervisor.supervisor import Supervisor
     from forkproxy.worker.generation import build_generation
@@ -104,6 +104,7 @@ def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None]
     supervisor = Supervisor(
         _options(given, config_path),
         load=configuration.load,
+        begin_to_load=lambda: configuration.begin(gently=True),
         build_generation=lambda bootstrap, registry, number: build_generation(
             bootstrap,
             registry,

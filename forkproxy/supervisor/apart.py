@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from forkproxy.config import packing
@@ -44,25 +45,46 @@ class Apart(Generic[T]):
         def run() -> int:
             after_fork.undo_parent(keep=[self._fd], parent_pid=parent, name=name)
             if gently:
-                give_way()
                 os.nice(NICENESS)
-            with collection_paused(), open(self._fd, "wb", closefd=False) as file:
+            with (
+                giving_way() if gently else contextlib.nullcontext(),
+                collection_paused(),
+                open(self._fd, "wb", closefd=False) as file,
+            ):
                 packing.dump(work(), file)
             return 0
 
+        self._code: int | None = None
         try:
-            self._pid = after_fork.fork(run)
+            self.pid = after_fork.fork(run)
         except OSError:
             os.close(self._fd)
             raise
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether ``on_gone`` has said so."""
+        return self._code is not None
+
+    def on_gone(self, code: int) -> None:
+        """Somebody else has reaped the process, and this was its exit code, negative for a signal."""
+        self._code = code
+
+    def kill(self) -> None:
+        """Nobody wants the result any more."""
+        if not self.has_ended:
+            os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(Died):
+            self.result()
+
     def result(self) -> T:
         """Wait for it. Died when there is none."""
         try:
-            _, status = os.waitpid(self._pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            if code:
-                raise Died(code)
+            if self._code is None:
+                _, status = os.waitpid(self.pid, 0)
+                self._code = os.waitstatus_to_exitcode(status)
+            if self._code:
+                raise Died(self._code)
             os.lseek(self._fd, 0, os.SEEK_SET)
             with collection_paused(), open(self._fd, "rb", closefd=False) as file:
                 found: Any = packing.load(file)
@@ -72,7 +94,18 @@ class Apart(Generic[T]):
         return result
 
 
-def give_way() -> None:
-    """This process does not displace another that runs: the kernel's SCHED_BATCH. Nothing else changes."""
-    with contextlib.suppress(OSError):  # a sandbox that forbids it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+@contextlib.contextmanager
+def giving_way() -> Iterator[None]:
+    """Inside, this process does not displace others that run, as one would that has slept: the kernel's SCHED_BATCH."""
+    before = os.sched_getscheduler(0)
+    _schedule(os.SCHED_BATCH)
+    try:
+        yield
+    finally:
+        _schedule(before)
+
+
+def _schedule(policy: int) -> None:
+    if os.sched_getscheduler(0) in (os.SCHED_OTHER, os.SCHED_BATCH):
+        with contextlib.suppress(OSError):  # a sandbox that forbids it
+            os.sched_setscheduler(0, policy, os.sched_param(0))

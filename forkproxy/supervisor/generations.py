@@ -12,6 +12,7 @@ from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.problems import ConfigError
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor import listening, log_files, memory
+from forkproxy.supervisor.apart import giving_way
 from forkproxy.supervisor.endpoint_files import endpoint_files_of
 from forkproxy.supervisor.exits import ConfigurationRefused
 from forkproxy.supervisor.generation_run import BuildGeneration, BuiltGeneration, GenerationRun
@@ -71,6 +72,12 @@ class Generations:
     def make(self) -> GenerationRun:
         """Load and build. ConfigurationRefused says why not; nothing has changed then."""
         bootstrap = self._load()
+        if self._running is None:
+            return self._make(bootstrap)
+        with giving_way():
+            return self._make(bootstrap)
+
+    def _make(self, bootstrap: BootstrapConfig) -> GenerationRun:
         number = self.made + 1
         self._registry.begin_generation()
         try:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from forkproxy import log
+from forkproxy.supervisor.apart import Apart
 from forkproxy.supervisor.control_socket import Reply
 from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, exit_of, first_line
 from forkproxy.supervisor.generation_run import GenerationRun
@@ -70,17 +71,39 @@ class Reloads:
         self._fleet = supervisor.fleet
         self._generations = supervisor.generations
         self._roll_out: RollOut | None = None
+        self._reading: Apart[Any] | None = None
+        self._reply: Reply | None = None
+        """Whoever waits for what is being read."""
 
     @property
     def is_under_way(self) -> bool:
-        """Whether generations are being exchanged."""
-        return self._roll_out is not None
+        """Whether generations are being exchanged, or one is being read that will be."""
+        return self._roll_out is not None or self._reading is not None
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether there is a process that reads, and that nobody has reaped."""
+        return self._reading is not None and not self._reading.has_ended
 
     def begin(self, reply: Reply | None) -> None:
         """Load the file again. ``reply`` gets the verdict, when the last worker has been replaced or at the first problem."""
+        self._supervisor.notifier.reloading()
+        _log.info("reloading", path=self._supervisor.options.config_path)
+        self._reading = self._supervisor.begin_to_load()
+        if self._reading is None:
+            self._begin_roll_out(reply)
+        else:
+            self._reply = reply
+
+    def on_gone(self, pid: int, code: int) -> bool:
+        """A process has ended: whether it was the one that reads."""
+        if self._reading is None or self._reading.pid != pid:
+            return False
+        self._reading.on_gone(code)
+        return True
+
+    def _begin_roll_out(self, reply: Reply | None) -> None:
         supervisor, fleet, generations = self._supervisor, self._fleet, self._generations
-        supervisor.notifier.reloading()
-        _log.info("reloading", path=supervisor.options.config_path)
         try:
             run = generations.make()
         except ConfigurationRefused as refused:
@@ -99,6 +122,10 @@ class Reloads:
 
     def advance(self, now: float) -> None:
         """Do what can be done now."""
+        if self._reading is not None and self._reading.has_ended:
+            self._reading = None
+            reply, self._reply = self._reply, None
+            self._begin_roll_out(reply)
         roll_out, fleet = self._roll_out, self._fleet
         if roll_out is None or not roll_out.target.is_warm(now):
             return
@@ -133,8 +160,12 @@ class Reloads:
     def cancel(self) -> None:
         """The supervisor stops: whoever waits for the verdict is told so."""
         roll_out, self._roll_out = self._roll_out, None
-        if roll_out is not None and roll_out.reply is not None:
-            roll_out.reply({"ok": False, "reason": "stopping", "exit": EXIT_FAILURE})
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.kill()
+        reply, self._reply = (self._reply if roll_out is None else roll_out.reply), None
+        if reply is not None:
+            reply({"ok": False, "reason": "stopping", "exit": EXIT_FAILURE})
 
     def _finish(self, roll_out: RollOut) -> None:
         supervisor, fleet, run = self._supervisor, self._fleet, roll_out.target

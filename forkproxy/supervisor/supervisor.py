@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Any
 
 from forkproxy import log
 from forkproxy.config.build.bootstrap import BootstrapConfig
@@ -29,6 +30,7 @@ from forkproxy.stats.slab import Slab
 from forkproxy.supervisor import inheritance
 from forkproxy.supervisor.admin_context import AdminService, SupervisorContext
 from forkproxy.supervisor.admin_log import AdminLog
+from forkproxy.supervisor.apart import Apart
 from forkproxy.supervisor.cluster_updates import ClusterUpdates
 from forkproxy.supervisor.control_socket import Reply
 from forkproxy.supervisor.dns_caches import DnsCaches
@@ -89,9 +91,10 @@ class Intention:
 class Supervisor:
     """One per program.
 
-    ``load()`` reads and validates the configuration, or raises ConfigurationRefused. ``build_generation`` makes of it what
-    workers run, or raises ConfigError, of which ``explain`` makes what the operator reads. ``on_ready()`` is called once,
-    when all workers of the first generation serve.
+    ``load()`` reads and validates the configuration, or raises ConfigurationRefused. ``begin_to_load()`` has a process of its
+    own do the work of the next ``load``, if that can be. ``build_generation`` makes of it what workers run, or raises
+    ConfigError, of which ``explain`` makes what the operator reads. ``on_ready()`` is called once, when all workers of the
+    first generation serve.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Supervisor:
         *,
         load: Callable[[], BootstrapConfig],
         build_generation: BuildGeneration,
+        begin_to_load: Callable[[], Apart[Any] | None] = lambda: None,
         explain: Callable[[ConfigError], str] = str,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
@@ -146,6 +150,7 @@ class Supervisor:
         self.upgrade = Upgrade(self)
         self.predecessor = Predecessor(self, inherited) if inherited is not None else None
         self._load = load
+        self._begin_to_load = begin_to_load
         self._on_ready = on_ready
         self._signals = SignalPipe()
         self._watcher = Watcher(options.config_path) if options.watch else None
@@ -262,6 +267,12 @@ class Supervisor:
         self._intentions = deque(intention for intention in self._intentions if intention.kind == "stop")
         return passed_on
 
+    def begin_to_load(self) -> Apart[Any] | None:
+        """Read the file, without waiting for it; None when that must be waited for."""
+        if self._watcher is not None:
+            self._watcher.note()
+        return self._begin_to_load()
+
     def _load_configuration(self) -> BootstrapConfig:
         return self._load() if self._watcher is None else self._watcher.load(self._load)
 
@@ -293,11 +304,13 @@ class Supervisor:
     # -- reap
 
     def _reap(self) -> None:
-        while self.fleet.pids or self.resolvers.pids or self.health_checkers.pids:
+        while self.fleet.pids or self.resolvers.pids or self.health_checkers.pids or self.reloads.is_reading:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             code = os.waitstatus_to_exitcode(status)
+            if self.reloads.on_gone(pid, code):
+                continue
             worker = self.fleet.on_gone(pid)
             if worker is not None:
                 self._on_worker_gone(worker, code)

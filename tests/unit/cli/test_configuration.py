@@ -37,7 +37,7 @@ def test_load(path):
 
 def test_what_was_begun_is_what_is_loaded_first(path):
     configuration = Configuration(GIVEN, str(path))
-    configuration.begin()
+    configuration.begin(gently=False)
     assert names(configuration.load()) == ["one"]
     path.write_text(CLUSTER % "two")
     assert names(configuration.load()) == ["two"]
@@ -70,6 +70,6 @@ def test_no_process_to_read_with(path, monkeypatch):
 
     configuration = Configuration(GIVEN, str(path))
     monkeypatch.setattr(os, "fork", refuse)
-    configuration.begin()
+    configuration.begin(gently=False)
     with pytest.raises(ConfigurationRefused, match="no process to read it: Resource temporarily unavailable"):
         configuration.load()

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from forkproxy.supervisor.apart import NICENESS, Apart, Died
+from forkproxy.supervisor.apart import NICENESS, Apart, Died, giving_way
 
 
 def test_the_result_comes_back():
@@ -51,3 +51,27 @@ def test_gently():
     own = os.nice(0)
     assert Apart(work, name="work", gently=True).result() == (os.SCHED_BATCH, min(own + NICENESS, 19))
     assert Apart(work, name="work", gently=False).result() == (os.sched_getscheduler(0), own)
+
+
+def test_somebody_else_may_reap_it():
+    apart = Apart(lambda: "done", name="work", gently=False)
+    assert not apart.has_ended
+    _, status = os.waitpid(apart.pid, 0)
+    apart.on_gone(os.waitstatus_to_exitcode(status))
+    assert apart.has_ended
+    assert apart.result() == "done"
+
+
+def test_giving_up_leaves_nothing():
+    before = set(os.listdir("/proc/self/fd"))
+    Apart(signal.pause, name="work", gently=False).kill()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_giving_way_ends():
+    before = os.sched_getscheduler(0)
+    with giving_way():
+        assert os.sched_getscheduler(0) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == before
