@@ -194,16 +194,18 @@ class TlsConnection(Connection):
         super()._set_mask(mask if self._handshake_done or self.tls is None else mask | READ)
 
     def _decrypt(self) -> None:
-        tls = self.tls
+        read = self.tls.read
         incoming = self._incoming
-        waiting = self._outgoing.pending  # session tickets
-        pieces: list[bytes] = []
+        outgoing = self._outgoing
+        waiting = outgoing.pending  # session tickets
+        data = b""
+        more: list[bytes] | None = None
         ended = False
         error: OSError | None = None
         # One read gives one record. In the usual case no exception ends the loop: it would cost more.
         while incoming.pending:
             try:
-                piece = tls.read(RECORD_BYTES)
+                piece = read(RECORD_BYTES)
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLZeroReturnError:
@@ -215,16 +217,23 @@ class TlsConnection(Connection):
                 ended = True
                 incoming.read()  # nothing after the peer's close_notify counts
                 break
-            pieces.append(piece)
-        if self._outgoing.pending != waiting:  # a key update's answer, an alert
+            if not data:
+                data = piece
+            elif more is None:
+                more = [data, piece]
+            else:
+                more.append(piece)
+        if outgoing.pending != waiting:  # a key update's answer, an alert
             self._send_records()
-        if pieces:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if data:
+            if more is not None:
+                data = b"".join(more)
             self.bytes_received += len(data)
             if self.read_pauses:
                 self._held += data
             else:
-                self.on_data(data)
+                on_data = self.on_data
+                on_data(data)
             if self.closed:
                 return
         if error is not None:
@@ -262,8 +271,36 @@ class TlsConnection(Connection):
 
     def flush(self) -> None:
         """Called by the loop at the end of a pass. Nothing but the handshake leaves before the handshake is done."""
-        if self._handshake_done or self.closed or self.out:
+        # What nearly always happens, in one piece; the rest is told apart by _flush_or_wait.
+        if self._mask != READ or self.out or self.write_ended or self._above_high_watermark or not self._handshake_done:
             self._flush_or_wait()
+            return
+        self._sending = False
+        size = self.out_bytes
+        if not size:
+            return
+        plain = self._plain
+        self.tls.write(plain[0] if len(plain) == 1 else b"".join(plain))
+        plain.clear()
+        records = self._outgoing.read()
+        send = self._send
+        try:
+            sent = send(records)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        if sent == len(records):
+            self.bytes_sent += size
+            self.out_bytes = 0
+            return
+        self._add_records(records, size)
+        self._sent(sent)
+
+    def _flush_or_wait(self) -> None:
+        if self._handshake_done or self.closed or self.out:
+            super()._flush_or_wait()
             return
         self._sending = False
         if self.closing and not self.out_bytes:
@@ -275,7 +312,7 @@ class TlsConnection(Connection):
             return
         if self._plain:
             self._encrypt()
-        if (self.closing or self.end_sent) and not self._notified:
+        if self.write_ended and not self._notified:
             # Ends our direction (RFC 8446 section 6.1), behind all that was written; the peer's goes on.
             self._close_notify()
         super()._flush()
@@ -306,12 +343,15 @@ class TlsConnection(Connection):
         self._take_records(len(data))
 
     def _take_records(self, plain_bytes: int) -> None:
-        # Records join the pending writes. The sums are kept in plain text: the records' own overhead is taken off here.
         records = self._outgoing.read()
         if records:
-            self.out.append(records)
-            self.out_bytes += len(records) - plain_bytes
-            self.bytes_sent -= len(records) - plain_bytes
+            self._add_records(records, plain_bytes)
+
+    def _add_records(self, records: bytes, plain_bytes: int) -> None:
+        # Records join the pending writes. The sums are kept in plain text: the records' own overhead is taken off here.
+        self.out.append(records)
+        self.out_bytes += len(records) - plain_bytes
+        self.bytes_sent -= len(records) - plain_bytes
 
     def _send_records(self) -> None:
         if self._outgoing.pending:
