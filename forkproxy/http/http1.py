@@ -243,6 +243,7 @@ def _rtsp_lines(data: bytes) -> frozenset[bytes]:
     return frozenset([b" ".join(words) for words in candidates if len(words) <= 2])
 
 
+_PLAIN_METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"))
 _HTTP_METHODS = frozenset(
     (
         *(b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"TRACE", b"PATCH"),
@@ -475,7 +476,10 @@ class ServerCodec:
             self.headers.append((lower, value))
             return
         lower, code = _special_request_names.get(name) or _learn_request_name(name)
-        if code:
+        if code == _HOST and self._in_head and not self.has_host:
+            self.has_host = True
+            self.authority = value
+        elif code:
             self._special(code, lower, value)
         else:
             self.headers.append((lower, value))
@@ -487,11 +491,8 @@ class ServerCodec:
                 self.headers.append((name, value))
             return
         if code == _HOST:
-            if self.has_host:
-                raise CodecError("http1.duplicate_host")
-            self.has_host = True
-            self.authority = value
-        elif code == _CONTENT_LENGTH:
+            raise CodecError("http1.duplicate_host")  # the first one is on_header's
+        if code == _CONTENT_LENGTH:
             self._content_length = value
             self.headers.append((name, value))
         elif code == _FLAGGED:
@@ -608,9 +609,31 @@ class ServerCodec:
         """httptools: the head is complete."""
         if self._end_told:
             return  # our own head, see _after_upgrade
+        self.method = method = self._parser.get_method()
+        path = self.path
+        if (
+            self._line_checked
+            and self.has_host
+            and not (self._rare_seen or self.flags or self._content_length)
+            and method in _PLAIN_METHODS
+            and path[0] == 47
+            and 35 not in path
+            and path.isascii()
+            and self.authority in _valid_authorities
+            and len(self.headers) < self._settings.max_headers_count
+            and self._head_bytes + len(self._data) <= self._settings.max_headers_bytes
+        ):
+            # Nearly every request without a body: what _judge finds out of it, in one go.
+            self._line_checked = self._in_head = False
+            self.plain = self._end_told = True
+            self._sink.decode_headers(True)
+        else:
+            self._judge(method)
+
+    def _judge(self, method: bytes) -> None:
+        """What kind of head it is that is complete now, and whether it may be one."""
         settings = self._settings
         headers = self.headers
-        self.method = method = self._parser.get_method()
         if self._line_checked:
             self._line_checked = False
         else:
@@ -815,6 +838,7 @@ class ClientCodec:
         "_max_headers_bytes",
         "_max_headers_count",
         "_parser",
+        "_rare_seen",
         "_start",
         "_transfer_encodings",
         "chunked",
@@ -846,6 +870,7 @@ class ClientCodec:
         self.complete = True
         self.reusable = True
         self.status = 0
+        self._rare_seen = True
         self._begin()
 
     @property
@@ -856,14 +881,17 @@ class ClientCodec:
     def _begin(self) -> None:
         self._headers: Headers = []
         self._fresh = True
-        self._interim = self._interim_over = False
         self._end_told = False
         self._head_bytes = 0
-        self._transfer_encodings = 0
-        self.chunked = False
         self.content_length = -1
-        self.has_service_time = False
-        self.is_canary = False
+        if self._rare_seen:
+            # What not every response sets.
+            self._rare_seen = False
+            self._interim = self._interim_over = False
+            self._transfer_encodings = 0
+            self.chunked = False
+            self.has_service_time = False
+            self.is_canary = False
 
     def expect(self, head_request: bool) -> None:
         """A request was sent; ``head_request``: it was a HEAD, so that no body follows whatever the head says."""
@@ -973,12 +1001,6 @@ class ClientCodec:
                 raise CodecError("protocol_error", 502)
             self.content_length = int(value)
             self._headers.append((name, value))
-        elif code == _FLAGGED:
-            self.has_service_time = True
-            self._headers.append((name, value))
-        elif code == _CANARY:
-            self.is_canary = value == b"true"
-            self._headers.append((name, value))
         elif code == _CONNECTION:
             if value == b"keep-alive" and self._line_checked:
                 return
@@ -987,9 +1009,17 @@ class ClientCodec:
                 self.told_close = True
             elif not self._line_checked and has_token(value, b"keep-alive"):
                 self._line_checked = True  # 1.0 with keep-alive persists
-        elif code == _TRANSFER_ENCODING:
-            self._transfer_encodings += 1
-            self.chunked = value.lower() == b"chunked"
+        else:
+            self._rare_seen = True
+            if code == _TRANSFER_ENCODING:
+                self._transfer_encodings += 1
+                self.chunked = value.lower() == b"chunked"
+            elif code == _FLAGGED:
+                self.has_service_time = True
+                self._headers.append((name, value))
+            elif code == _CANARY:
+                self.is_canary = value == b"true"
+                self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """httptools: the head is complete."""
@@ -997,12 +1027,27 @@ class ClientCodec:
             return
         status: int = self._parser.get_status_code()
         headers = self._headers
+        if (
+            self.content_length > 0
+            and not (self._rare_seen or self._head_request)
+            and self._line_checked
+            and 200 <= status != 204
+            and status != 304
+            and len(headers) <= self._max_headers_count
+            and self._head_bytes <= self._max_headers_bytes
+        ):
+            # Nearly every response: a body of known length follows.
+            self.status = status
+            self._headers = []
+            self._head_bytes = 0
+            self.sink.decode_headers(status, headers, False)
+            return
         if self._transfer_encodings and (self._transfer_encodings > 1 or not self.chunked or self.content_length >= 0):
             raise CodecError("protocol_error", 502)
         if status < 200:
             if status < 100 or status == 101 or self._transfer_encodings or self.content_length > 0:
                 raise CodecError("protocol_error", 502)  # nor has any of them a body (RFC 9110 section 15.2)
-            self._interim = True
+            self._interim = self._rare_seen = True
             self.sink.decode_interim(status, headers)
             return
         if len(headers) > self._max_headers_count or self._head_bytes > self._max_headers_bytes:
@@ -1043,7 +1088,7 @@ class ClientCodec:
         if self._interim:
             self._begin()
             self._fresh = False
-            self._interim_over = True
+            self._interim_over = self._rare_seen = True
             return
         if self.complete:
             return

@@ -247,6 +247,7 @@ class MeteredHttpConnection(HttpConnection):
 
     def decode_headers(self, end_stream: bool) -> None:
         """ServerSink: a request head is complete."""
+        self._codec.plain = False  # what follows must not pass by _begin_stream
         super().decode_headers(end_stream)
         self._codec.header_bytes = self._codec.header_lines = 0
 
@@ -266,13 +267,13 @@ class MeteredHttpConnection(HttpConnection):
         self._behind.append((stream, head))
         super()._enqueue(stream, end_stream)
 
-    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes, plain: bool) -> None:
+    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes) -> None:
         meters = stream.meters
         if meters is None:
             self._attach(stream)
         else:
             meters.begin_response()  # it has waited behind another one
-        super()._begin_stream(stream, end_stream, request_flags, upgrade, plain)
+        super()._begin_stream(stream, end_stream, request_flags, upgrade)
 
     # -- the response
 
