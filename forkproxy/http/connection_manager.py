@@ -206,6 +206,7 @@ class ConnectionManager:
             "fails_health_check",
             "generate_request_id",
             "http1_stats",
+            "idle_timeout_s",
             "log_filter_exception",
         ),
         *(
@@ -270,6 +271,7 @@ class ConnectionManager:
         self.proto_header = (b"x-forwarded-proto", settings.scheme)
         self.generate_request_id = settings.generate_request_id
         self.max_requests = settings.max_requests_per_connection or -1
+        self.idle_timeout_s = settings.idle_timeout_s
         self.stream_timeout_s = min(
             settings.stream_idle_timeout_s, settings.request_timeout_s, settings.max_stream_duration_s
         )
@@ -396,8 +398,8 @@ class HttpConnection:
     __slots__ = (
         *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_end", "_is_old"),
         *("_message_start", "_queue_paused"),
-        *("speaks_http1", "_timer", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
-        *("_full", "manager", "met_protocol_error", "queue", "requests", "started", "stream", "upgrading"),
+        *("speaks_http1", "chain", "close_after", "codec", "connection", "http_10", "idle_since", "loop"),
+        *("_full", "manager", "met_protocol_error", "queue", "requests", "started", "stream", "timer", "upgrading"),
     )
 
     def __init__(self, manager: ConnectionManager, connection: Connection) -> None:
@@ -427,10 +429,10 @@ class HttpConnection:
         self._bytes_received_seen = 0
         self._bytes_sent_seen = 0
         settings = manager.settings
-        self._timer = loop.timer(self._on_timer)
+        self.timer = loop.timer(self._on_timer)
         first = min(settings.idle_timeout_s, settings.max_connection_duration_s)
         if first != NEVER:
-            self._timer.arm(now + first)
+            self.timer.arm(now + first)
         connection.on_above_high_watermark = self._on_above_high_watermark
         connection.on_below_low_watermark = self._on_below_low_watermark
         manager.connections.add(self)
@@ -475,8 +477,8 @@ class HttpConnection:
         # A head has begun and is not complete.
         settings = self.manager.settings
         deadline = self._message_start + min(settings.request_headers_timeout_s, settings.stream_idle_timeout_s)
-        if deadline < self._timer.deadline:
-            self._timer.arm(deadline)
+        if deadline < self.timer.deadline:
+            self.timer.arm(deadline)
 
     def decode_headers(self, end_stream: bool) -> None:
         """ServerSink: a request head is complete."""
@@ -514,8 +516,8 @@ class HttpConnection:
         match = manager.match
         stream.route = match(stream)
         deadline = now + manager.stream_timeout_s
-        if deadline < self._timer.deadline:
-            self._timer.arm(deadline)
+        if deadline < self.timer.deadline:
+            self.timer.arm(deadline)
         if manager.draining or self.requests == manager.max_requests:
             self._close_after_this()
         stream.decode_headers(end_stream)
@@ -664,8 +666,8 @@ class HttpConnection:
         if upgrade and not self._check_upgrade(stream, upgrade):
             return
         deadline = now + manager.stream_timeout_s
-        if deadline < self._timer.deadline:
-            self._timer.arm(deadline)
+        if deadline < self.timer.deadline:
+            self.timer.arm(deadline)
         if manager.draining or self.requests == manager.max_requests:
             self._close_after_this()
         stream.decode_headers(end_stream)
@@ -1074,13 +1076,13 @@ class HttpConnection:
             # Not at once: the upstream connection is released when the feed that ended the response has been parsed.
             manager.loop.call_soon(self._advance)
         else:
-            deadline = now + manager.settings.idle_timeout_s
+            deadline = now + manager.idle_timeout_s
             if not self.codec.fresh:
                 # Perhaps a head has begun behind this request: its time begins now.
                 self._message_start = now
                 deadline = min(deadline, now + manager.settings.request_headers_timeout_s)
-            if deadline < self._timer.deadline:
-                self._timer.arm(deadline)
+            if deadline < self.timer.deadline:
+                self.timer.arm(deadline)
 
     def _tell_filters(self, stream: Stream) -> None:
         for on_stream_complete in self.chain.on_stream_complete:
@@ -1147,8 +1149,8 @@ class HttpConnection:
 
     def watch(self, deadline: float) -> None:
         """``_on_timer`` must come at ``deadline`` at the latest."""
-        if deadline < self._timer.deadline:
-            self._timer.arm(deadline)
+        if deadline < self.timer.deadline:
+            self.timer.arm(deadline)
 
     def _on_timer(self) -> None:
         """Find what has run out, and when to look again. Runs at most once per timeout and connection, not per request."""
@@ -1175,7 +1177,7 @@ class HttpConnection:
         if self._end > now:
             again = min(again, self._end)
         if again != NEVER:
-            self._timer.arm(again)
+            self.timer.arm(again)
 
     def _grow_old(self, now: float) -> bool:
         """``max_connection_duration`` has passed, and then ``drain_timeout``: False when that was the end."""
@@ -1316,7 +1318,7 @@ class HttpConnection:
                 stats.downstream_cx_delayed_close_timeout += 1
         stats.downstream_cx_length_ms[int((manager.loop.now - self.started) * 1000)] += 1
         manager.connections.discard(self)
-        self._timer.cancel()
+        self.timer.cancel()
         if stream is not None:
             stats.downstream_cx_destroy_active_rq += 1
             if remote:

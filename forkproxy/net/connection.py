@@ -391,7 +391,7 @@ class Connection:
         """Called by the loop at the end of a pass: one send of everything that was written."""
         # What nearly always happens, in one piece; the rest is told apart by _flush_or_wait.
         size = self.out_bytes
-        if self._mask != READ or self.inflow is not None or not 0 < size <= JOIN_BYTES or self._above_high_watermark:
+        if self._mask != READ or self.inflow is not None or size > JOIN_BYTES or not size or self._above_high_watermark:
             self._flush_or_wait()
             return
         self._sending = False

@@ -554,9 +554,18 @@ class HttpPool:
     def take_back(self, client: Http1Client) -> None:
         """An exchange is over, and its client may carry another."""
         # on_request_end, in place.
-        self.cluster.stats.upstream_rq_active -= 1
+        cluster = self.cluster
+        cluster.stats.upstream_rq_active -= 1
         self.endpoint.stats.rq_active -= 1
-        self.release(client)
+        if self._pending or client.requests >= self._max_requests:
+            self.release(client)
+            return
+        # release, and Timer.arm, in place: the timer's entry in the heap is nearly always an earlier one.
+        timer = client.idle_timer
+        timer.deadline = deadline = cluster.loop.now + self._idle_timeout_s
+        if deadline < timer.entry_at:
+            timer.arm(deadline)
+        self._idle.append(client)
 
     def release(self, client: Http1Client) -> None:
         """The client is free: the oldest waiting request takes it, or it rests."""
@@ -564,11 +573,7 @@ class HttpPool:
             self.cluster.stats.upstream_cx_max_requests += 1
             client.connection.close()
         elif not self._pending or not self._serve_pending(client):
-            # Timer.arm, in place: its entry in the heap is nearly always an earlier one.
-            timer = client.idle_timer
-            timer.deadline = deadline = self.cluster.loop.now + self._idle_timeout_s
-            if deadline < timer.entry_at:
-                timer.arm(deadline)
+            client.idle_timer.arm(self.cluster.loop.now + self._idle_timeout_s)
             self._idle.append(client)
 
     def _serve_pending(self, client: Http1Client) -> bool:

@@ -172,8 +172,8 @@ class Router(HttpFilter):
             return STOP_ITERATION
         if route.count is not None or self.tallies:
             self._open_tally(stream, route)
-        cluster: Cluster | None = route.cluster or route.find_cluster(stream)
-        if cluster is None:
+        cluster: Cluster | None = route.cluster
+        if cluster is None and (cluster := route.find_cluster(stream)) is None:
             stats.no_cluster += 1
             stream.send_local_reply(route.cluster_not_found_status, details="cluster_not_found", flags=flags.NC)
             return STOP_ITERATION
@@ -183,13 +183,14 @@ class Router(HttpFilter):
                 set_header(headers, *route.timeout_header)
             else:
                 headers.append(route.timeout_header)
+        is_plain = route.is_plain
         pick = cluster.pick
-        endpoint = pick() if route.is_plain else self._pick(stream, route, cluster)
+        endpoint = pick() if is_plain else self._pick(stream, route, cluster)
         if endpoint is None and (endpoint := cluster.pick_for(stream)) is None:
             self._no_healthy_upstream(stream, cluster)
             return STOP_ITERATION
         stream.attempt_count = 1
-        if not route.is_plain:
+        if not is_plain:
             route = self._finish_head(stream, route, endpoint)  # which sees no endpoint yet, as in Envoy
             stream.endpoint = endpoint
             if route.tunnel is not None and route.tunnel(self, stream, cluster, endpoint, end_stream):
@@ -450,7 +451,9 @@ class UpstreamRequest:
         self._ended_at = now = self.router.loop.now
         if timeout_s is not None:
             stream.response_deadline = deadline = now + timeout_s
-            stream.http.watch(deadline)
+            timer = stream.http.timer
+            if deadline < timer.deadline:
+                timer.arm(deadline)
 
     def on_ready(self, client: Http1Client) -> None:
         """PoolRequest: send the head, and what has come of the body meanwhile."""
