@@ -24,6 +24,7 @@ from forkproxy.net import address as addresses
 from forkproxy.net import poller
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import RawSocket
 from forkproxy.net.timers import Timer
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Connection:
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
+        sock: RawSocket,
         remote_address: SocketAddress,
         buffer_limit_bytes: int = DEFAULT_BUFFER_LIMIT_BYTES,
     ) -> None:
@@ -209,7 +210,7 @@ class Connection:
         self.error = OSError(code, errno.errorcode.get(code, str(code)))
         self._destroy(CONNECT_FAILURE)
 
-    def connect_over(self, sock: socket.socket, remote_address: SocketAddress) -> None:
+    def connect_over(self, sock: RawSocket, remote_address: SocketAddress) -> None:
         """The connect has succeeded, perhaps on another socket than the one this was made with (net/happy_eyeballs.py)."""
         before = self.sock
         if sock is not before:
@@ -419,6 +420,7 @@ class Connection:
             return
         if self._mask & WRITE and (self.out_bytes or not self.closing):
             if self.closing:
+                self._set_mask(self._mask if not self.read_pauses else self._mask & ~READ)
                 self._arm_close_timer(0)
             return  # connecting, or waiting for the kernel's buffer: _connected or _on_writable goes on
         self._flush()
@@ -451,8 +453,7 @@ class Connection:
             self.out_bytes = 0
         else:
             self._drop_sent(sent)
-            if not self._mask & WRITE:
-                self._set_mask(self._mask | WRITE)
+            self._wait_for_room()
             if self.closing:
                 self._arm_close_timer(sent)
         if self._above_high_watermark and self.out_bytes <= self.high_watermark // 2:
@@ -477,11 +478,13 @@ class Connection:
             self.on_below_low_watermark()
         if not inflow.piped:
             return True
-        if not self._mask & WRITE:
-            self._set_mask(self._mask | WRITE)
+        self._wait_for_room()
         if self.closing:
             self._arm_close_timer(sent)
         return False
+
+    def _wait_for_room(self) -> None:
+        self._set_mask(WRITE if self.read_pauses else self._mask | WRITE)
 
     def _drop_sent(self, sent: int) -> None:
         self.out_bytes -= sent
@@ -539,7 +542,7 @@ class Connection:
             return
         self.closing = self.write_ended = True
         self._close_timeout_s = timeout_s
-        self.pause_reading()
+        self.read_pauses += 1  # the poller is told when this pass does not send everything
         self._flush_soon()
 
     def _arm_close_timer(self, progress: int) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
 from forkproxy.net.poller import WRITE
+from forkproxy.net.sockets import RawSocket
 
 ATTEMPT_DELAY_S = 0.3
 """RFC 8305 section 8 recommends 250 ms; Envoy takes 300."""
@@ -50,7 +51,7 @@ class Race:
         self._connection = connection
         self._left = list(others)
         self._open_socket = open_socket
-        self._attempts: dict[socket.socket, SocketAddress] = {}
+        self._attempts: dict[RawSocket, SocketAddress] = {}
         """Those that are under way, with where they go."""
         self._error = 0
         self._timer = connection.loop.timer(self._on_delay)
@@ -62,7 +63,7 @@ class Race:
         self._watch(connection.sock, connection.remote_address)
         self._timer.arm(connection.loop.now + ATTEMPT_DELAY_S)
 
-    def _watch(self, sock: socket.socket, address: SocketAddress) -> None:
+    def _watch(self, sock: RawSocket, address: SocketAddress) -> None:
         self._attempts[sock] = address
         self._connection.loop.register(sock.fileno(), WRITE, lambda _mask: self._on_event(sock))
 
@@ -85,7 +86,7 @@ class Race:
             return True
         return False
 
-    def _on_event(self, sock: socket.socket) -> None:
+    def _on_event(self, sock: RawSocket) -> None:
         connection = self._connection
         if connection.closed:
             self._leave()
@@ -102,7 +103,7 @@ class Race:
         self._leave()
         connection.connect_over(sock, address)
 
-    def _end(self, sock: socket.socket) -> None:
+    def _end(self, sock: RawSocket) -> None:
         # The connection's own first socket is its to close.
         if sock is self._connection.sock:
             self._connection.loop.unregister(sock.fileno())

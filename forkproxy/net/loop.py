@@ -6,7 +6,6 @@ until the pass ends, so that no event of this pass can reach a newcomer that was
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +13,7 @@ from time import monotonic
 from typing import Protocol
 
 from forkproxy.net.poller import Poller
+from forkproxy.net.sockets import RawSocket
 from forkproxy.net.splice import PipePool
 from forkproxy.net.timers import Timer, Timers
 
@@ -62,7 +62,7 @@ class Loop:
         self._timers = Timers()
         self.pipes = PipePool(self._timers)
         self._soon: list[Callable[[], None]] = []
-        self._graveyard: list[socket.socket] = []
+        self._graveyard: list[RawSocket] = []
         self._wall_offset = 0.0
         self._wall_offset_until = 0.0
 
@@ -82,7 +82,7 @@ class Loop:
         if self.handlers.pop(fd, None) is not None:
             self.poller.unregister(fd)
 
-    def close_later(self, sock: socket.socket) -> None:
+    def close_later(self, sock: RawSocket) -> None:
         """Forget and close a socket at the end of this pass (see the module's text)."""
         self.unregister(sock.fileno())
         self._graveyard.append(sock)

@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from forkproxy.net.address import Restored, SocketAddress, family_of, normalise
 
@@ -19,6 +19,11 @@ DEFAULT_BACKLOG = 1024
 _SIOCGIFCONF = 0x8912  # <linux/sockios.h>
 _IFREQ = struct.Struct("16sHxx4s0l")  # struct ifreq with a sockaddr_in: name, family, port, address; a union ends it
 _IFREQ_BYTES = struct.calcsize("16sLLHBBB3x0l")
+
+RawSocket = socket.SocketType
+"""What ``socket.socket`` is made of: the system calls, without files, duplicates and context managers."""
+Accept = Callable[[], tuple[RawSocket, SocketAddress]]
+"""Takes one connection that waits; OSError as of ``socket.accept``."""
 
 SO_ORIGINAL_DST = 80  # <linux/netfilter_ipv4.h>; for IPv6 it is IP6T_SO_ORIGINAL_DST, the same number
 SocketOption = tuple[int, int, bytes]
@@ -50,6 +55,7 @@ def listening_socket(
             _remove_stale(address)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
             if reuse_port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
@@ -72,6 +78,27 @@ def listening_socket(
         sock.close()
         raise
     return sock
+
+
+def acceptor(listening: socket.socket) -> Accept:
+    """Takes connections from ``listening``: non-blocking, without delay, the peer's address normalised.
+
+    ``socket.accept`` looks up two enums and makes a larger object: 3 µs of the 5 that an accept takes.
+    """
+    accept = listening._accept  # type: ignore[attr-defined]  # what socket.accept calls: (descriptor, address)
+    family, kind, protocol = int(listening.family), int(listening.type), listening.proto
+    is_plain = family == socket.AF_INET
+    is_delayed = family != socket.AF_UNIX and not listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    def accept_one() -> tuple[RawSocket, SocketAddress]:
+        fd, peer = accept()
+        accepted = RawSocket(family, kind, protocol, fd)
+        accepted.setblocking(False)
+        if is_delayed:  # a socket that somebody else has made
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return accepted, peer if is_plain else normalise(peer) if peer else ""
+
+    return accept_one
 
 
 _IP_FREEBIND = 15  # <linux/in.h>; the socket module does not name it
@@ -148,7 +175,7 @@ def _set_keepalive(sock: socket.socket, probes: int, time_s: int, interval_s: in
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def original_destination(sock: socket.socket, transparent: bool = False) -> Restored | None:
+def original_destination(sock: RawSocket, transparent: bool = False) -> Restored | None:
     """Where the peer of an accepted connection wanted to go before the kernel redirected it here; None when it came directly.
 
     ``transparent``: the listener takes connections to any address (IP_TRANSPARENT), so the local address is what they want.

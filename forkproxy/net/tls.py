@@ -17,7 +17,6 @@ The facts behind the shape
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +32,7 @@ from forkproxy.net.connection import (
     Connection,
 )
 from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import RawSocket
 
 RECORD_BYTES = 16384
 """The most plain text that one record holds (RFC 8446 section 5.1)."""
@@ -64,7 +64,7 @@ class TlsConnection(Connection):
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
+        sock: RawSocket,
         remote_address: SocketAddress,
         context: ssl.SSLContext,
         *,

@@ -20,7 +20,6 @@ import hashlib
 import ipaddress
 import os
 import re
-import socket
 import ssl
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +41,7 @@ from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
 from forkproxy.net.filter import WriteFilteredConnection, WriteFilteredTlsConnection
 from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import RawSocket
 from forkproxy.net.tls import TlsConnection
 from forkproxy.stats.groups import TlsStats
 
@@ -66,7 +66,7 @@ SAN_REFUSED: Final = "SAN matcher"
 HASH_REFUSED: Final = "cert hash and spki"
 
 
-TransportFactory = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
+TransportFactory = Callable[[Loop, RawSocket, SocketAddress, int], Connection]
 """``factory(loop, sock, remote_address, buffer_limit_bytes)`` makes the connection object over an accepted socket, or over
 one whose connect has been started. The caller starts it: ``start()`` or ``start_connecting()``."""
 
@@ -438,7 +438,7 @@ def downstream_transport(
     context = downstream_context(config)
     verify = peer_verifier(config.common.validation)
 
-    def transport(loop: Loop, sock: socket.socket, remote_address: SocketAddress, limit: int) -> Connection:
+    def transport(loop: Loop, sock: RawSocket, remote_address: SocketAddress, limit: int) -> Connection:
         connection = make(
             loop, sock, remote_address, context, server_side=True, verify_peer=verify, buffer_limit_bytes=limit
         )
@@ -492,7 +492,7 @@ def _server_name(host: str) -> str:
 def _tls_upstream(
     context: ssl.SSLContext, sni: str, verify: Callable[[Any], str] | None, stats: TlsStats | None
 ) -> TransportFactory:
-    def transport(loop: Loop, sock: socket.socket, remote_address: SocketAddress, limit: int) -> Connection:
+    def transport(loop: Loop, sock: RawSocket, remote_address: SocketAddress, limit: int) -> Connection:
         connection = TlsConnection(
             loop,
             sock,

@@ -7,13 +7,13 @@ over reloads: the connections of workers that drain count.
 
 from __future__ import annotations
 
-import socket
 from typing import NamedTuple
 
 from forkproxy.config.build.listener import ListenerConfig
 from forkproxy.config.build.overload import GlobalConnectionLimits
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
+from forkproxy.net.sockets import RawSocket
 from forkproxy.stats.shared import SharedCells, SharedNumber
 from forkproxy.upstream.circuit_breakers import Limit
 from forkproxy.worker.listener import Listener
@@ -66,7 +66,7 @@ class LimitedListener(Listener):
 
     limits = ListenerLimits()
 
-    def take(self, accepted: socket.socket, peer: SocketAddress) -> None:
+    def take(self, accepted: RawSocket, peer: SocketAddress) -> None:
         """Serve an accepted connection, if there may be one more."""
         everyone, own, counted = self.limits
         if everyone is not None and everyone.is_full():

@@ -9,7 +9,6 @@ A listener that has none knows nothing of this module.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import CLOSE_TIMEOUT, LOCAL_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import RawSocket
 from forkproxy.worker.listener import Listener, LiveFilterChain, OnClose
 
 Log = Callable[[Any], None]
@@ -96,7 +96,7 @@ class Refused:
     requested_server_name = transport_failure_reason = ""
     handshake_done_at = 0.0
 
-    def __init__(self, loop: Loop, sock: socket.socket, peer: SocketAddress) -> None:
+    def __init__(self, loop: Loop, sock: RawSocket, peer: SocketAddress) -> None:
         self.loop = loop
         self.sock = sock
         self.remote_address = peer
@@ -154,7 +154,7 @@ def _tell_http(record: ConnectionRecord, http: HttpConnection, reason: str) -> N
         record.downstream_local_close_reason = "deferred_close_on_drained_connection"
 
 
-def log_refused(logs: Sequence[Log], loop: Loop, sock: socket.socket, peer: SocketAddress) -> None:
+def log_refused(logs: Sequence[Log], loop: Loop, sock: RawSocket, peer: SocketAddress) -> None:
     """No filter chain takes this connection."""
     record = ConnectionRecord(Refused(loop, sock, peer), loop.now, loop.now)
     record.details = "filter_chain_not_found"

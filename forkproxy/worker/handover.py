@@ -26,6 +26,7 @@ from forkproxy.net import descriptors
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
+from forkproxy.net.sockets import RawSocket
 
 MOST_SLOTS = 1024
 """Slots with a higher number keep what they accept."""
@@ -44,7 +45,7 @@ MESSAGE_BYTES = 4096
 
 _PER_LISTENER = MOST_SLOTS * 3
 
-Take = Callable[[socket.socket, SocketAddress], None]
+Take = Callable[[RawSocket, SocketAddress], None]
 """(accepted socket, peer): the listener takes a connection that another worker has accepted."""
 
 
@@ -255,7 +256,7 @@ class Share:
         """The connections that are left are no longer counted here."""
         self._handover.board.cells[self._active + self._handover.slot] = 0
 
-    def give_away(self, accepted: socket.socket, peer: SocketAddress, connections: int) -> bool:
+    def give_away(self, accepted: RawSocket, peer: SocketAddress, connections: int) -> bool:
         """Pass a connection on when another worker has fewer than our ``connections``; False: it is ours."""
         handover = self._handover
         if not handover.senders or handover.left:
@@ -278,7 +279,7 @@ class Share:
         accepted.close()
         return True
 
-    def take(self, accepted: socket.socket | None, peer: Any) -> None:
+    def take(self, accepted: RawSocket | None, peer: Any) -> None:
         """A connection that another worker has accepted."""
         board, slot = self._handover.board, self._handover.slot
         # Both at once for those who look: it is no longer under way, and it is one of ours.
@@ -312,11 +313,11 @@ class Share:
                     least, found = has, slot
         return found
 
-    def _send(self, slot: int, accepted: socket.socket, peer: SocketAddress) -> bool:
+    def _send(self, slot: int, accepted: RawSocket, peer: SocketAddress) -> bool:
         return pass_socket(self._handover.senders[slot], {"listener": self._listener, "peer": peer}, accepted)
 
 
-def pass_socket(sender: socket.socket, message: dict[str, object], sock: socket.socket) -> bool:
+def pass_socket(sender: socket.socket, message: dict[str, object], sock: RawSocket) -> bool:
     """Send a message with a socket. False when the queue is full or nobody holds the other end."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
     try:

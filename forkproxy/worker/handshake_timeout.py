@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
 from forkproxy.net.loop import Loop
+from forkproxy.net.sockets import RawSocket
 from forkproxy.net.tls import TlsConnection
 from forkproxy.stats.groups import ListenerStats
 from forkproxy.worker.listener import MakeConnection
@@ -15,7 +14,7 @@ from forkproxy.worker.listener import MakeConnection
 def within(timeout_s: float, transport: MakeConnection, stats: ListenerStats) -> MakeConnection:
     """``transport`` of TLS connections, which are closed when their handshake is not done after ``timeout_s``."""
 
-    def limited(loop: Loop, sock: socket.socket, peer: SocketAddress, limit: int) -> Connection:
+    def limited(loop: Loop, sock: RawSocket, peer: SocketAddress, limit: int) -> Connection:
         connection = transport(loop, sock, peer, limit)
         if isinstance(connection, TlsConnection):
             _Watch(connection, timeout_s, stats)

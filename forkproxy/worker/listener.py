@@ -18,19 +18,21 @@ from forkproxy.net.connection import Connection
 from forkproxy.net.filter import NetworkFilterChain
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ
-from forkproxy.net.sockets import DEFAULT_BACKLOG, original_destination
+from forkproxy.net.sockets import DEFAULT_BACKLOG, Accept, RawSocket, acceptor, original_destination
 from forkproxy.stats.groups import ListenerStats, ListenerWorkerStats
 from forkproxy.worker.handover import Share
 
 ACCEPTS_PER_PASS = 16
 """Fairness: a connection flood must not starve the connections that are there."""
+FULL_TURNS = 8
+"""So many times in a row as many connections waited as were taken: perhaps there are more."""
 OUT_OF_DESCRIPTORS_PAUSE_S = 0.1
 OUT_OF_DESCRIPTORS_LOG_S = 10.0
 """A flood must not fill the disk: one line in this time."""
 
 _log = log.get_logger("listener")
 
-MakeConnection = Callable[[Loop, socket.socket, SocketAddress, int], Connection]
+MakeConnection = Callable[[Loop, RawSocket, SocketAddress, int], Connection]
 """(loop, accepted socket, peer, buffer limit in bytes) → the connection, raw or TLS."""
 
 
@@ -126,12 +128,12 @@ class Listener:
         self._loop: Loop = None  # type: ignore[assignment]  # set by start()
         self._limit = config.per_connection_buffer_limit_bytes
         self._restores, self._transparent = config.original_dst, config.transparent
-        self._per_event = config.max_connections_to_accept_per_socket_event or ACCEPTS_PER_PASS
-        self._paused = False
+        self.accepts_per_event = config.max_connections_to_accept_per_socket_event or ACCEPTS_PER_PASS
+        self.is_paused = False
         self._quiet_until = 0.0
         self._edge = 0
         self.on_close_type = OnClose
-        self.on_no_match: Callable[[Loop, socket.socket, SocketAddress], None] | None = None
+        self.on_no_match: Callable[[Loop, RawSocket, SocketAddress], None] | None = None
         """These two are connection_log.py's where the listener has access logs."""
         self.share: Share | None = None
         """Its part in handing connections to workers that have fewer; None when nobody else is there."""
@@ -151,7 +153,7 @@ class Listener:
         if not self._sockets or inode in [os.fstat(own.fileno()).st_ino for own in self._sockets]:
             return False
         self._sockets.append(sock)
-        if not self._paused:
+        if not self.is_paused:
             self._loop.register(sock.fileno(), READ, _Acceptor(self, sock))
         return True
 
@@ -160,19 +162,10 @@ class Listener:
         """The default one too."""
         return self.chains if self.default_chain is None else (*self.chains, self.default_chain)
 
-    def accept(self, sock: socket.socket) -> None:
-        """The socket has connections waiting."""
-        number = 0
-        while number < self._per_event and self._accept_one(sock):
-            number += 1
-            if self._paused:
-                break
-        if number:
-            self.stats.connections_accepted_per_socket_event[number] += 1
-
-    def _accept_one(self, sock: socket.socket) -> bool:
+    def accept_one(self, accept: Accept) -> bool:
+        """Take one connection of a listening socket; False: there is none."""
         try:
-            accepted, raw_peer = sock.accept()
+            accepted, peer = accept()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -180,28 +173,30 @@ class Listener:
                 self._pause(os.strerror(error.errno), descriptors.HINT if error.errno == errno.EMFILE else "")
             # Anything else happened to that one connection while it waited (ECONNABORTED and the like).
             return False
-        peer = addresses.normalise(raw_peer) if raw_peer else ""
-        self._mind_the_edge(accepted)
-        if self.share is None or not self.share.give_away(accepted, peer, len(self.connections)):
+        if accepted.fileno() >= self._edge:
+            self._pause_at_the_edge()
+        share = self.share
+        if share is None or not share.give_away(accepted, peer, len(self.connections)):
             self.take(accepted, peer)
         return True
 
-    def take_from_another(self, accepted: socket.socket, peer: SocketAddress) -> None:
+    def take_from_another(self, accepted: RawSocket, peer: SocketAddress) -> None:
         """Serve a connection that another worker has accepted."""
-        self._mind_the_edge(accepted)
+        if accepted.fileno() >= self._edge:
+            self._pause_at_the_edge()
+        accepted.setblocking(False)
         self.take(accepted, peer)
 
-    def _mind_the_edge(self, accepted: socket.socket) -> None:
-        if accepted.fileno() >= self._edge:
-            self._pause("the descriptors that are left are for upstream connections", descriptors.HINT)
+    def _pause_at_the_edge(self) -> None:
+        self._pause("the descriptors that are left are for upstream connections", descriptors.HINT)
 
     def _pause(self, reason: str, hint: str) -> None:
         # What comes waits in the kernel's queue, and when that is full is not answered. The poller is level-triggered: it
         # would wake the loop for what waits, for ever.
         self.stats.downstream_cx_overflow += 1
-        if self._paused:
+        if self.is_paused:
             return
-        self._paused = True
+        self.is_paused = True
         if self._loop.now >= self._quiet_until:
             self._quiet_until = self._loop.now + OUT_OF_DESCRIPTORS_LOG_S
             _log.warning(
@@ -221,17 +216,14 @@ class Listener:
         if self._sockets and descriptors.lowest_free(self._sockets[0].fileno()) >= self._edge:
             self._loop.call_later(OUT_OF_DESCRIPTORS_PAUSE_S, self._resume)
             return
-        self._paused = False
+        self.is_paused = False
         if self.share is not None:
             self.share.pause(False)
         for sock in self._sockets:
             self._loop.register(sock.fileno(), READ, _Acceptor(self, sock))
 
-    def take(self, accepted: socket.socket, peer: SocketAddress) -> None:
+    def take(self, accepted: RawSocket, peer: SocketAddress) -> None:
         """Serve an accepted connection."""
-        accepted.setblocking(False)
-        if isinstance(peer, tuple):
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.accepted += 1
         stats = self.stats
         stats.downstream_cx_total += 1
@@ -309,8 +301,9 @@ class Listener:
         """
         for sock in self._sockets:
             self._loop.unregister(sock.fileno())
+            accept = acceptor(sock)
             for _ in range(self.config.tcp_backlog_size or DEFAULT_BACKLOG):
-                if not self._accept_one(sock):
+                if not self.accept_one(accept):
                     break
             sock.close()
         self._sockets.clear()
@@ -323,14 +316,36 @@ class Listener:
 
 
 class _Acceptor:
-    __slots__ = ("_listener", "_sock")
+    """One listening socket's event. Takes as many connections as lately waited, without asking whether there is one more: to be
+    refused costs as much as to accept (the kernel makes a socket before it looks, Python an exception). What is left wakes
+    the loop again.
+    """
+
+    __slots__ = ("_accept", "_full_turns", "_listener", "_number")
 
     def __init__(self, listener: Listener, sock: socket.socket) -> None:
         self._listener = listener
-        self._sock = sock
+        self._accept = acceptor(sock)
+        self._number = 1
+        self._full_turns = 0
 
     def __call__(self, _mask: int) -> None:
-        self._listener.accept(self._sock)
+        listener = self._listener
+        number = 0
+        while listener.accept_one(self._accept):
+            number += 1
+            if number == self._number or listener.is_paused:
+                break
+        if number == self._number:
+            self._full_turns += 1
+            if self._full_turns == FULL_TURNS:
+                self._full_turns = 0
+                self._number = min(number * 2, listener.accepts_per_event)
+        else:
+            self._full_turns = 0
+            self._number = number or 1
+        if number:
+            listener.stats.connections_accepted_per_socket_event[number] += 1
 
 
 class OnClose:

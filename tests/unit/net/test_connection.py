@@ -390,6 +390,34 @@ def test_close_of_an_idle_connection_happens_in_the_same_pass(loop, pair):
     assert peer.recv(1) == b""
 
 
+def test_a_close_that_sends_everything_tells_the_poller_nothing(loop, pair):
+    connection, record, peer = pair
+    connection.start()
+    told = []
+    loop.poller.modify = lambda fd, mask: told.append(mask)
+    connection.write(b"all")
+    connection.close()
+    loop.run_once(0)
+    assert (peer.recv(10), record.events, told) == (b"all", [LOCAL_CLOSE], [])
+
+
+@pytest.mark.parametrize("is_full_already", [False, True])
+def test_a_closing_connection_that_cannot_send_does_not_spin_on_what_comes(loop, pair, is_full_already):
+    connection, _record, peer = pair
+    connection.high_watermark = 1 << 62
+    connection.start()
+    connection.write(BIG)
+    if is_full_already:
+        loop.passes()
+    connection.close()
+    loop.passes()
+    peer.send(b"for nobody")
+    events = []
+    loop.handlers[connection.fd] = events.append
+    loop.passes()
+    assert events == []
+
+
 def test_a_peer_that_goes_away_during_close_ends_it(loop, opened):
     connection, record, peer = socket_pair(loop)
     opened.append(connection)

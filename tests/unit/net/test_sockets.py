@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from forkproxy.net import sockets
-from forkproxy.net.sockets import connecting_socket, listening_socket, own_ipv4_addresses
+from forkproxy.net.sockets import acceptor, connecting_socket, listening_socket, own_ipv4_addresses
 
 
 def test_a_listening_socket_listens_without_blocking_and_is_not_inherited():
@@ -54,6 +54,50 @@ def test_a_connecting_socket_binds_and_keeps_alive():
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def options(sock):
+    """(blocks, is without delay, is inherited by programs)."""
+    nodelay = sock.family != socket.AF_UNIX and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    return os.get_blocking(sock.fileno()), nodelay, os.get_inheritable(sock.fileno())
+
+
+@pytest.mark.parametrize("make", [listening_socket, socket.create_server])
+def test_an_accepted_socket_neither_blocks_nor_delays_whoever_made_the_listening_one(make):
+    with make(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as client:
+        accepted, peer = acceptor(listening)()
+        assert options(accepted) == (False, True, False)
+        assert (accepted.timeout, accepted.getsockname()) == (0.0, listening.getsockname())
+        assert peer == client.getsockname()
+        client.sendall(b"hello")
+        assert accepted.recv(100) == b"hello"
+        accepted.close()
+
+
+def test_a_mapped_address_is_the_address():
+    with listening_socket(("::", 0), ipv4_compat=True) as listening:
+        with socket.create_connection(("127.0.0.1", listening.getsockname()[1])) as client:
+            accepted, peer = acceptor(listening)()
+            assert peer == client.getsockname()
+            accepted.close()
+        with socket.create_connection(("::1", listening.getsockname()[1])) as client:
+            accepted, peer = acceptor(listening)()
+            assert peer == client.getsockname()[:2]
+            accepted.close()
+
+
+def test_a_unix_peer_has_no_address(tmp_path):
+    path = str(tmp_path / "s")
+    with listening_socket(path) as listening, socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        accepted, peer = acceptor(listening)()
+        assert (peer, options(accepted)) == ("", (False, False, False))
+        accepted.close()
+
+
+def test_nobody_waits():
+    with listening_socket(("127.0.0.1", 0)) as listening, pytest.raises(BlockingIOError):
+        acceptor(listening)()
 
 
 def test_a_full_unix_backlog_is_an_error_not_a_connect_in_progress(tmp_path):

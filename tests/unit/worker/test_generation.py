@@ -12,6 +12,7 @@ from forkproxy.net.filter import WriteFilteredConnection
 from forkproxy.net.poller import READ
 from forkproxy.stats.counters import Registry
 from forkproxy.worker import generation as module
+from forkproxy.worker import listener
 from forkproxy.worker.generation import DNS_ENDPOINT_SLOTS, IDLE_GRACE_S, build_generation, local_address
 from tests.support.fakes import FakeLoop
 from tests.unit.worker.test_listener import ListeningSocket
@@ -19,8 +20,9 @@ from tests.unit.worker.test_listener import ListeningSocket
 
 @pytest.fixture(autouse=True)
 def descriptors_without_end(monkeypatch):
-    """The numbers of scripted sockets are high."""
+    """The numbers of scripted sockets are high, and they accept by themselves."""
     monkeypatch.setattr(descriptors, "edge", lambda: 1 << 30)
+    monkeypatch.setattr(listener, "acceptor", lambda sock: sock.accept)
 
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"

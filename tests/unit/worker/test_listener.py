@@ -14,6 +14,7 @@ from forkproxy.stats.groups import ListenerStats, ListenerWorkerStats
 from forkproxy.worker import listener as module
 from forkproxy.worker.listener import (
     ACCEPTS_PER_PASS,
+    FULL_TURNS,
     OUT_OF_DESCRIPTORS_PAUSE_S,
     ChainMatch,
     Listener,
@@ -25,17 +26,19 @@ from tests.support.playbook import ScriptedSocket
 PEER = ("192.0.2.1", 40000)
 
 
+@pytest.fixture(autouse=True)
+def scripted_acceptor(monkeypatch):
+    """What the real one does to a socket is shown in test_sockets.py."""
+    monkeypatch.setattr(module, "acceptor", lambda sock: sock.accept)
+
+
 class AcceptedSocket(ScriptedSocket):
     def __init__(self, name=("192.0.2.2", 10000)):
         super().__init__(name)
-        self.options = []
         self.blocking = True
 
     def setblocking(self, blocking):
         self.blocking = blocking
-
-    def setsockopt(self, level, option, value):
-        self.options.append((level, option, value))
 
 
 class ListeningSocket(ScriptedSocket):
@@ -118,8 +121,6 @@ class Setup:
 def test_a_connection_is_accepted_and_read():
     setup = Setup()
     [sock] = setup.accept()
-    assert not sock.blocking
-    assert [option[1:] for option in sock.options] == [(1, 1)]  # TCP_NODELAY
     [connection] = setup.notes.new
     assert (connection.remote_address, connection.high_watermark) == (PEER, 4321)
     sock.inbox.append(b"hello")
@@ -159,24 +160,36 @@ def test_a_connection_that_a_filter_closes_at_once():
     assert sock.fd not in setup.loop.handlers
 
 
-def test_unix_peers_have_no_address_and_no_delay():
-    [sock] = Setup().accept(peer="")
-    assert sock.options == []
-
-
-@pytest.mark.parametrize(("per_event", "accepted"), [(0, ACCEPTS_PER_PASS), (1, 1), (100, 40)])
-def test_accepts_are_limited_per_pass(per_event, accepted):
+@pytest.mark.parametrize(("per_event", "most"), [(0, ACCEPTS_PER_PASS), (1, 1), (100, 32)])
+def test_the_more_wait_the_more_are_taken_in_one_pass(per_event, most):
     setup = Setup(per_event=per_event)
-    setup.accept(40)
-    assert setup.listener.accepted == accepted
-    setup.readable()
-    assert setup.listener.accepted == min(40, 2 * accepted)
+    setup.sock.connects(1000)
+    taken = []
+    for _ in range(FULL_TURNS * 6):
+        before = setup.listener.accepted
+        setup.readable()
+        taken.append(setup.listener.accepted - before)
+    assert taken[:FULL_TURNS] == [1] * FULL_TURNS
+    assert taken == sorted(taken)
+    assert max(taken) == most
 
 
-def test_an_empty_queue_is_not_asked_again():
+def test_an_empty_queue_is_hardly_ever_asked():
     setup = Setup()
+    for _ in range(FULL_TURNS * 10):
+        setup.accept()
+    assert setup.listener.accepted == FULL_TURNS * 10
+    assert setup.sock.asked <= FULL_TURNS * 10 + 10
+
+
+def test_when_fewer_wait_fewer_are_asked_for():
+    setup = Setup()
+    setup.sock.connects(FULL_TURNS * 3 + 1)
+    for _ in range(FULL_TURNS * 2 + 1):
+        setup.readable()
+    asked = setup.sock.asked
     setup.accept()
-    assert setup.sock.asked == 2
+    assert setup.sock.asked == asked + 1
 
 
 def test_a_connection_that_has_gone_while_it_waited():
@@ -202,6 +215,7 @@ def test_the_last_quarter_of_the_descriptors_is_for_others(monkeypatch, lowest_f
     setup = Setup()
     first, second, _third = setup.sock.connects(3)
     setup.listener._edge = second.fd = first.fd + 1
+    setup.readable()
     setup.readable()
     # The one that showed it is served; who comes after it waits in the queue.
     assert (setup.listener.accepted, len(setup.sock.waiting)) == (2, 1)
@@ -240,6 +254,7 @@ def test_connections_of_other_workers_use_up_descriptors_too(monkeypatch):
     setup.sock.waiting.clear()
     setup.listener._edge = second.fd = first.fd + 1
     setup.listener.take_from_another(first, ("192.0.2.1", 1))
+    assert not first.blocking
     assert told == []
     setup.listener.take_from_another(second, ("192.0.2.1", 2))
     assert told == [True]
@@ -295,6 +310,8 @@ def test_stopping_to_accept_leaves_connections():
 def test_stopping_closes_everything():
     setup = Setup()
     sockets = setup.accept(3)
+    setup.readable()
+    setup.readable()
     setup.listener.stop()
     assert all(sock.closed for sock in sockets)
     assert setup.notes.closed == ["local_close"] * 3
