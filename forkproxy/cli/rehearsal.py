@@ -55,7 +55,7 @@ class Rehearsal:
         self._manager.access_logs = (ended.log,)
         connection = Connection(self._loop, ours, peer)
         connection.local_address = local
-        _Rehearsed(self._manager, connection).on_first_data(head)
+        _Rehearsed(self._manager, connection).on_data(head)
         stream = curtain.stream or ended.stream
         assert stream is not None, "a complete head is refused or passed on"
         return stream, curtain.stream is not None

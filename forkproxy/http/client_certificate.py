@@ -63,8 +63,6 @@ class ForwardClientCert:
         elif self.mode == "FORWARD_ONLY":
             self._join(stream)
         else:
-            if connection.filter_state is None:
-                connection.filter_state = {}
             element = connection.filter_state.get(self)
             if element is None:
                 element = connection.filter_state[self] = self._describe(tls, der)

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 from forkproxy.http import response_flags as flags
@@ -41,7 +42,7 @@ from forkproxy.http.stream import LocalReplyRewriter, Stream
 from forkproxy.http.trace_reason import CLIENT_FORCED, NOT_TRACED, SAMPLED, SERVICE_FORCED, TraceSampling, pack
 from forkproxy.net.connection import CLOSE_TIMEOUT, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
-from forkproxy.net.timers import NEVER
+from forkproxy.net.timers import NEVER, Timer
 
 _SERVER = 1
 _DATE = 2
@@ -61,6 +62,17 @@ _join_header = b": ".join
 _join_lines = b"\r\n".join
 
 _HTTP_11_TEXT = b"HTTP/1.1"
+
+FIRST_LOOK_S = 15.0
+"""The timer of a new connection is armed for this time at the latest, Envoy's timeout of a route: few requests ask for less."""
+REST_AFTER_S = 1.0
+"""A connection without a request for this long gives back what only requests need: half of its memory, and no walk over
+connections meets it."""
+SWEEP_S = 0.25
+SWEEP_NUMBER = 256
+"""How often connections are looked at for rest, and how many: no look takes a millisecond."""
+HASTE_S = 0.02
+"""How soon again when all of them could rest."""
 
 _NO_HOST: Any = None
 """The authority of a request without Host, told from an empty one. Such a request is answered before anybody reads it."""
@@ -199,7 +211,18 @@ class ConnectionManager:
     """What all connections of one HttpConnectionManager entry share in a worker."""
 
     __slots__ = (
-        *("_date_line", "_date_until", "_drained", "access_logs", "add_server", "chain", "client_addresses", "codes"),
+        *(
+            "_date_line",
+            "_date_until",
+            "_drained",
+            "_sweeper",
+            "access_logs",
+            "add_server",
+            "awake",
+            "chain",
+            "client_addresses",
+            "codes",
+        ),
         *(
             "connections",
             "draining",
@@ -262,6 +285,10 @@ class ConnectionManager:
         self.log_filter_exception = log_filter_exception
         self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.connections: set[HttpConnection] = set()
+        self.awake: dict[HttpConnection, None] = {}
+        """Those of them that do not rest, whose figures may have moved since they were read. Those at the front are looked at
+        next."""
+        self._sweeper: Timer = None  # type: ignore[assignment]  # as the loop
         self.draining: object = False
         """True, or true by chance, while responses are to carry ``connection: close``."""
         self._drained: object = False
@@ -307,7 +334,37 @@ class ConnectionManager:
     def start(self, loop: Loop) -> None:
         """In the worker, before the first connection."""
         self.loop = loop
+        self._sweeper = loop.timer(self._sweep)
         self.request_ids = []  # what the supervisor may have made must not be handed out twice
+
+    def watch_for_rest(self, http: HttpConnection) -> None:
+        """A connection is awake: see to it that it rests in time."""
+        if not self.awake:
+            self._sweeper.arm(self.loop.now + SWEEP_S)
+        self.awake[http] = None
+
+    def forget(self, http: HttpConnection) -> None:
+        """A connection is gone."""
+        self.connections.discard(http)
+        awake = self.awake
+        awake.pop(http, None)
+        if not awake:
+            self._sweeper.disarm()
+
+    def _sweep(self) -> None:
+        awake = self.awake
+        now = self.loop.now
+        before = now - REST_AFTER_S
+        looked_at = list(islice(awake, SWEEP_NUMBER))
+        rested = 0
+        for http in looked_at:
+            del awake[http]
+            if http.rest(before):
+                rested += 1
+            else:
+                awake[http] = None
+        if awake:
+            self._sweeper.arm(now + (HASTE_S if rested == SWEEP_NUMBER else SWEEP_S))
 
     def on_filter_exception(self, filter_name: str, error: Exception) -> None:
         """A filter raised: logged with its name."""
@@ -352,7 +409,7 @@ class ConnectionManager:
         """Count what is not counted as it happens: bytes of open connections, streams under way. Before figures are read."""
         stats = self.stats
         active = upgrades = 0
-        for http in self.connections:
+        for http in self.awake:
             http.sync_bytes()
             if http.stream is not None:
                 active += 1
@@ -392,8 +449,28 @@ class _Queued:
         self.error: CodecError | None = None
 
 
+class _Resting:
+    # The codec of a connection that has said nothing yet, or nothing for a while.
+    __slots__ = ()
+    fresh = True
+
+    def close(self) -> None:
+        pass
+
+
+_RESTING: Any = _Resting()
+_NO_QUEUE: Any = ()
+
+
+def _ignore() -> None:
+    pass
+
+
 class HttpConnection:
-    """One downstream HTTP/1 connection: a ServerSink, and the sink of its streams' responses."""
+    """One downstream HTTP/1 connection: a ServerSink, and the sink of its streams' responses.
+
+    It rests until its first bytes, and again when nothing has come for a while: then it has no codec.
+    """
 
     __slots__ = (
         *("_advancing", "_bytes_received_seen", "_bytes_sent_seen", "_chunked", "_end", "_is_old"),
@@ -407,17 +484,16 @@ class HttpConnection:
         self.connection = connection
         self.chain = manager.chain
         self.loop = manager.loop
-        self.codec = manager.make_codec(self, manager.settings.codec)
+        self.codec: ServerCodec = _RESTING
         self.stream: Stream | None = None
         self.close_after = False
         self.http_10 = False
         self.requests = 0
         loop = manager.loop
         self.started = self.idle_since = now = loop.now
-        self._end = now + manager.settings.max_connection_duration_s
         self._is_old = False
-        self._message_start = 0.0
-        self.queue: list[_Queued] = []
+        self._message_start = now
+        self.queue: list[_Queued] = _NO_QUEUE
         self._queue_paused = False
         self._full = False
         self.speaks_http1 = False
@@ -429,12 +505,14 @@ class HttpConnection:
         self._bytes_received_seen = 0
         self._bytes_sent_seen = 0
         settings = manager.settings
+        first = settings.idle_timeout_s
+        self._end = NEVER
+        if settings.max_connection_duration_s != NEVER:
+            self._end = now + settings.max_connection_duration_s
+            first = min(first, settings.max_connection_duration_s)
         self.timer = loop.timer(self._on_timer)
-        first = min(settings.idle_timeout_s, settings.max_connection_duration_s)
-        if first != NEVER:
-            self.timer.arm(now + first)
-        connection.on_above_high_watermark = self._on_above_high_watermark
-        connection.on_below_low_watermark = self._on_below_low_watermark
+        # Not later than a first request would ask for: a short connection has one entry in the loop's heap.
+        self.timer.arm(now + min(first, FIRST_LOOK_S))
         manager.connections.add(self)
         stats = manager.stats
         stats.downstream_cx_total += 1
@@ -448,19 +526,12 @@ class HttpConnection:
 
     # -- bytes from downstream
 
-    def on_first_data(self, data: bytes) -> None:
-        """The connection's read callback until it is known what is spoken."""
-        stats = self.manager.stats
-        stats.downstream_cx_http1_total += 1
-        stats.downstream_cx_http1_active += 1
-        self.speaks_http1 = True
-        self.connection.on_data = self.on_data
-        self.on_data(data)
-
     def on_data(self, data: bytes) -> None:
         """The connection's read callback."""
         codec = self.codec
         if codec.fresh:
+            if codec is _RESTING:
+                codec = self._wake()
             self._message_start = self.loop.now
         try:
             codec.feed(data)
@@ -472,6 +543,42 @@ class HttpConnection:
             stream.last_activity = self.loop.now
         elif not codec.fresh:
             self._watch_head()
+
+    def _wake(self) -> ServerCodec:
+        manager = self.manager
+        self.codec = codec = self._make_codec()
+        manager.watch_for_rest(self)
+        connection = self.connection
+        connection.on_above_high_watermark = self._on_above_high_watermark
+        connection.on_below_low_watermark = self._on_below_low_watermark
+        if not self.speaks_http1:
+            self.speaks_http1 = True
+            stats = manager.stats
+            stats.downstream_cx_http1_total += 1
+            stats.downstream_cx_http1_active += 1
+        return codec
+
+    def _make_codec(self) -> ServerCodec:
+        manager = self.manager
+        return manager.make_codec(self, manager.settings.codec)
+
+    def rest(self, before: float) -> bool:
+        """Rest when nothing has been under way since ``before``; False: not yet."""
+        connection = self.connection
+        if (
+            self.stream is not None
+            or self.idle_since > before
+            or not self.codec.fresh
+            or self.queue
+            or connection.out_bytes  # the peer has not read the last answer
+            or connection.closing
+        ):
+            return False
+        connection.on_above_high_watermark = connection.on_below_low_watermark = _ignore
+        self.sync_bytes()
+        self.codec.close()
+        self.codec = _RESTING
+        return True
 
     def _watch_head(self) -> None:
         # A head has begun and is not complete.
@@ -545,6 +652,8 @@ class HttpConnection:
             return
         close_after = self.close_after
         self._note_head(stream, True)
+        if not queue:
+            queue = self.queue = []
         queue.append(_Queued(stream, end_stream, self.codec.flags, self.codec.upgrade, self.close_after, self.http_10))
         queue[-1].expects_continue = self.codec.expect_continue and not self.http_10
         self.close_after = close_after
@@ -618,7 +727,7 @@ class HttpConnection:
             if active is not None or self.queue:
                 queued = _Queued(stream, False)
                 queued.error = error
-                self.queue.append(queued)
+                self.queue = [*self.queue, queued]
             else:
                 stats.downstream_rq_total += 1
                 self.stream = stream
@@ -1066,7 +1175,7 @@ class HttpConnection:
         self.idle_since = now
         connection = self.connection
         if self.close_after:
-            self.queue.clear()
+            self.queue = _NO_QUEUE
             if stream.request_ended and self.codec.fresh:
                 connection.close(manager.settings.delayed_close_timeout_s)
             else:
@@ -1317,7 +1426,7 @@ class HttpConnection:
             if self.connection.error is CLOSE_TIMEOUT:
                 stats.downstream_cx_delayed_close_timeout += 1
         stats.downstream_cx_length_ms[int((manager.loop.now - self.started) * 1000)] += 1
-        manager.connections.discard(self)
+        manager.forget(self)
         self.timer.cancel()
         if stream is not None:
             stats.downstream_cx_destroy_active_rq += 1
@@ -1333,7 +1442,7 @@ class HttpConnection:
             self._end_stream(stream)
         elif not self.codec.fresh and remote and not self.close_after:
             self._left_inside_a_head()
-        self.queue.clear()
+        self.queue = _NO_QUEUE
         self.codec.close()
 
 

@@ -206,14 +206,16 @@ class MeteredHttpConnection(HttpConnection):
 
     def __init__(self, manager: ConnectionManager, connection: Connection) -> None:
         super().__init__(manager, connection)
-        self.codec.close()
-        self.codec = self._codec = MeteredServerCodec(self, manager.settings.codec)
-        self._codec.header_bytes = self._codec.header_lines = 0
         self._message_from = 0  # where the message that is read began
         self._sent_from = 0  # and what had been sent then
         self._head_from = -1  # where the response's head begins, until it is weighed
         self._reading: list[Meters] = []  # of the requests that came with the last read, or are under way
         self._behind: list[tuple[Stream, int]] = []  # of those, the pipelined ones, with the size of their heads
+
+    def _make_codec(self) -> ServerCodec:
+        self._codec = MeteredServerCodec(self, self.manager.settings.codec)
+        self._codec.header_bytes = self._codec.header_lines = 0
+        return self._codec
 
     # -- the request
 

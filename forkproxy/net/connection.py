@@ -82,6 +82,7 @@ class Connection:
         "_above_high_watermark",
         "_close_timeout_s",
         "_detached",
+        "_filter_state",
         "_lingering",
         "_mask",
         "_recv",
@@ -97,7 +98,6 @@ class Connection:
         "end_sent",
         "error",
         "fd",
-        "filter_state",
         "half_close",
         "high_watermark",
         "id",
@@ -116,6 +116,7 @@ class Connection:
         "read_pauses",
         "remote_address",
         "requested_server_name",
+        "session",
         "sock",
         "tls",
         "transport_failure_reason",
@@ -152,8 +153,9 @@ class Connection:
         self.on_below_low_watermark: Callable[[], None] = _ignore
         self.preamble: Callable[[Connection], bytes] | None = None
         """Makes what is sent first of all when a connect has succeeded: a PROXY header."""
-        self.filter_state: dict[object, Any] | None = None
-        """One connection's state of the network filters, by filter object. Made by the filter chain when it needs it."""
+        self.session: Any = None
+        """What the terminal filter has made for this connection: an HttpConnection, a TcpSession."""
+        self._filter_state: dict[object, Any] | None = None
         self.out: list[bytes | memoryview] = []
         self.out_bytes = 0
         self.bytes_received = 0
@@ -250,6 +252,14 @@ class Connection:
         if self.out_bytes or self.end_sent or self.closing:
             self._flush_soon()
         self.on_connected()
+
+    @property
+    def filter_state(self) -> dict[object, Any]:
+        """What filters keep of this connection, by filter object; most keep nothing."""
+        state = self._filter_state
+        if state is None:
+            state = self._filter_state = {}
+        return state
 
     def local_socket_address(self) -> SocketAddress | None:
         """The local address; asked of the kernel the first time (accepting does not pay for it), ``on_close`` at the latest."""
@@ -607,7 +617,7 @@ class Connection:
         self.out.clear()
         self.out_bytes = 0
         on_close(reason)
-        self.filter_state = None
+        self.session = self._filter_state = None
 
     def _say_goodbye(self) -> None:
         # A raw transport has nothing to say; TLS sends close_notify.

@@ -77,7 +77,8 @@ class NetworkFilter:
     def reader(self, connection: Connection) -> Callable[[bytes], None] | None:
         """For a terminal filter with an object per connection: that object's own read callable, instead of on_data calls.
 
-        Called before on_new_connection. Sets ``connection.on_end`` when the filter wants half-close.
+        Called before on_new_connection. Sets ``connection.on_end`` when the filter wants half-close. It may leave that object as
+        ``connection.session``: in a chain of this filter alone its ``on_close(reason)`` is called instead of the filter's.
         """
         return None
 
@@ -146,9 +147,6 @@ class NetworkFilterChain:
 
         ``connection.on_close`` is the chain's afterwards: whoever else must know of the end (the listener) wraps it.
         """
-        connection.filter_state = {}
-        if self._closers:
-            connection.on_close = _Closer(self._closers, connection)
         if isinstance(connection, (WriteFilteredConnection, WriteFilteredTlsConnection)):
             connection.write_filters = self._writes
         if self._only_reader is not None:
@@ -156,8 +154,14 @@ class NetworkFilterChain:
             reader = self._only_reader.reader(connection)
             if reader is not None:
                 connection.on_data = reader
+                if connection.session is not None:
+                    connection.on_close = connection.session.on_close
+                elif self._closers:
+                    connection.on_close = _Closer(self._closers, connection)
                 self._only_reader.on_new_connection(connection)
                 return
+        if self._closers:
+            connection.on_close = _Closer(self._closers, connection)
         pipeline = ReadPipeline(self.filters, connection)
         connection.filter_state[READ] = pipeline
         connection.filter_state[_REPORT] = self._report
@@ -176,7 +180,7 @@ def _fail(connection: Connection, filter_object: NetworkFilter, error: Exception
 
 
 def _tell(connection: Connection, filter_object: NetworkFilter, error: Exception) -> None:
-    report: ReportException | None = (connection.filter_state or {}).get(_REPORT)
+    report: ReportException | None = connection.filter_state.get(_REPORT)
     if report is None:
         raise error
     report(type(filter_object).__qualname__, error)
@@ -344,11 +348,9 @@ class _ReaderHook:
 
 def continue_reading(connection: Connection) -> None:
     """For a network filter that had returned STOP_ITERATION on ``connection``: go on with the filters after it."""
-    state = connection.filter_state
-    if state is not None:
-        pipeline = state.get(READ)
-        if isinstance(pipeline, ReadPipeline):
-            pipeline.continue_reading()
+    pipeline = connection.filter_state.get(READ)
+    if isinstance(pipeline, ReadPipeline):
+        pipeline.continue_reading()
 
 
 def inject_write(connection: Connection, filter_object: NetworkFilter, data: bytes) -> None:

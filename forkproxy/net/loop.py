@@ -98,11 +98,11 @@ class Loop:
 
     def timer(self, callback: Callable[[], None]) -> Timer:
         """A disarmed timer on this loop's clock."""
-        return self._timers.timer(callback)
+        return Timer(self._timers, callback)
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
         """Call ``callback()`` once, ``delay_s`` seconds from now; ``cancel()`` the returned timer to prevent it."""
-        timer = self._timers.timer(callback)
+        timer = Timer(self._timers, callback)
         timer.arm(self.now + delay_s)
         return timer
 

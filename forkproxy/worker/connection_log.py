@@ -68,7 +68,8 @@ class ConnectionRecord:
     @property
     def filter_state(self) -> dict[object, Any]:
         """The connection's."""
-        return self.connection.filter_state or {}
+        state: dict[object, Any] = self.connection.filter_state or {}
+        return state
 
     @property
     def dynamic_metadata(self) -> dict[str, dict[str, Any]]:
@@ -124,9 +125,10 @@ class LoggedOnClose(OnClose):
 
     def _log(self, reason: str) -> None:
         connection = self._connection
-        state = connection.filter_state or {}
-        session = next((each for each in state.values() if isinstance(each, TcpSession)), None)
-        record: Any = session or _record(self._live, connection, self._started, reason)
+        session = connection.session
+        record: Any = (
+            session if isinstance(session, TcpSession) else _record(self._live, connection, self._started, reason)
+        )
         for log in self._live.logs:
             log(record)
 
@@ -135,9 +137,8 @@ def _record(live: LiveFilterChain, connection: Connection, started: float, reaso
     record = ConnectionRecord(connection, started, connection.loop.now)
     if reason == REMOTE_RESET:
         record.downstream_close_type = b"RemoteReset"
-    for each in (connection.filter_state or {}).values():
-        if isinstance(each, HttpConnection):
-            _tell_http(record, each, reason)
+    if isinstance(connection.session, HttpConnection):
+        _tell_http(record, connection.session, reason)
     if any(isinstance(each, DirectResponse) for each in live.chain.filters):
         record.details = "direct_response"
     return record

@@ -368,7 +368,7 @@ class OnClose:
         self._live = live
 
     def __call__(self, reason: str) -> None:
-        self.closed_already()
+        self._listener.on_connection_closed(self._connection, self._started)
         self._chain(reason)
 
     def closed_already(self) -> None:

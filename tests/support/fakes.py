@@ -102,7 +102,8 @@ class FakeConnection:
         self.requested_server_name = ""
         self.half_close = False
         self.high_watermark = 1024 * 1024
-        self.filter_state = None
+        self.filter_state = {}
+        self.session = None
         self.written = b""
         self.hold_writes = False
         """True: the peer does not read; what is written stays in ``out_bytes`` until ``flush_all``."""
@@ -191,7 +192,8 @@ class FakeConnection:
         on_close = self.on_close
         self._forget_callbacks()
         on_close(reason)
-        self.filter_state = None
+        self.session = None
+        self.filter_state = {}
 
     # -- what the test does as the kernel and the peer
 

@@ -405,7 +405,7 @@ class Play:
     @property
     def http(self):
         """Its HttpConnection."""
-        return self.down.connection.filter_state[self.filter]
+        return self.down.connection.session
 
     def downstream(self, *pieces):
         """Each piece arrives in a read of its own."""

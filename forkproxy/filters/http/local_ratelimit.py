@@ -232,8 +232,6 @@ class LocalRateLimit(HttpFilter):
 
 def _connection_buckets(stream: Stream, config: LocalRateLimitConfig) -> Buckets:
     connection = stream.connection
-    if connection.filter_state is None:
-        connection.filter_state = {}
     found: Buckets | None = connection.filter_state.get(_PER_CONNECTION)
     if found is None:
         found = connection.filter_state[_PER_CONNECTION] = Buckets(config)

@@ -143,18 +143,13 @@ class HttpConnectionManagerFilter(NetworkFilter):
 
     def reader(self, connection: Connection) -> Callable[[bytes], None]:
         """An HttpConnection reads the connection."""
-        http = self.http_connection(self.manager, connection)
-        if connection.filter_state is None:
-            connection.filter_state = {}
-        connection.filter_state[self] = http
-        return http.on_first_data
+        connection.session = http = self.http_connection(self.manager, connection)
+        return http.on_data
 
     def on_close(self, connection: Connection, reason: str) -> None:
         """Tell the HttpConnection."""
-        if connection.filter_state is not None:
-            http: HttpConnection | None = connection.filter_state.get(self)
-            if http is not None:
-                http.on_close(reason)
+        if connection.session is not None:
+            connection.session.on_close(reason)
 
 
 def make_routes(

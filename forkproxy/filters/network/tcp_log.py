@@ -58,11 +58,11 @@ class FlushingTcpSession(TcpSession):
             log(self)
         super()._on_upstream_connected()
 
-    def on_downstream_close(self, reason: str) -> None:
+    def on_close(self, reason: str) -> None:
         """The last line is written now."""
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-        super().on_downstream_close(reason)
+        super().on_close(reason)
 
 
 def install(proxy: TcpProxy, config: TcpProxyConfig, context: FilterContext) -> None:

@@ -94,9 +94,7 @@ class TcpProxy(NetworkFilter):
 
     def reader(self, connection: Connection) -> Callable[[bytes], None]:
         """A session reads the connection."""
-        session = self.session_type(self, connection)
-        assert connection.filter_state is not None
-        connection.filter_state[self] = session
+        connection.session = session = self.session_type(self, connection)
         connection.half_close = True
         connection.on_end = session.on_downstream_end
         connection.on_above_high_watermark = session.on_downstream_above_high_watermark
@@ -105,16 +103,13 @@ class TcpProxy(NetworkFilter):
 
     def on_new_connection(self, connection: Connection) -> HookResult:
         """Connect."""
-        assert connection.filter_state is not None
-        session: TcpSession = connection.filter_state[self]
-        session.start_connecting()
+        connection.session.start_connecting()
         return None
 
     def on_close(self, connection: Connection, reason: str) -> None:
         """Tell the session."""
-        session: TcpSession | None = (connection.filter_state or {}).get(self)
-        if session is not None:
-            session.on_downstream_close(reason)
+        if connection.session is not None:
+            connection.session.on_close(reason)
 
 
 def _cluster_picker(config: TcpProxyConfig, cluster: Callable[[str], Cluster | None]) -> PickCluster:
@@ -324,7 +319,7 @@ class TcpSession:
     @property
     def filter_state(self) -> dict[object, Any]:
         """The connection's."""
-        return self.connection.filter_state or {}
+        return self.connection.filter_state
 
     @property
     def dynamic_metadata(self) -> dict[str, dict[str, Any]]:
@@ -687,7 +682,7 @@ class TcpSession:
         elif reason == REMOTE_CLOSE:
             self.connection.close()
 
-    def on_downstream_close(self, reason: str) -> None:
+    def on_close(self, reason: str) -> None:
         """Downstream is gone: log, and let upstream have what it was sent."""
         upstream = self.upstream_connection
         self.end = self.loop.now

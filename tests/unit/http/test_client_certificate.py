@@ -34,7 +34,7 @@ class Tls:
 
 
 def request(tls, *values):
-    connection = types.SimpleNamespace(tls=tls, filter_state=None)
+    connection = types.SimpleNamespace(tls=tls, filter_state={})
     return types.SimpleNamespace(connection=connection, request_headers=[(NAME, value) for value in values])
 
 

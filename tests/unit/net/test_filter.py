@@ -166,6 +166,34 @@ def test_a_lone_reader_is_called_without_a_pipeline_between():
     assert connection.filter_state == {}
 
 
+class Session:
+    def __init__(self):
+        self.closed = []
+        self.on_close = self.closed.append
+
+
+class Host(Relay):
+    """As the HTTP connection manager: that object hears of the end too."""
+
+    def reader(self, connection):
+        connection.session = self.session = Session()
+        return super().reader(connection)
+
+    def on_close(self, connection, reason):
+        self.log.append(reason)
+        connection.session.on_close(reason)
+
+
+@pytest.mark.parametrize("before", [(), (Upper(),)])
+def test_a_session_is_told_of_the_end_by_the_filter_only_where_there_are_others(before):
+    host = Host()
+    connection = attach(*before, host)
+    connection.peer_closes("remote_reset")
+    assert host.session.closed == ["remote_reset"]
+    assert host.log == (["remote_reset"] if before else [])
+    assert connection.session is None
+
+
 # -- directions
 
 

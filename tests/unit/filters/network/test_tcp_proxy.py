@@ -15,7 +15,7 @@ from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.connection_pool import PoolOptions
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
 from forkproxy.filters.network import tcp_proxy
-from forkproxy.filters.network.tcp_proxy import TcpProxy, TcpSession, _cluster_picker
+from forkproxy.filters.network.tcp_proxy import TcpProxy, _cluster_picker
 from forkproxy.http import response_flags
 from forkproxy.net.connection import CONNECT_FAILURE, RECV_BYTES, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.filter import (
@@ -590,7 +590,7 @@ class Live:
         self.server, _ = self.listening.accept()
         self.client.settimeout(PATIENCE_S)
         self.server.settimeout(PATIENCE_S)
-        self.session = next(s for s in self.down.filter_state.values() if isinstance(s, TcpSession))
+        self.session = self.down.session
         self.loop.run_until(lambda: self.session._connected)
 
     def _connect(self, endpoint):
