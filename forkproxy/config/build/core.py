@@ -68,6 +68,9 @@ class HeaderMutations:
     response_remove: tuple[str, ...] = ()
 
 
+NO_HEADER_MUTATIONS = HeaderMutations()
+
+
 @dataclass(frozen=True, slots=True)
 class StringMatcher:
     """``type.matcher.v3.StringMatcher``.
@@ -177,12 +180,13 @@ def build_header_value_option(view: View, context: BuildContext) -> HeaderValueO
 
 def build_header_mutations(view: View, context: BuildContext) -> HeaderMutations:
     """The four lists of the message that ``view`` shows."""
-    return HeaderMutations(
+    made = HeaderMutations(
         request_add=context.each(view.repeated("request_headers_to_add"), build_header_value_option),
         request_remove=tuple(name.lower() for name in view.strings("request_headers_to_remove")),
         response_add=context.each(view.repeated("response_headers_to_add"), build_header_value_option),
         response_remove=tuple(name.lower() for name in view.strings("response_headers_to_remove")),
     )
+    return NO_HEADER_MUTATIONS if made == NO_HEADER_MUTATIONS else made  # as on most routes
 
 
 def build_regex(view: View) -> str:

@@ -449,9 +449,9 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
 
 def build_buffer_limits(view: View) -> BufferLimits:
     """Those of a ``Route`` or ``VirtualHost``."""
-    return BufferLimits(
-        view.uint("request_body_buffer_limit", None), view.uint("per_request_buffer_limit_bytes", None)
-    )
+    body = view.uint("request_body_buffer_limit", None)
+    request = view.uint("per_request_buffer_limit_bytes", None)
+    return NO_LIMITS if body is None and request is None else BufferLimits(body, request)
 
 
 def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -> VirtualHost:

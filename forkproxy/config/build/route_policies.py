@@ -69,6 +69,9 @@ class RoutePolicies:
     grpc_offset_s: float | None = None
 
 
+NO_ROUTE_POLICIES = RoutePolicies()
+
+
 @dataclass(frozen=True, slots=True)
 class VirtualHostPolicies:
     """Those of a ``VirtualHost``, for routes that say nothing of their own."""
@@ -83,7 +86,7 @@ def build_route_policies(view: View, context: BuildContext) -> RoutePolicies:
     """Of a ``RouteAction``."""
     view.ignore("flush_timeout", why="HTTP/1 writes at once, and other timeouts watch the connection, as in Envoy")
     duration = view.message("max_stream_duration")
-    return RoutePolicies(
+    made = RoutePolicies(
         mirrors=build_mirrors(view, context),
         internal_redirect=_internal_redirect(view, context),
         hedges=_hedges(view),
@@ -91,6 +94,7 @@ def build_route_policies(view: View, context: BuildContext) -> RoutePolicies:
         grpc_max_s=view.duration_s("max_grpc_timeout"),
         grpc_offset_s=view.duration_s("grpc_timeout_offset"),
     )
+    return NO_ROUTE_POLICIES if made == NO_ROUTE_POLICIES else made  # as on most routes
 
 
 def build_virtual_host_policies(view: View, context: BuildContext) -> VirtualHostPolicies:
