@@ -61,6 +61,7 @@ _header_code = _ENCODE_CODES.get
 _join_header = b": ".join
 _join_lines = b"\r\n".join
 
+_DATE_OR_SERVER = frozenset((b"date", b"server"))
 _HTTP_11_TEXT = b"HTTP/1.1"
 
 FIRST_LOOK_S = 15.0
@@ -1025,36 +1026,42 @@ class HttpConnection:
 
         What ``encode_headers`` does, for the usual case: such headers hold nothing of the framing but ``content-length``.
         """
-        fields = dict(headers)
         status = stream.status
+        manager = self.manager
         if (
-            not fields
-            or len(fields) != len(headers)
-            or self.close_after
+            self.close_after
             or self.http_10
             or not (framed or status == 200)
             or status == 304
-            or not (self.manager.passes_responses and stream.request_ended)
+            or not (manager.passes_responses and stream.request_ended)
         ):
             self.encode_headers(stream, headers, False)
             return
-        manager = self.manager
         stream.downstream_first_tx = now = self.loop.now
-        has_server = b"server" in fields
-        if has_server:
-            fields[b"server"] = manager.settings.server_name
-        lines = [HTTP_11[status] + _join_lines(map(_join_header, fields.items()))]
-        if b"date" not in fields:
-            lines.append(manager.date_line(now))
-        if not has_server:
-            lines.append(manager.server_line)
+        lines: list[bytes] = []
+        add = lines.append
+        no_date = no_server = True
+        for header in headers:
+            name = header[0]
+            if name not in _DATE_OR_SERVER:
+                add(_join_header(header))
+            elif name == b"date":
+                no_date = False
+                add(_join_header(header))
+            elif no_server:
+                no_server = False
+                add(manager.server_line)
+        if no_date:
+            add(manager.date_line(now))
+        if no_server:
+            add(manager.server_line)
         if framed:
             self._chunked = False
         else:
             self._chunked = True
-            lines.append(b"transfer-encoding: chunked")
-        lines.append(b"\r\n")
-        self.connection.write(_join_lines(lines))
+            add(b"transfer-encoding: chunked")
+        add(b"\r\n")
+        self.connection.write(HTTP_11[status] + _join_lines(lines))
 
     def _amend(self, stream: Stream, lines: list[bytes]) -> None:
         # What proxies on the way say of themselves.
