@@ -45,7 +45,8 @@ class Apart(Generic[T]):
         def run() -> int:
             after_fork.undo_parent(keep=[self._fd], parent_pid=parent, name=name)
             if gently:
-                os.nice(NICENESS)
+                with contextlib.suppress(OSError):  # a sandbox that forbids it
+                    os.nice(NICENESS)
             with (
                 giving_way() if gently else contextlib.nullcontext(),
                 collection_paused(),
@@ -107,5 +108,5 @@ def giving_way() -> Iterator[None]:
 
 def _schedule(policy: int) -> None:
     if os.sched_getscheduler(0) in (os.SCHED_OTHER, os.SCHED_BATCH):
-        with contextlib.suppress(OSError):  # a sandbox that forbids it
+        with contextlib.suppress(OSError):  # the same
             os.sched_setscheduler(0, policy, os.sched_param(0))

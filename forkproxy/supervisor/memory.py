@@ -21,7 +21,7 @@ def settle() -> None:
     """After the making of a generation, and before its first worker.
 
     What is alive now lives as long as the generation. Frozen, no collection in a worker touches (and copies) its pages. The
-    schema is read again when it is wanted (some 12 ms): it is 2 MiB of every process otherwise.
+    schema, which only EDS files need here, is read again when it is wanted (some 12 ms): it is 2 MiB of every process otherwise.
     """
     gc.unfreeze()
     forget_schema()
