@@ -7,7 +7,6 @@ ends, which means that the supervisor is gone.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ from forkproxy.worker import after_fork
 from forkproxy.worker.adoption import Adoption, Key
 from forkproxy.worker.control import Channel, Message
 from forkproxy.worker.exception_log import ExceptionLog
+from forkproxy.worker.garbage import Garbage
 from forkproxy.worker.handover import Handover
 
 EXIT_CANNOT_BIND = 69
@@ -171,6 +171,7 @@ class Worker:
         )
         self._flush_timer = self._loop.timer(self._flush)
         self._exceptions = ExceptionLog(_log)
+        self._garbage = Garbage()
         self._accepting = True
         self._draining = False
 
@@ -197,8 +198,7 @@ class Worker:
             return self._fail(EXIT_CANNOT_BUILD, str(error))
         except OSError as error:
             return self._fail(EXIT_CANNOT_BIND, str(error))
-        # What was made since the fork is as lasting as what was made before it.
-        gc.freeze()
+        self._garbage.start(self._loop.now)
         slab[cells.STATE] = cells.READY
         self._flush()
         self._channel.send({"op": "ready"})
@@ -311,6 +311,7 @@ class Worker:
 
     def _flush(self) -> None:
         self._write_figures()
+        self._garbage.look(self._loop.now, self._generation.accepted + self._generation.requests)
         self._flush_timer.arm(self._loop.now + FLUSH_INTERVAL_S)
 
     def _write_figures(self) -> None:
