@@ -256,6 +256,9 @@ class ConnectionManager:
         ),
     )
 
+    loop: Loop
+    """Set by ``start()``, in the worker."""
+
     def __init__(
         self,
         settings: ConnectionManagerSettings,
@@ -284,7 +287,6 @@ class ConnectionManager:
             self.make_codec = partial(SpellingServerCodec, proper_case_others=settings.proper_case_others)
         self.access_logs = tuple(log.log for log in access_logs)
         self.log_filter_exception = log_filter_exception
-        self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.connections: set[HttpConnection] = set()
         self.awake: dict[HttpConnection, None] = {}
         """Those of them that do not rest, whose figures may have moved since they were read. Those at the front are looked at

@@ -103,6 +103,8 @@ class Router(HttpFilter):
     terminal = True
     exchange: ClassVar[Callable[..., RetriedExchange]]
     """What carries a request whose route has a retry policy."""
+    loop: Loop
+    """Set by ``start()``, in the worker."""
 
     def __init__(self, config: RouterConfig, stats: RouterStats, dynamic: DynamicStats | None = None) -> None:
         self.stats = stats
@@ -116,7 +118,6 @@ class Router(HttpFilter):
         self.local_ip = b""
         self.envoy_headers = not config.suppress_envoy_headers
         self.respect_expected_timeout = config.respect_expected_rq_timeout
-        self.loop: Loop = None  # type: ignore[assignment]  # set by start(), in the worker
         self.request_type = UpstreamRequest
         self.kind_of: Callable[[type[Any]], type[Any]] = _itself
         """Which class of request to make in the place of one."""
@@ -419,7 +420,7 @@ class UpstreamRequest:
         "stream",
     )
 
-    keeps_body = False
+    keeps_body: ClassVar[bool] = False
     """Does somebody want to see the request's body, to send it again?"""
 
     def __init__(self, router: Router, stream: Stream, cluster: Cluster, endpoint: Endpoint, end_stream: bool) -> None:
@@ -993,7 +994,7 @@ class RetriedExchange:
 class RetriedRequest(UpstreamRequest):
     """One attempt."""
 
-    keeps_body = True
+    keeps_body: ClassVar[bool] = True
 
     __slots__ = ("_exchange", "_idle_timer", "_replaying", "_try_timer")
 
