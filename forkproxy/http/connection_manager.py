@@ -69,6 +69,9 @@ FIRST_LOOK_S = 15.0
 REST_AFTER_S = 1.0
 """A connection without a request for this long gives back what only requests need: half of its memory, and no walk over
 connections meets it."""
+MANY_AWAKE = 1024
+REST_SOON_S = 0.25
+"""The same where more than that many are awake: to wake costs some microseconds, memory counts where there are many."""
 SWEEP_S = 0.25
 SWEEP_NUMBER = 256
 """How often connections are looked at for rest, and how many: no look takes a millisecond."""
@@ -357,7 +360,7 @@ class ConnectionManager:
     def _sweep(self) -> None:
         awake = self.awake
         now = self.loop.now
-        before = now - REST_AFTER_S
+        before = now - (REST_AFTER_S if len(awake) <= MANY_AWAKE else REST_SOON_S)
         looked_at = list(islice(awake, SWEEP_NUMBER))
         rested = 0
         for http in looked_at:

@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from forkproxy.http import connection_manager as module
-from forkproxy.http.connection_manager import HASTE_S, REST_AFTER_S, SWEEP_NUMBER, SWEEP_S
+from forkproxy.http.connection_manager import HASTE_S, REST_AFTER_S, REST_SOON_S, SWEEP_NUMBER, SWEEP_S
 from forkproxy.net.filter import NetworkFilter, NetworkFilterChain
 from tests.support.playbook import play
 
@@ -99,6 +99,16 @@ def test_many_rest_one_after_the_other():
     assert len(p.manager.awake) == 10
     p.advance(HASTE_S)
     assert not p.manager.awake
+
+
+def test_where_many_are_awake_they_rest_sooner(monkeypatch):
+    p = play().exchange()
+    p.loop.now += REST_SOON_S
+    p.manager._sweep()
+    assert not rests(p.http)
+    monkeypatch.setattr(module, "MANY_AWAKE", 0)
+    p.manager._sweep()
+    assert rests(p.http)
 
 
 def test_closing_leaves_nobody_awake():
