@@ -311,7 +311,8 @@ class Worker:
 
     def _flush(self) -> None:
         self._write_figures()
-        self._garbage.look(self._loop.now, self._generation.accepted + self._generation.requests)
+        generation = self._generation
+        self._garbage.look(self._loop.now, generation.accepted, generation.requests, generation.connections)
         self._flush_timer.arm(self._loop.now + FLUSH_INTERVAL_S)
 
     def _write_figures(self) -> None:

@@ -159,7 +159,10 @@ class Generator:
         # Objects of requests are freed by their counts, and a collection would delay a request.
         gc.disable()
         begun = time.monotonic()
-        self._work(begun)
+        try:
+            self._work(begun)
+        finally:
+            gc.enable()
         seconds = time.monotonic() - begun
         for connection in self.connections.values():
             connection.sock.close()
