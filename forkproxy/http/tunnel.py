@@ -23,7 +23,16 @@ class TunnelCodec(ClientCodec):
     spelling of headers, as SpellingClientCodec has them.
     """
 
-    __slots__ = ("_connection", "_forward_reason", "_is_connect", "_others", "_tail", "_upgrade", "granted")
+    __slots__ = (
+        "_connection",
+        "_forward_reason",
+        "_is_connect",
+        "_others",
+        "_tail",
+        "_upgrade",
+        "granted",
+        "header_bytes",
+    )
 
     def __init__(
         self,
@@ -38,6 +47,8 @@ class TunnelCodec(ClientCodec):
         self._others = others
         self._forward_reason = forward_reason
         super().__init__(sink, max_headers_bytes, max_headers_count)
+        self.header_bytes = 0
+        """Of a head, as ``meters.py`` counts them: tunnels are too few to be spared it."""
         self._is_connect = is_connect
         self._tail = b""  # of what was read: an end of a head may begin in it
         self._connection = b""
@@ -57,6 +68,7 @@ class TunnelCodec(ClientCodec):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header, or one trailer."""
+        self.header_bytes += len(name) + len(value) + 3
         headers = self._headers
         if isinstance(headers, SpelledHeaders):
             headers.note(name)

@@ -12,7 +12,8 @@ The rules (asked of Envoy 1.40)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from importlib import import_module
+from typing import Any, ClassVar
 
 from forkproxy.http.chain import HttpFilterChain
 from forkproxy.http.connection_manager import HttpConnection
@@ -96,11 +97,14 @@ class Tunnel(HttpConnection):
 
     __slots__ = ()
 
+    was: ClassVar[type[HttpConnection]] = HttpConnection
+    """Of which class it has been before."""
+
     def encode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> None:
         """The head that grants. What follows it has no framing."""
         status = stream.status
         if end_stream or not (status == 101 or (stream.method == CONNECT and 200 <= status < 300)):
-            self.__class__ = HttpConnection  # type: ignore[assignment]
+            self.__class__ = self.was  # type: ignore[assignment]
             self.encode_headers(stream, headers, end_stream)
             return
         manager = self.manager
@@ -171,4 +175,7 @@ class Tunnel(HttpConnection):
 
 def become_tunnel(http: HttpConnection) -> None:
     """The endpoint has granted what the stream of ``http`` asks for."""
-    http.__class__ = Tunnel
+    if type(http) is not HttpConnection:
+        http.__class__ = import_module("forkproxy.http.metered_tunnel").MeteredTunnel
+    else:
+        http.__class__ = Tunnel

@@ -6,8 +6,8 @@ connection, 15 to 40 ms for 10,000 of them, and by Python's rule it comes while 
 The two young generations take 1.5 ms at most, and still come by themselves.
 
 What a look has found alive is not looked at again (``gc.freeze``), so that no look takes longer than what is new: 5 ms at most.
-Where even that would take longer, all that is new is taken for alive. Reference counts free it all the same; only cycles in it, of
-which ours make none, would stay.
+Where even that would take longer, all that is new is taken for alive. Reference counts free it all the same; only cycles in it
+would stay, of which ours make none.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from forkproxy.http import response_flags as flags
 from forkproxy.http.headers import Headers
 from forkproxy.http.meters import MeteredClientCodec, Meters, UpstreamMark, unconnected, written_size
 from forkproxy.http.stream import Stream
+from forkproxy.http.tunnel import TunnelCodec
 from forkproxy.net.connection import Connection
 from forkproxy.net.timers import Timer
 from forkproxy.upstream.cluster import Cluster
@@ -220,7 +221,7 @@ class Observed(UpstreamRequest):
         codec = self._client.codec if self._client is not None else None
         if codec is not None and codec.chunked:
             attempt.response_headers.append((b"transfer-encoding", b"chunked"))
-        if isinstance(codec, MeteredClientCodec) and self.stream.meters is not None:
+        if isinstance(codec, (MeteredClientCodec, TunnelCodec)) and self.stream.meters is not None:
             self.stream.meters.add_upstream_head(codec.header_bytes)
             codec.header_bytes = 0
         super().decode_headers(status, headers, end_stream)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tests.support.bootstrap import (
+    LOG_FIELDS,
     ROUTER,
     TYPE,
     Data,
     bootstrap,
     cluster,
+    file_log,
     hcm,
     port,
     route,
@@ -29,6 +31,10 @@ from tests.support.upstream import Gap as UpstreamGap
 from tests.support.upstream import HalfClose as UpstreamHalfClose
 from tests.support.upstream import Reset as UpstreamReset
 
+WEIGHTS = {
+    f"{side}_{what}_{way}".lower(): f"%{side}_{what}_{way}%"
+    for side in ("DOWNSTREAM", "UPSTREAM") for what in ("WIRE_BYTES", "HEADER_BYTES") for way in ("RECEIVED", "SENT")
+}  # fmt: skip
 ROUTER_FILTER = {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}
 MUTATION = "envoy.filters.http.header_mutation"
 
@@ -174,6 +180,10 @@ def upgrades() -> Data:
                     "strip_any_host_port": True,
                     "strip_trailing_host_dot": True,
                 }),
+                ("metered", everything, {
+                    "upgrade_configs": [{"upgrade_type": "websocket"}],
+                    "access_log": file_log({**LOG_FIELDS, **WEIGHTS}),
+                }),
                 ("none", everything, {}),
             )
         ],
@@ -285,6 +295,9 @@ GRANTS = [
        Reset(), answer=(Hang(),)),
     up("rewritten", ask(b"/rewritten"), *PING),
     up("edge", ask(), *PING, listener="edge"),
+    up("metered", ask(after=b"early"), *PING, listener="metered"),
+    no("upgrade: metered, refused", ask(headers=wants(b"other")), listener="metered"),
+    answered("metered, not granted", SHORT, listener="metered"),
     up("one of two is ignored", ask(headers=wants(b"foo, websocket")), *PING, listener="ignoring"),
     up("two lines, one is ignored", ask(headers=wants(b"foo") + b"upgrade: websocket\r\n"), *PING, listener="ignoring"),
     up("101 with another type", ask(), *PING, answer=(SWITCHING.replace(b"websocket", b"other") + b"\r\n", *ECHO[1:])),
