@@ -28,6 +28,7 @@ from forkproxy.worker.control import Channel, Message
 from forkproxy.worker.exception_log import ExceptionLog
 from forkproxy.worker.garbage import Garbage
 from forkproxy.worker.handover import Handover
+from forkproxy.worker.heap import keep_freed
 
 EXIT_CANNOT_BIND = 69
 """The generation could not take the sockets or open what it needs; another try would end the same way."""
@@ -199,6 +200,7 @@ class Worker:
         except OSError as error:
             return self._fail(EXIT_CANNOT_BIND, str(error))
         self._garbage.start(self._loop.now)
+        keep_freed()
         slab[cells.STATE] = cells.READY
         self._flush()
         self._channel.send({"op": "ready"})

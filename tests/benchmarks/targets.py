@@ -223,7 +223,7 @@ class Nginx(Target):
             return f"listen 127.0.0.1:{self.port} backlog=1024;"
         return (
             f"listen 127.0.0.1:{self.port} ssl backlog=1024; ssl_certificate {self.site.certificate};"
-            f" ssl_certificate_key {self.site.key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets off;"
+            f" ssl_certificate_key {self.site.key}; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on;"
         )
 
     def upstream_config(self) -> str:
