@@ -1,7 +1,7 @@
 """How the C library keeps what a worker has freed.
 
 By glibc's own rule the end of the heap goes back to the kernel when 128 KiB of it are free. A worker that passes on bodies frees
-and takes buffers of 64 KiB and more all the time: every second answer of that size cost a ``brk``, and each some eight page faults.
+and takes buffers of 64 KiB and more all the time: every second answer of that size cost a ``brk``, and each eight page faults.
 """
 
 from __future__ import annotations
