@@ -15,14 +15,12 @@ What the stdlib's ssl cannot do is refused, not ignored: see ``_ciphers``, ``_se
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import ipaddress
-import os
 import re
 import ssl
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import re2
@@ -36,6 +34,7 @@ from forkproxy.config.build.tls import (
     TlsCertificate,
     UpstreamTlsConfig,
 )
+from forkproxy.config.memory_file import memory_file
 from forkproxy.config.problems import ConfigError
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
@@ -246,7 +245,7 @@ def _set_curves(context: ssl.SSLContext, curves: Sequence[str], where: Where) ->
 def _load_certificate(context: ssl.SSLContext, certificate: TlsCertificate, where: Where) -> None:
     password = certificate.password.data if certificate.password is not None else b""
     try:
-        with _as_file(certificate.certificate_chain.data) as chain, _as_file(certificate.private_key.data) as key:
+        with memory_file(certificate.certificate_chain.data) as chain, memory_file(certificate.private_key.data) as key:
             # Always a password: without one OpenSSL would ask the terminal.
             context.load_cert_chain(chain, key, password)
     except (OSError, ValueError) as error:
@@ -261,7 +260,7 @@ def _load_authorities(context: ssl.SSLContext, validation: CertificateValidation
         context.load_default_certs()
     if validation.trusted_ca is not None:
         try:
-            with _as_file(validation.trusted_ca.data) as path:
+            with memory_file(validation.trusted_ca.data) as path:
                 context.load_verify_locations(path)
         except (OSError, ValueError) as error:
             source = _source(validation.trusted_ca)
@@ -270,23 +269,11 @@ def _load_authorities(context: ssl.SSLContext, validation: CertificateValidation
         context.verify_flags = ssl.VerifyFlags(context.verify_flags | _NO_CHECK_TIME)
 
 
-@contextlib.contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
-    # The stdlib reads certificates from files only. A memfd is one that nobody else can open and that no disk keeps.
-    fd = os.memfd_create("forkproxy", os.MFD_CLOEXEC)
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        yield f"/proc/self/fd/{fd}"
-    finally:
-        os.close(fd)
-
-
 def _decoded(source: DataSource) -> dict[str, Any] | None:
     # The first certificate of a PEM file in the form of getpeercert(); None when there is none.
     decode: Callable[[str], dict[str, Any]] = ssl._ssl._test_decode_cert  # type: ignore[attr-defined]
     try:
-        with _as_file(source.data) as path:
+        with memory_file(source.data) as path:
             return decode(path)
     except (OSError, ValueError):
         return None

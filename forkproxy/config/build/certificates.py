@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
+from forkproxy.config.memory_file import memory_file
+
 if TYPE_CHECKING:
     from forkproxy.config.build.tls import TlsCertificate
 
@@ -39,7 +41,7 @@ def certificate_error(certificate: TlsCertificate) -> str:
         return ""
     password = certificate.password.data if certificate.password is not None else b""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with _file_of(certificate.certificate_chain.data) as chain, _file_of(certificate.private_key.data) as key:
+    with memory_file(certificate.certificate_chain.data) as chain, memory_file(certificate.private_key.data) as key:
         try:
             # An empty password, too, keeps OpenSSL from asking on the terminal.
             context.load_cert_chain(chain, key, lambda: password)
@@ -59,23 +61,12 @@ def is_ca_bundle(data: bytes) -> bool:
         context.load_verify_locations(cadata=data.decode("latin-1"))
     except (ssl.SSLError, ValueError):
         # Text between the certificates need not be ASCII for a file, but must be for ``cadata``.
-        with _file_of(data) as file:
+        with memory_file(data) as file:
             try:
                 context.load_verify_locations(cafile=file)
             except (ssl.SSLError, OSError):
                 return False
     return True
-
-
-@contextmanager
-def _file_of(data: bytes) -> Iterator[str]:
-    fd = os.memfd_create("forkproxy", os.MFD_CLOEXEC)
-    try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(data)
-        yield f"/proc/self/fd/{fd}"
-    finally:
-        os.close(fd)
 
 
 @cache
