@@ -604,36 +604,13 @@ class HttpConnection:
         if self.stream is not None or self.queue or self._full:
             self._enqueue(stream, end_stream)
             return
-        manager = self.manager
-        manager.stats.downstream_rq_total += 1
-        if not (codec.plain and manager.plain):
+        self.manager.stats.downstream_rq_total += 1
+        if codec.plain:
+            self.http_10 = False
+            self._begin_stream(stream, end_stream, 0, b"", True)
+        else:
             self._note_head(stream, end_stream)
-            self._begin_stream(stream, end_stream, codec.flags, codec.upgrade)
-            return
-        # _begin_stream, for nearly every request.
-        self.http_10 = False
-        self.stream = stream
-        self.requests += 1
-        now = self.loop.now
-        if end_stream:
-            stream.request_ended = True
-            stream.request_complete = now
-        headers = stream.request_headers
-        headers.append(manager.proto_header)
-        if manager.generate_request_id:
-            ids = manager.request_ids
-            if not ids:
-                ids = manager.request_ids = make_request_ids()
-            stream.request_id = request_id = ids.pop()
-            headers.append((b"x-request-id", request_id))
-        match = manager.match
-        stream.route = match(stream)
-        deadline = now + manager.stream_timeout_s
-        if deadline < self.timer.deadline:
-            self.timer.arm(deadline)
-        if manager.draining or self.requests == manager.max_requests:
-            self._close_after_this()
-        stream.decode_headers(end_stream)
+            self._begin_stream(stream, end_stream, codec.flags, codec.upgrade, False)
 
     def _note_head(self, stream: Stream, end_stream: bool) -> None:
         # What a head says beyond the usual.
@@ -754,7 +731,8 @@ class HttpConnection:
 
     # -- the beginning of a stream
 
-    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes) -> None:
+    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes, plain: bool) -> None:
+        # ``plain``: nothing of the head has to be looked at.
         manager = self.manager
         self.stream = stream
         self.requests += 1
@@ -762,7 +740,7 @@ class HttpConnection:
         if end_stream:
             stream.request_ended = True
             stream.request_complete = now
-        if not self._check_head(stream):
+        if not plain and not self._check_head(stream):
             return
         if request_flags or not manager.plain:
             if not self._mutate_request(stream, request_flags):
@@ -1233,7 +1211,7 @@ class HttpConnection:
             self.http_10 = queued.http_10
             if queued.expects_continue and not queued.body and not queued.complete:
                 self._expect_continue(stream)
-            self._begin_stream(stream, queued.end_stream, queued.flags, queued.upgrade)
+            self._begin_stream(stream, queued.end_stream, queued.flags, queued.upgrade, False)
             if not queued.end_stream:
                 for data in queued.body:
                     stream.decode_data(data, False)

@@ -249,7 +249,6 @@ class MeteredHttpConnection(HttpConnection):
 
     def decode_headers(self, end_stream: bool) -> None:
         """ServerSink: a request head is complete."""
-        self._codec.plain = False  # what follows must not pass by _begin_stream
         super().decode_headers(end_stream)
         self._codec.header_bytes = self._codec.header_lines = 0
 
@@ -269,13 +268,13 @@ class MeteredHttpConnection(HttpConnection):
         self._behind.append((stream, head))
         super()._enqueue(stream, end_stream)
 
-    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes) -> None:
+    def _begin_stream(self, stream: Stream, end_stream: bool, request_flags: int, upgrade: bytes, plain: bool) -> None:
         meters = stream.meters
         if meters is None:
             self._attach(stream)
         else:
             meters.begin_response()  # it has waited behind another one
-        super()._begin_stream(stream, end_stream, request_flags, upgrade)
+        super()._begin_stream(stream, end_stream, request_flags, upgrade, plain)
 
     # -- the response
 

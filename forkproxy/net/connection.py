@@ -538,7 +538,7 @@ class Connection:
 
     def end_write(self) -> None:
         """Half-close: after what was written, the peer reads an end of data. Reading goes on."""
-        if self.end_sent or self.closing or self.closed:
+        if self.write_ended:
             return
         self.end_sent = self.write_ended = True
         self._flush_soon()
