@@ -40,7 +40,7 @@ from forkproxy.http.status import HTTP_10, HTTP_11
 from forkproxy.http.status import reason as reason_phrase
 from forkproxy.http.stream import LocalReplyRewriter, Stream
 from forkproxy.http.trace_reason import CLIENT_FORCED, NOT_TRACED, SAMPLED, SERVICE_FORCED, TraceSampling, pack
-from forkproxy.net.connection import CLOSE_TIMEOUT, REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.connection import CLOSE_TIMEOUT, JOIN_BYTES, REMOTE_CLOSE, REMOTE_RESET, Connection
 from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER, Timer
 
@@ -1004,8 +1004,9 @@ class HttpConnection:
         if end_stream:
             self._end_response(stream)
 
-    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool) -> None:
+    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool, body: bytes) -> bool:
         """The head of an endpoint's response that nobody has looked at; a body follows. ``framed``: its length is known.
+        ``body``: what is there of it; True when it has left with the head.
 
         What ``encode_headers`` does, for the usual case: such headers hold nothing of the framing but ``content-length``.
         """
@@ -1019,7 +1020,7 @@ class HttpConnection:
             or not (manager.passes_responses and stream.request_ended)
         ):
             self.encode_headers(stream, headers, False)
-            return
+            return False
         stream.downstream_first_tx = now = self.loop.now
         lines: list[bytes] = []
         add = lines.append
@@ -1040,11 +1041,18 @@ class HttpConnection:
             add(manager.server_line)
         if framed:
             self._chunked = False
+            if body and len(body) <= JOIN_BYTES:
+                stream.bytes_sent = len(body)
+                add(b"")
+                add(body)
+                self.connection.write(HTTP_11[status] + _join_lines(lines))
+                return True
         else:
             self._chunked = True
             add(b"transfer-encoding: chunked")
         add(b"\r\n")
         self.connection.write(HTTP_11[status] + _join_lines(lines))
+        return False
 
     def _amend(self, stream: Stream, lines: list[bytes]) -> None:
         # What proxies on the way say of themselves.

@@ -841,6 +841,8 @@ class ClientCodec:
         "_rare_seen",
         "_start",
         "_transfer_encodings",
+        "_waiting",
+        "body",
         "chunked",
         "complete",
         "content_length",
@@ -863,6 +865,10 @@ class ClientCodec:
         self._head_request = False
         self._start: bytes | None = None
         """The first bytes of a response that does not begin with "HTTP/1.1 "; None once they are known to be HTTP."""
+        self._waiting: Headers | None = None
+        """The head of a response whose body is expected in the same read."""
+        self.body = b""
+        """During ``decode_headers``: the first piece of the body. Who takes it leaves b"", and gets no ``decode_data`` for it."""
         self.enable_trailers = False
         self.expecting = False
         self.unsolicited = False
@@ -928,7 +934,10 @@ class ClientCodec:
                 self.unsolicited = True  # the response is whole; what follows it was never asked for
                 return
             raise _parser_failure(error) or CodecError("protocol_error", 502) from None
-        if self.complete and self._head_request:
+        if self._waiting is not None:
+            headers, self._waiting = self._waiting, None
+            self.sink.decode_headers(self.status, headers, False)
+        elif self.complete and self._head_request:
             self._parser = httptools.HttpResponseParser(self)
             self._begin()
         elif not self.complete and self._head_bytes > self._max_headers_bytes:
@@ -1036,11 +1045,11 @@ class ClientCodec:
             and len(headers) <= self._max_headers_count
             and self._head_bytes <= self._max_headers_bytes
         ):
-            # Nearly every response: a body of known length follows.
+            # Nearly every response: a body of known length follows, and at least its beginning is here already.
             self.status = status
             self._headers = []
             self._head_bytes = 0
-            self.sink.decode_headers(status, headers, False)
+            self._waiting = headers
             return
         if self._transfer_encodings and (self._transfer_encodings > 1 or not self.chunked or self.content_length >= 0):
             raise CodecError("protocol_error", 502)
@@ -1077,11 +1086,19 @@ class ClientCodec:
 
     def on_body(self, data: bytes) -> None:
         """httptools: a piece of the body, chunk framing removed."""
-        if self._end_told or self.complete:
+        headers = self._waiting
+        if headers is not None:
+            self._waiting = None
+            self.body = data
+            self.sink.decode_headers(self.status, headers, False)
+            if not self.body:
+                return
+            self.body = b""
+        elif self._end_told or self.complete:
             self.unsolicited = True
-        else:
-            self._head_bytes = 0
-            self.sink.decode_data(data)
+            return
+        self._head_bytes = 0
+        self.sink.decode_data(data)
 
     def on_message_complete(self) -> None:
         """httptools: the message is complete."""

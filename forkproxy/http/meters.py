@@ -286,9 +286,10 @@ class MeteredHttpConnection(HttpConnection):
         if not end_stream:
             self._weigh_head(stream)
 
-    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool) -> None:
+    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool, body: bytes) -> bool:
         """The head leaves, and is weighed as all others are."""
         self.encode_headers(stream, headers, False)
+        return False
 
     def _weigh_head(self, stream: Stream) -> None:
         meters = stream.meters

@@ -143,9 +143,10 @@ class Tunnel(HttpConnection):
         if end_stream:
             self._end_response(stream)
 
-    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool) -> None:
+    def encode_passed_headers(self, stream: Stream, headers: Headers, framed: bool, body: bytes) -> bool:
         """The head that grants, when nobody has looked at it."""
         self.encode_headers(stream, headers, False)
+        return False
 
     def encode_end(self, stream: Stream) -> None:
         """The endpoint has ended its side."""

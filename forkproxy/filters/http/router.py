@@ -422,6 +422,8 @@ class UpstreamRequest:
 
     keeps_body: ClassVar[bool] = False
     """Does somebody want to see the request's body, to send it again?"""
+    passes_bodies: ClassVar[bool] = True
+    """Does nobody here want to see the pieces of the response's body?"""
 
     def __init__(self, router: Router, stream: Stream, cluster: Cluster, endpoint: Endpoint, end_stream: bool) -> None:
         self.router = router
@@ -627,7 +629,9 @@ class UpstreamRequest:
                 # Nobody looks at the response: Stream and its chain have nothing to do.
                 stream.response_started = self._plain = True
                 stream.response_headers = headers
-                http.encode_passed_headers(stream, headers, codec.content_length >= 0)
+                body = codec.body if self.passes_bodies else b""
+                if http.encode_passed_headers(stream, headers, codec.content_length >= 0, body):
+                    codec.body = b""
                 return
         if route.finalize_response is not None:
             if route.hash_policy is not None:

@@ -125,6 +125,7 @@ class Attempt:
 class Observed(UpstreamRequest):
     """An attempt that is logged, weighed, or both."""
 
+    passes_bodies = False
     attempt: Attempt
     logs: UpstreamLogs
     timer: Timer | None

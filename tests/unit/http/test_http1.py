@@ -518,6 +518,35 @@ def test_a_response_and_another():
     assert responses(OK) == (["head 200", "header content-length: 2", "body ok", "end"], DONE)
 
 
+@pytest.mark.parametrize(("pieces", "offered", "given"), [
+    ([OK], b"ok", []), ([OK[:-2], b"ok"], b"", [b"ok"]), ([OK[:-1], b"k"], b"o", [b"k"]), ([OK[:9], OK[9:]], b"ok", []),
+])  # fmt: skip
+@pytest.mark.parametrize("takes", [True, False])
+def test_with_the_head_the_sink_is_offered_what_is_there_of_the_body(pieces, offered, given, takes):
+    said = []
+
+    class Taker(ResponseTranscript):
+        def decode_headers(self, status, headers, end_stream):
+            said.append((status, codec.body, codec.status, codec.complete, end_stream))
+            if takes:
+                codec.body = b""
+
+        def decode_data(self, data):
+            said.append(data)
+
+        def decode_complete(self, trailers):
+            said.append("end")
+
+    codec = ClientCodec(Taker())
+    for _ in range(2):
+        codec.expect(False)
+        for piece in pieces:
+            codec.feed(piece)
+        assert said == [(200, offered, 200, False, False), *([offered] if offered and not takes else []), *given, "end"]
+        assert codec.body == b""
+        said.clear()
+
+
 @pytest.mark.parametrize(("enabled", "shown"), [(False, []), (True, ["trailer sum: 1"])])
 def test_a_chunked_response(enabled, shown):
     trailers = b"Sum: 1\r\nKeep-Alive: 3\r\nX-Envoy-Upstream-Canary: true\r\n"

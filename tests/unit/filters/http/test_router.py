@@ -4,6 +4,7 @@ import pytest
 
 from forkproxy.config.build.core import HeaderMutations, HeaderValueOption
 from forkproxy.config.build.router import RouterConfig
+from forkproxy.net.connection import Connection
 from tests.support.playbook import WHERE, endpoint, play, route
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -184,6 +185,23 @@ def test_a_reset_after_the_head_is_counted():
     p = play().downstream(GET).upstream(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab").upstream_resets()
     assert p.logged[0][3].startswith("upstream_reset_after_response_started{")
     assert p.cluster.stats.external__upstream_rq == {200: 1}
+
+
+@pytest.mark.parametrize("length", [1, 16384, 16385])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_body_that_is_there_leaves_with_its_head(monkeypatch, length, begun):
+    written = []
+    write = Connection.write
+    monkeypatch.setattr(Connection, "write", lambda self, data: (written.append((self, data)), write(self, data)))
+    p = play().downstream(GET)
+    written.clear()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (length + begun)
+    p.upstream(head + b"x" * length)
+    if begun:
+        p.upstream(b"y")
+    assert [len(data) for _, data in written][1:] == [*([length] if length > 16384 else []), *([1] if begun else [])]
+    assert p.down.read().endswith(b"\r\n\r\n" + b"x" * length + b"y" * begun)
+    assert p.codes == {200: 1}
 
 
 def test_endpoints_take_turns():
