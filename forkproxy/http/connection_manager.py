@@ -1013,8 +1013,7 @@ class HttpConnection:
         status = stream.status
         manager = self.manager
         if (
-            self.close_after
-            or self.http_10
+            self.http_10
             or not (framed or status == 200)
             or status == 304
             or not (manager.passes_responses and stream.request_ended)
@@ -1039,6 +1038,9 @@ class HttpConnection:
             add(manager.date_line(now))
         if no_server:
             add(manager.server_line)
+        if self.close_after:
+            stream.announces_close = True
+            add(b"connection: close")
         if framed:
             self._chunked = False
             if body and len(body) <= JOIN_BYTES:

@@ -321,7 +321,7 @@ class ServerCodec:
         self._line_checked = False
         self.method = b""
         self.dropped_underscores = 0
-        self._rare_seen = True
+        self._rare_seen = 2  # 1: nothing but "connection: keep-alive", which says nothing in HTTP/1.1
         self.plain = False
         self._begin()
 
@@ -347,7 +347,7 @@ class ServerCodec:
 
     def _forget_rare(self) -> None:
         # What nearly no head sets.
-        self._rare_seen = False
+        self._rare_seen = 0
         self._removed = 0
         self._chunked = False
         self._transfer_encodings = 0
@@ -502,8 +502,14 @@ class ServerCodec:
             self._rare(code, name, value)
 
     def _rare(self, code: int, name: bytes, value: bytes) -> None:
+        if self._rare_seen < 2:
+            if code == _CONNECTION and value == b"keep-alive" and self._line_checked and not self._rare_seen:
+                self._rare_seen = 1
+                return
+            if self._rare_seen:
+                self._removed = self._connection_tokens = 1
+            self._rare_seen = 2
         self._removed += 1
-        self._rare_seen = True
         if code == _CONNECTION:
             self._connection(value)
         elif code == _TRANSFER_ENCODING:
@@ -531,6 +537,10 @@ class ServerCodec:
                 self.headers.append((name, value))
 
     def _connection(self, value: bytes) -> None:
+        if value == b"close" and not self._connection_tokens:
+            self.connection_close = True
+            self._connection_tokens = 1
+            return
         says_upgrade = False
         for part in value.lower().split(b","):
             token = part.strip(b" \t")
@@ -614,13 +624,13 @@ class ServerCodec:
         if (
             self._line_checked
             and self.has_host
-            and not (self._rare_seen or self.flags or self._content_length)
+            and not (self._rare_seen > 1 or self.flags or self._content_length)
             and method in _PLAIN_METHODS
             and path[0] == 47
             and 35 not in path
             and path.isascii()
             and self.authority in _valid_authorities
-            and len(self.headers) < self._settings.max_headers_count
+            and len(self.headers) + self._rare_seen < self._settings.max_headers_count
             and self._head_bytes + len(self._data) <= self._settings.max_headers_bytes
         ):
             # Nearly every request without a body: what _judge finds out of it, in one go.
@@ -640,6 +650,8 @@ class ServerCodec:
             self._check_version()
         if self._head_bytes + len(self._data) > settings.max_headers_bytes:
             self._check_size()
+        if self._rare_seen == 1:
+            self._removed = 1
         if len(headers) + self._removed + 1 > settings.max_headers_count:
             self._check_count()
         if self._transfer_encodings:
@@ -647,7 +659,7 @@ class ServerCodec:
         path = self.path
         if not path.isascii():
             raise CodecError("http1.codec_error")
-        plain = self.has_host and not self._rare_seen and not self.flags and 35 not in path
+        plain = self.has_host and self._rare_seen < 2 and not self.flags and 35 not in path
         if path[0] != 47 or method == b"CONNECT":
             plain = False
             self._other_form(path)
@@ -694,7 +706,7 @@ class ServerCodec:
             return
         if version in ("1.0", "0.9") and self._settings.accept_http_10:
             self.http_10 = True
-            self._rare_seen = True
+            self._rare_seen = 2
             if self._transfer_encodings:
                 # RFC 9112 section 6.1: a 1.0 sender does not know it, so the framing is in doubt.
                 raise CodecError("http1.transfer_encoding_on_http_10")

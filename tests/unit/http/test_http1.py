@@ -333,9 +333,12 @@ def test_a_long_target_counts():
     assert refusal(b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", max_headers_bytes=1024)[0] == 431
 
 
-@pytest.mark.parametrize("more", [b"", b"Connection: close"])
+@pytest.mark.parametrize("more", [
+    [], [b"Connection: close"], [b"Connection: keep-alive"], [b"Connection: keep-alive", b"Connection: close"],
+    [b"Connection: keep-alive", b"X-Request-Id: 1"], [b"Connection: keep-alive", b"Connection: keep-alive"],
+])  # fmt: skip
 def test_header_count(more):
-    host = [b"Host: a", *([more] if more else [])]
+    host = [b"Host: a", *more]
     fits = get(*host, *[b"A: b"] * (10 - len(host)))
     assert lines(fits, max_headers_count=10)[0] == "head GET /x a end"
     assert refusal(get(*host, *[b"A: b"] * (11 - len(host))), max_headers_count=10) == (431, "http1.too_many_headers")
@@ -357,6 +360,43 @@ def test_hop_by_hop_headers_go():
     sink_lines, _, codec = read([data])
     assert sink_lines == ["head GET /x a end", "header kept: 1"]  # "te" is not compared
     assert codec.connection_close is False  # the next message has begun
+
+
+@pytest.mark.parametrize(("more", "plain", "close"), [
+    ([], True, False), ([b"keep-alive"], True, False), ([b"Keep-Alive"], False, False), ([b"close"], False, True),
+    ([b"keep-alive", b"keep-alive"], False, False), ([b"keep-alive", b"close"], False, True),
+    ([b"close", b"keep-alive"], False, True), ([b"keep-alive, close"], False, True), ([b"x-hop"], False, False),
+])  # fmt: skip
+def test_keep_alive_alone_says_nothing(more, plain, close):
+    seen = []
+    sink = RequestTranscript()
+    codec = sink.codec = ServerCodec(sink, ServerSettings())
+    sink.head = lambda _line, headers, _end: seen.append((codec.plain, codec.connection_close, headers))
+    # The one before and the one behind are not touched by it. Behind "close" there is none.
+    for data in (GET, get(b"Host: a", *[b"Connection: " + value for value in more]), *([] if close else [GET])):
+        codec.feed(data)
+    assert seen == [(True, False, []), (plain, close, []), *([] if close else [(True, False, [])])]
+
+
+def test_keep_alive_does_not_keep_http_10_from_being_what_it_is():
+    seen = []
+    sink = RequestTranscript()
+    codec = sink.codec = ServerCodec(sink, ServerSettings(accept_http_10=True))
+    sink.head = lambda *_: seen.append((codec.plain, codec.http_10, codec.connection_keep_alive))
+    data = get(b"Host: a", b"Connection: keep-alive")
+    codec.feed(data.replace(b"1.1", b"1.0"))
+    codec.feed(data)
+    codec.feed(get(b"Host: a").replace(b"1.1", b"1.0"))
+    assert seen == [(False, True, True), (True, False, False), (False, True, False)]
+
+
+@pytest.mark.parametrize("lines", [
+    [b"keep-alive", b", ".join([b"a"] * 8)], [b"close", b", ".join([b"a"] * 8)], [b"keep-alive"] * 9, [b"close"] * 9,
+])  # fmt: skip
+def test_words_of_connection_are_limited_over_all_lines(lines):
+    fits = [b"Host: a", *[b"Connection: " + value for value in lines]]
+    assert read([get(*fits)])[1] is None
+    assert refusal(get(*fits, b"Connection: b")) == (400, "http1.connection_header_rejected")
 
 
 def test_of_te_only_trailers_passes():

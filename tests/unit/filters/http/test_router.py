@@ -189,18 +189,19 @@ def test_a_reset_after_the_head_is_counted():
 
 @pytest.mark.parametrize("length", [1, 16384, 16385])
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_body_that_is_there_leaves_with_its_head(monkeypatch, length, begun):
+@pytest.mark.parametrize(("last", "told"), [(b"", b""), (b"connection: close\r\n", b"connection: close\r\n")])
+def test_a_body_that_is_there_leaves_with_its_head(monkeypatch, length, begun, last, told):
     written = []
     write = Connection.write
     monkeypatch.setattr(Connection, "write", lambda self, data: (written.append((self, data)), write(self, data)))
-    p = play().downstream(GET)
+    p = play().downstream(GET[:-2] + last + b"\r\n")
     written.clear()
     head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (length + begun)
     p.upstream(head + b"x" * length)
     if begun:
         p.upstream(b"y")
     assert [len(data) for _, data in written][1:] == [*([length] if length > 16384 else []), *([1] if begun else [])]
-    assert p.down.read().endswith(b"\r\n\r\n" + b"x" * length + b"y" * begun)
+    assert p.down.read().endswith(b"\r\n" + told + b"\r\n" + b"x" * length + b"y" * begun)
     assert p.codes == {200: 1}
 
 
