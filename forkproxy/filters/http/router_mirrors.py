@@ -19,7 +19,6 @@ from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
 from forkproxy.http.stream import Stream
 from forkproxy.http.tally import Tally
-from forkproxy.net.connection import Connection
 from forkproxy.net.timers import Timer
 from forkproxy.router.policies import Mirror
 from forkproxy.router.retry import milliseconds
@@ -83,30 +82,6 @@ class MirroringRouter(PolicyRouter):
             request.cancel_unfinished()
 
 
-class MirroredHead:
-    """The copy's head: what an UpstreamRequest reads and writes of its stream."""
-
-    __slots__ = (
-        *("authority", "connection", "endpoint", "http", "method", "path", "request_headers", "scheme", "tally"),
-        *("upstream_connection", "upstream_first_tx"),
-    )
-
-    def __init__(self, stream: Stream, headers: Headers, authority: bytes, dynamic: DynamicStats) -> None:
-        self.connection = stream.connection
-        self.http = stream.http
-        self.endpoint = None
-        self.scheme = stream.scheme
-        self.method = stream.method
-        self.path = stream.path
-        self.authority = authority
-        self.request_headers = headers
-        self.tally = Tally()
-        self.tally.dynamic = dynamic
-        self.tally.is_internal = True
-        self.upstream_connection: Connection | None = None
-        self.upstream_first_tx = 0.0
-
-
 def copies(router: Router, stream: Stream, mirrors: tuple[Mirror, ...]) -> list[MirroredRequest]:
     """What is to be sent, with the head as it is now."""
     made = []
@@ -119,7 +94,8 @@ def copies(router: Router, stream: Stream, mirrors: tuple[Mirror, ...]) -> list[
     return made
 
 
-def _head(router: Router, stream: Stream, mirror: Mirror) -> MirroredHead:
+def _head(router: Router, stream: Stream, mirror: Mirror) -> Stream:
+    """A stream that nobody follows: the copy's head."""
     headers = list(stream.request_headers)  # how names were spelled first goes, as in Envoy
     timeout_s = stream.route.timeout_s
     if mirror.mutate is not None:
@@ -130,7 +106,13 @@ def _head(router: Router, stream: Stream, mirror: Mirror) -> MirroredHead:
     set_header(headers, b"x-forwarded-for", b"%b,%b" % (forwarded, own_ip) if forwarded else own_ip)
     if timeout_s is not None and router.envoy_headers:
         set_header(headers, b"x-envoy-expected-rq-timeout-ms", b"%d" % milliseconds(timeout_s))
-    return MirroredHead(stream, headers, mirror.host_for(stream.authority), router.dynamic)
+    host = mirror.host_for(stream.authority)
+    head = Stream(stream.http, stream.method, stream.path, host, headers, stream.protocol, router.loop.now)
+    head.scheme = stream.scheme
+    head.tally = tally = Tally()
+    tally.dynamic = router.dynamic
+    tally.is_internal = True
+    return head
 
 
 class MirroredRequest(UpstreamRequest):
@@ -139,10 +121,10 @@ class MirroredRequest(UpstreamRequest):
     keeps_body = True  # else the rest of a large body could go past this
     __slots__ = ("_answered", "_complete", "_is_over", "_is_refused", "_tally", "_timeout_s", "_timer")
 
-    def __init__(self, router: Router, cluster: Cluster, head: MirroredHead, timeout_s: float | None) -> None:
-        source: Any = head
+    def __init__(self, router: Router, cluster: Cluster, head: Stream, timeout_s: float | None) -> None:
         nobody: Any = None  # no endpoint yet
-        super().__init__(router, source, cluster, nobody, False)
+        super().__init__(router, head, cluster, nobody, False)
+        assert head.tally is not None
         self._tally = head.tally
         self._timeout_s = timeout_s
         self._timer: Timer | None = None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from forkproxy.config.build.health_check import HttpCheck, Statuses
 from forkproxy.http import headers as http_headers
 from forkproxy.http.codec import CodecError
+from forkproxy.http.connection_manager import HttpConnection
 from forkproxy.http.headers import Headers
 from forkproxy.http.http1 import ClientCodec
 from forkproxy.http.stream import Stream
-from forkproxy.net.connection import REMOTE_CLOSE
+from forkproxy.net.connection import REMOTE_CLOSE, Connection
+from forkproxy.net.loop import Loop
 from forkproxy.upstream.health_check import payload
 from forkproxy.upstream.health_check.probe import ConnectionProbe
 from forkproxy.upstream.health_check.session import ACTIVE
@@ -81,7 +83,7 @@ class HttpProbe(ConnectionProbe):
         check = self._check
         loop = self._checker.loop
         stream = Stream(
-            _Nobody(loop),  # type: ignore[arg-type]  # what formats ask of it, it has
+            _Nobody(loop),
             check.method.encode(),
             check.path.encode(),
             host,
@@ -167,27 +169,24 @@ def _within(ranges: Statuses, status: int) -> bool:
     return any(start <= status < end for start, end in ranges)
 
 
-class _Nobody:
-    """The downstream side of a request that nobody sent: Envoy says 127.0.0.1:0 of it."""
+class _Nobody(HttpConnection):
+    """The downstream side of a request that nobody sent, as far as formats ask for it."""
 
-    __slots__ = (
-        *("filter_state", "id", "local_address", "loop", "remote_address", "requested_server_name", "tls"),
-        "transport_failure_reason",
-    )
+    __slots__ = ()
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Loop) -> None:
+        self.connection = _NoPeer(loop)
+
+
+class _NoPeer(Connection):
+    """Its connection: Envoy says 127.0.0.1:0 of it."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.id = 0
         self.tls = None
         self.requested_server_name = self.transport_failure_reason = ""
         self.local_address = self.remote_address = ("127.0.0.1", 0)
-        self.filter_state: dict[object, Any] | None = None
-
-    @property
-    def connection(self) -> _Nobody:
-        """The connection manager's connection: there is none either."""
-        return self
-
-    def local_socket_address(self) -> tuple[str, int]:
-        """As a connection says it."""
-        return self.local_address
+        self._filter_state = None
