@@ -76,14 +76,8 @@ class _Rehearsed(HttpConnection):
 
     __slots__ = ()
 
-    @property
-    def chain(self) -> HttpFilterChain:
-        """The curtain."""
-        return self.manager.chain
-
-    @chain.setter
-    def chain(self, _chain: HttpFilterChain) -> None:
-        return
+    def use_chain(self, chain: HttpFilterChain) -> None:
+        """No: the curtain stays."""
 
 
 class _Ended:

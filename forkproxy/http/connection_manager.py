@@ -550,6 +550,10 @@ class HttpConnection:
         elif not codec.fresh:
             self._watch_head()
 
+    def use_chain(self, chain: HttpFilterChain) -> None:
+        """Let these filters see what comes, in the place of the connection manager's: an upgrade has its own."""
+        self.chain = chain
+
     def _wake(self) -> ServerCodec:
         manager = self.manager
         self.codec = codec = self._make_codec()

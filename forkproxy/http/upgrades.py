@@ -80,7 +80,7 @@ class Upgrades:
         if not enabled:
             return route is None  # the router has an answer for that
         if upgrade is not None and upgrade.chain is not None:
-            http.chain = upgrade.chain
+            http.use_chain(upgrade.chain)
             route = upgrade.routes.get(route, route)
         if route is not None:
             stream.route = self._tunnel(route)
@@ -89,15 +89,21 @@ class Upgrades:
         return True
 
 
-class Tunnel(HttpConnection):
-    """What an ``HttpConnection`` is once the endpoint has granted a tunnel: the same object, of another class.
+class Upgradable(HttpConnection):
+    """An ``HttpConnection`` whose stream may become a tunnel."""
+
+    __slots__ = ()
+
+
+class Tunnel(Upgradable):
+    """What an ``Upgradable`` is once the endpoint has granted a tunnel: the same object, of another class.
 
     Until the answer's head has passed the filters, one of them may still put another answer in its place.
     """
 
     __slots__ = ()
 
-    was: ClassVar[type[HttpConnection]] = HttpConnection
+    was: ClassVar[type[HttpConnection]] = Upgradable
     """Of which class it has been before."""
 
     def encode_headers(self, stream: Stream, headers: Headers, end_stream: bool) -> None:
@@ -176,7 +182,7 @@ class Tunnel(HttpConnection):
 
 def become_tunnel(http: HttpConnection) -> None:
     """The endpoint has granted what the stream of ``http`` asks for."""
-    if type(http) is not HttpConnection:
+    if type(http) is not Upgradable:
         http.__class__ = import_module("forkproxy.http.metered_tunnel").MeteredTunnel
     else:
         http.__class__ = Tunnel

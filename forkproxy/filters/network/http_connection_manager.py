@@ -124,7 +124,10 @@ class HttpConnectionManagerFilter(NetworkFilter):
             rewrite_local_reply=_local_reply(config, context),
             upgrades=upgrades,
         )
-        return cls(manager, routes, filters)
+        made = cls(manager, routes, filters)
+        if upgrades is not None:
+            made.http_connection = import_module("forkproxy.http.upgrades").Upgradable
+        return made
 
     def start(self, worker: WorkerContext) -> None:
         """Start the HTTP filters too."""
