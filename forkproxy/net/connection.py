@@ -78,7 +78,6 @@ class Connection:
     """A connected (or connecting) stream socket on a loop. Made by a listener or by ``connect``."""
 
     __slots__ = (
-        "__weakref__",
         "_above_high_watermark",
         "_close_timeout_s",
         "_detached",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
-import weakref
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from forkproxy.http.codec import ClientSink, CodecError
@@ -868,43 +868,6 @@ class TimedPool(PreconnectingPool):
         return super()._assign(client, request)
 
 
-class OwnPools(HttpPool):
-    """Stands for one pool per downstream connection: the file wants it, or the endpoint is told of that connection.
-
-    Nobody else may use the connections of such a pool: they go with the downstream connection, where Envoy keeps them until
-    they have been idle for long enough.
-    """
-
-    __slots__ = ("_announces", "_pools")
-
-    def __init__(self, cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> None:
-        super().__init__(cluster, endpoint, breakers)
-        self._pools: dict[weakref.ref[Connection], HttpPool] = {}
-        self._announces = cluster.announces(endpoint)
-
-    def acquire(self, request: PoolRequest) -> None:
-        """From the pool of the request's downstream connection."""
-        key = weakref.ref(request.downstream(), self._on_downstream_gone)
-        pool = self._pools.get(key)
-        if pool is None:
-            cls = pool_class(self.cluster, self.breakers)
-            pool = self._pools[key] = cls(self.cluster, self.endpoint, self.breakers)
-            pool.client_class = self.client_class
-            pool.draining = self.draining
-            if self._announces:
-                downstream = request.downstream()
-                pool.origin = (downstream.remote_address, downstream.local_socket_address())
-        pool.acquire(request)
-
-    def _on_downstream_gone(self, key: weakref.ref[Connection]) -> None:
-        pool = self._pools.pop(key, None)
-        if pool is not None:
-            self.cluster.loop.call_soon(pool.drain)
-
-    def _others(self) -> list[HttpPool]:
-        return [*self._pools.values(), *super()._others()]
-
-
 def pool_class(cluster: Cluster, breakers: Breakers) -> type[HttpPool]:
     """Of the pool that does what the cluster asks for, and no more."""
     options = cluster.config.pool
@@ -918,7 +881,9 @@ def pool_class(cluster: Cluster, breakers: Breakers) -> type[HttpPool]:
 def make_pool(cluster: Cluster, endpoint: Endpoint, breakers: Breakers) -> HttpPool:
     """The pool of an endpoint for the requests of one priority."""
     is_own = cluster.config.pool.per_downstream or cluster.announces(endpoint)
-    cls = OwnPools if is_own else pool_class(cluster, breakers)
+    cls: type[HttpPool] = (
+        import_module("forkproxy.upstream.own_pools").OwnPools if is_own else pool_class(cluster, breakers)
+    )
     return cls(cluster, endpoint, breakers)
 
 

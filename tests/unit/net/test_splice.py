@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 from forkproxy.net import splice as module
-from forkproxy.net.connection import LOCAL_CLOSE, RECV_BYTES, REMOTE_RESET
+from forkproxy.net.connection import LOCAL_CLOSE, RECV_BYTES, REMOTE_RESET, Connection
 from forkproxy.net.splice import (
     IDLE_S,
     MAX_IDLE_PIPES,
@@ -41,13 +41,19 @@ def pool(timers):
     pool.close()
 
 
+class Mortal(Connection):
+    """Can be asked whether it is gone."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Joined:
     """``writer`` → source → splice → sink → ``reader``; the owner does what tcp_proxy does."""
 
     def __init__(self, loop, family="tcp", high_watermark=1 << 20, sndbuf=0):
         self.loop = loop
-        self.source, self.read, self.writer = socket_pair(loop, family)
-        self.sink, self.sent, self.reader = socket_pair(loop, family, buffer_limit_bytes=high_watermark)
+        self.source, self.read, self.writer = socket_pair(loop, family, Mortal)
+        self.sink, self.sent, self.reader = socket_pair(loop, family, Mortal, buffer_limit_bytes=high_watermark)
         if sndbuf:
             self.sink.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
             self.reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, sndbuf)
