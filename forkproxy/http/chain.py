@@ -31,6 +31,7 @@ class HttpFilterChain:
         "encode_trailers",
         "filters",
         "on_stream_complete",
+        "owners",
         "passes_responses",
         "switches",
     )
@@ -38,6 +39,8 @@ class HttpFilterChain:
     def __init__(self, filters: Sequence[HttpFilter], switches: Mapping[int, tuple[str, bool]] | None = None) -> None:
         self.filters = tuple(filters)
         self.switches = switches or {}
+        self.owners: dict[object, HttpFilter] = {}
+        """Of the hooks that are no methods of their filters."""
         self.decode_headers: tuple[tuple[int, HeadersHook], ...] = self._hooks("decode_headers")
         self.decode_data: tuple[tuple[int, DataHook], ...] = self._hooks("decode_data")
         self.decode_trailers: tuple[tuple[int, TrailersHook], ...] = self._hooks("decode_trailers")
@@ -70,9 +73,10 @@ class HttpFilterChain:
                 return None
             return hook(stream, *arguments)
 
-        vars(switched)["__self__"] = self.filters[position]  # for name_of
+        self.owners[switched] = self.filters[position]
         return switched
 
     def name_of(self, hook: object) -> str:
         """The class name of the filter that a hook belongs to, for the log."""
-        return type(getattr(hook, "__self__", hook)).__qualname__
+        owner = self.owners.get(hook)
+        return type(getattr(hook, "__self__", hook) if owner is None else owner).__qualname__

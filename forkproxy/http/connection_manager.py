@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from forkproxy.http import response_flags as flags
 from forkproxy.http.chain import HttpFilterChain
@@ -260,7 +260,8 @@ class ConnectionManager:
     )
 
     loop: Loop
-    """Set by ``start()``, in the worker."""
+    _sweeper: Timer
+    """Both set by ``start()``, in the worker."""
 
     def __init__(
         self,
@@ -294,7 +295,6 @@ class ConnectionManager:
         self.awake: dict[HttpConnection, None] = {}
         """Those of them that do not rest, whose figures may have moved since they were read. Those at the front are looked at
         next."""
-        self._sweeper: Timer = None  # type: ignore[assignment]  # as the loop
         self.draining: object = False
         """True, or true by chance, while responses are to carry ``connection: close``."""
         self._drained: object = False
@@ -455,17 +455,20 @@ class _Queued:
         self.error: CodecError | None = None
 
 
-class _Resting:
+class _Resting(ServerCodec):
     # The codec of a connection that has said nothing yet, or nothing for a while.
     __slots__ = ()
-    fresh = True
+
+    def __init__(self) -> None:
+        self.fresh = True
 
     def close(self) -> None:
         pass
 
 
-_RESTING: Any = _Resting()
-_NO_QUEUE: Any = ()
+_RESTING: Final = _Resting()
+_NO_QUEUE: Final[list[_Queued]] = []
+"""Nothing is ever put into it: who has something to wait makes a list."""
 
 
 def _ignore() -> None:

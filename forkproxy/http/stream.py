@@ -11,12 +11,13 @@ nobody uses costs nothing. (Not by ``__getattr__``: a class that has one makes e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from urllib.parse import quote
 
 from forkproxy.http.headers import Headers
 from forkproxy.http.headers import get as get_header
 from forkproxy.http.headers import set_ as set_header
+from forkproxy.http.rare import Rare, RareDict
 from forkproxy.http.response_flags import UH
 from forkproxy.net import address as addresses
 from forkproxy.net.connection import Connection
@@ -30,45 +31,6 @@ if TYPE_CHECKING:
     from forkproxy.http.filter import HttpFilter
     from forkproxy.http.meters import Meters
     from forkproxy.http.tally import Tally
-
-T = TypeVar("T")
-
-
-class Rare(Generic[T]):
-    """An attribute of a Stream that hardly any has: it stands in ``Stream.rare``, a dict that the first of them makes."""
-
-    __slots__ = ("_default", "_name")
-
-    def __init__(self, default: T) -> None:
-        self._default = default
-
-    def __set_name__(self, owner: type[Stream], name: str) -> None:
-        self._name = name
-
-    def __get__(self, stream: Stream, owner: type[Stream]) -> T:
-        rare = stream.rare
-        found: T = self._default if rare is None else rare.get(self._name, self._default)
-        return found
-
-    def __set__(self, stream: Stream, value: T) -> None:
-        if stream.rare is None:
-            stream.rare = {}
-        stream.rare[self._name] = value
-
-
-class RareDict(Rare[dict[Any, Any]]):
-    """A Rare attribute that is a dict of the stream's own."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__({})
-
-    def __get__(self, stream: Stream, owner: type[Stream]) -> dict[Any, Any]:
-        if stream.rare is None or self._name not in stream.rare:
-            self.__set__(stream, {})
-        return super().__get__(stream, owner)
-
 
 _UNROUTED: Final[Any] = object()
 _GRPC_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto", b"application/grpc+json"))
@@ -246,9 +208,10 @@ class Stream:
         """When the last byte of the response went downstream."""
         return self.end if self.response_ended else 0.0
 
-    downstream_close_type = b"Normal"
+    downstream_close_type: ClassVar = b"Normal"
     """Streams are logged before their connections close: there is nothing to tell yet."""
-    upstream_local_close_reason = downstream_local_close_reason = ""
+    upstream_local_close_reason: ClassVar = ""
+    downstream_local_close_reason: ClassVar = ""
 
     @property
     def upstream_close_type(self) -> bytes:

@@ -11,6 +11,7 @@ requests; a table that was compiled with ``loaded`` dice chooses one of them.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from itertools import accumulate
@@ -191,11 +192,10 @@ def _other_domains(table: RouteTable, stream: Stream, taken: VirtualHost | None)
             yield OtherDomain(virtual_host, domains[0] if domains else "", "does not match")
 
 
-class _Host:
-    """A request of which only the host matters."""
-
-    def __init__(self, authority: bytes) -> None:
-        self.authority = authority
+def _with_host(stream: Stream, authority: bytes) -> Stream:
+    other = copy.copy(stream)
+    other.authority = authority
+    return other
 
 
 def _host_hints(table: RouteTable, stream: Stream, taken: VirtualHost | None, domain: str) -> Iterator[str]:
@@ -206,7 +206,7 @@ def _host_hints(table: RouteTable, stream: Stream, taken: VirtualHost | None, do
     bare = host_without_port(host)
     specific = {each.lower(): each for vhost in table.virtual_hosts for each in vhost.config.domains if each != "*"}
     if bare != host and not table.config.ignore_port_in_host_matching:
-        found = _ask_hosts(dict(specific), _Host(bare), False)  # type: ignore[arg-type]  # it reads nothing else
+        found = _ask_hosts(dict(specific), _with_host(stream, bare), False)
         if found:
             yield (
                 f'without its port the host would match the domain "{found}": see strip_any_host_port,'
@@ -214,7 +214,7 @@ def _host_hints(table: RouteTable, stream: Stream, taken: VirtualHost | None, do
             )
     if table.config.ignore_port_in_host_matching and host.decode("latin-1") in specific:
         yield "with ignore_port_in_host_matching a domain that has a port never matches"
-    if bare.endswith(b".") and _ask_hosts(dict(specific), _Host(bare[:-1]), False):  # type: ignore[arg-type]
+    if bare.endswith(b".") and _ask_hosts(dict(specific), _with_host(stream, bare[:-1]), False):
         yield "without the dot at its end the host would match: see strip_trailing_host_dot"
 
 

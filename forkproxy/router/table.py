@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from forkproxy.config.build.context import PerFilterConfig
 from forkproxy.config.build.core import HeaderMutations, Where
@@ -69,6 +69,8 @@ DIRECT = 2
 FilterLevel = dict[str, PerFilterConfig]
 _NOTHING: Mapping[Any, Any] = {}
 
+T = TypeVar("T")
+Ask = Callable[["Stream"], T]
 Select = Callable[["Stream"], "Route | None"]
 # upstream.cluster.Cluster: a package of the same floor, so it is injected, not imported.
 Cluster = Any
@@ -464,11 +466,11 @@ def host_without_port(host: bytes) -> bytes:
     return host if colon < 0 or colon < host.rfind(b"]") else host[:colon]
 
 
-def _no_route(_stream: Stream) -> Route | None:
+def _no_route(_stream: Stream) -> None:
     return None
 
 
-def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool, header: str = "") -> Select:
+def compile_hosts(by_domain: dict[bytes, Ask[T]], ignore_port: bool, header: str = "") -> Ask[T | None]:
     """Ask the one that the request's host chooses among ``by_domain``, which loses its ``*``; the first line of ``header``
     instead of the host, where one is given. Without that line there is none, unless ``*`` is all there is.
     """
@@ -490,7 +492,7 @@ def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool, header: str
     prefix_lengths = sorted({len(prefix) for prefix in prefixes}, reverse=True)
     exact_get = exact.get
 
-    def find(host: bytes) -> Select | None:
+    def find(host: bytes) -> Ask[T] | None:
         host = host.lower()
         if ignore_port:
             host = host_without_port(host)
@@ -514,7 +516,7 @@ def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool, header: str
     if header:
         return _by_header(header.lower().encode(), find)
 
-    def match(stream: Stream) -> Route | None:
+    def match(stream: Stream) -> T | None:
         host = stream.authority
         # A domain with a port never matches when ports are ignored, so it must not be found here.
         select = exact_get(host) if not ignore_port else None
@@ -527,8 +529,8 @@ def compile_hosts(by_domain: dict[bytes, Select], ignore_port: bool, header: str
     return match
 
 
-def _by_header(name: bytes, find: Callable[[bytes], Select | None]) -> Select:
-    def match(stream: Stream) -> Route | None:
+def _by_header(name: bytes, find: Callable[[bytes], Ask[T] | None]) -> Ask[T | None]:
+    def match(stream: Stream) -> T | None:
         for key, value in stream.request_headers:
             if key == name:
                 select = find(value)

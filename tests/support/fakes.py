@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from itertools import count
 
-from forkproxy.net.connection import LOCAL_CLOSE, REMOTE_CLOSE, REMOTE_RESET
+from forkproxy.net.connection import LOCAL_CLOSE, REMOTE_CLOSE, REMOTE_RESET, Connection
+from forkproxy.net.loop import Loop
 from forkproxy.net.timers import NEVER, Timers
 
 _next_id = count(1).__next__
 
 
-class FakeLoop:
+class FakeLoop(Loop):
     """``advance(seconds)`` moves the clock and runs what came due; ``settle()`` runs what was asked for "soon"."""
 
     def __init__(self, now: float = 1000.0) -> None:
@@ -85,7 +86,7 @@ class FakeLoop:
         return min((entry[2].deadline for entry in self._timers.heap), default=NEVER)
 
 
-class FakeConnection:
+class FakeConnection(Connection):
     """``written`` is what the code under test sent. The test plays the peer: ``receive``, ``receive_end``, ``peer_closes``.
 
     ``state``: "open", "closing" (close asked, waiting for ``flush_all`` when ``hold_writes``) or "closed".
@@ -102,7 +103,7 @@ class FakeConnection:
         self.requested_server_name = ""
         self.half_close = False
         self.high_watermark = 1024 * 1024
-        self.filter_state = {}
+        self._filter_state = None
         self.session = None
         self.written = b""
         self.hold_writes = False
@@ -192,8 +193,7 @@ class FakeConnection:
         on_close = self.on_close
         self._forget_callbacks()
         on_close(reason)
-        self.session = None
-        self.filter_state = {}
+        self.session = self._filter_state = None
 
     # -- what the test does as the kernel and the peer
 

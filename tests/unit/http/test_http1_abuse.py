@@ -88,7 +88,7 @@ def test_a_read_is_searched_for_other_protocols_once_not_once_per_request(monkey
 def test_an_idle_codec_keeps_nothing_of_what_it_read():
     side = Requests()
     feed(side, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 1000, 0)
-    kept = [getattr(side.codec, name) for name in ServerCodec.__slots__]
+    kept = [getattr(side.codec, name, None) for name in dir(side.codec)]
     assert max(len(value) for value in kept if isinstance(value, bytes)) < 100
 
 

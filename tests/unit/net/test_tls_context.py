@@ -24,6 +24,7 @@ from forkproxy.net.filter import WriteFilteredConnection, WriteFilteredTlsConnec
 from forkproxy.net.sockets import connecting_socket
 from forkproxy.net.tls_context import downstream_transport, host_transports, subject_public_key_info, upstream_transport
 from forkproxy.stats.groups import TlsStats
+from tests.support.fakes import FakeLoop
 from tests.support.live_loop import Record
 from tests.support.x509_authority import authority, leaf
 
@@ -392,7 +393,7 @@ def test_raw_transports_and_write_filters():
     assert upstream_transport(None) is Connection
     assert downstream_transport(None, write_filters=True) is WriteFilteredConnection
     sock = socket.socket()
-    made = downstream_transport(downstream(A), write_filters=True)(None, sock, ("127.0.0.1", 1), 0)
+    made = downstream_transport(downstream(A), write_filters=True)(FakeLoop(), sock, ("127.0.0.1", 1), 0)
     sock.close()
     assert isinstance(made, WriteFilteredTlsConnection)
 

@@ -12,16 +12,18 @@ from forkproxy.config.build.route import (
     RouteTableConfig,
     VirtualHost,
 )
+from forkproxy.http.stream import Stream
 from forkproxy.router.table import RouteTable
 
 NO_HEADERS = HeaderMutations()
 WHERE = Where("route_config", 7, 3)
 
 
-class FakeStream:
+class FakeStream(Stream):
     """What the router reads and writes of forkproxy.http.stream.Stream."""
 
     def __init__(self, path=b"/", authority=b"h.example", headers=(), method=b"GET", scheme=b"http"):
+        self.rare = None
         self.path = path
         self.authority = authority
         self.method = method

@@ -1,7 +1,5 @@
 """What a route asks of a request beyond its path."""
 
-import types
-
 import pytest
 
 from forkproxy.config.build.core import StringMatcher
@@ -9,6 +7,7 @@ from forkproxy.config.build.filter_state import FilterStateMatcher
 from forkproxy.config.build.metadata import MetadataMatcher, ValueMatcher
 from forkproxy.config.build.route import RouteMatch
 from forkproxy.router.conditions import compile_condition
+from tests.support.fakes import FakeConnection
 from tests.unit.router.fakes import WHERE, FakeStream
 
 
@@ -23,7 +22,9 @@ class Certificate:
 
 def stream(tls=None, filter_state=None, of_connection=None, metadata=None):
     made = FakeStream()
-    made.connection = types.SimpleNamespace(tls=tls, filter_state=of_connection)
+    made.connection = FakeConnection()
+    made.connection.tls = tls
+    made.connection.filter_state.update(of_connection or {})
     made.filter_state = filter_state or {}
     made.dynamic_metadata = metadata or {}
     return made

@@ -1,7 +1,6 @@
 """The router and clusters that want more than ``pick()``: hashes, metadata, cookies, retries."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +10,7 @@ from forkproxy.config.build.load_balancing import LoadBalancingConfig, SubsetCon
 from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.http.filter import HttpFilter
 from tests.support.playbook import endpoint, play, route
+from tests.unit.router.fakes import FakeStream
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
@@ -45,14 +45,14 @@ def test_a_key_goes_to_one_endpoint():
 @pytest.mark.parametrize(("load_balancing", "is_plain"), [(MAGLEV, False), (LoadBalancingConfig(), True)])
 def test_a_route_is_plain_as_long_as_its_cluster_asks_for_nothing(load_balancing, is_plain):
     p = with_endpoints(load_balancing)
-    found = p.manager.match(SimpleNamespace(path=b"/", authority=b"a"))
+    found = p.manager.match(FakeStream(b"/", b"a"))
     assert found.is_plain is is_plain
     assert p.cluster.needs_context is not is_plain
 
 
 def test_nothing_is_hashed_for_others():
     p = with_endpoints(LoadBalancingConfig(), number=1)
-    found = p.manager.match(SimpleNamespace(path=b"/", authority=b"a"))
+    found = p.manager.match(FakeStream(b"/", b"a"))
     found.hash_policy = None  # would raise if it were called
     exchange(p, 1)
 
