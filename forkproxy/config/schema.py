@@ -407,9 +407,14 @@ def schema() -> Schema:
         ) from None
 
 
-def forget_schema() -> None:
-    """Let its memory go; ``schema()`` reads it again. What was built from a configuration does not refer to it."""
+def forget_schema() -> bool:
+    """Let its memory go; ``schema()`` reads it again. What was built from a configuration does not refer to it.
+
+    False when there was none.
+    """
+    was_read = schema.cache_info().currsize > 0
     schema.cache_clear()
+    return was_read
 
 
 def _dependencies(raw: bytes) -> list[str]:

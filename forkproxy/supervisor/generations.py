@@ -10,6 +10,7 @@ from time import monotonic
 from forkproxy import log
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.problems import ConfigError
+from forkproxy.config.tree import collection_paused
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor import listening, log_files, memory
 from forkproxy.supervisor.apart import giving_way
@@ -54,6 +55,8 @@ class Generations:
         self._build = build
         self._explain = explain
         self._running: GenerationRun | None = None
+        self._leftovers = False
+        """Generations have gone since ``memory.clear``."""
 
     @property
     def running(self) -> GenerationRun:
@@ -71,11 +74,14 @@ class Generations:
 
     def make(self) -> GenerationRun:
         """Load and build. ConfigurationRefused says why not; nothing has changed then."""
-        bootstrap = self._load()
-        if self._running is None:
-            return self._make(bootstrap)
-        with giving_way():
-            return self._make(bootstrap)
+        with collection_paused():
+            if self._running is None:
+                return self._make(self._load())
+            with giving_way():
+                if self._leftovers:
+                    memory.clear()
+                    self._leftovers = False
+                return self._make(self._load())
 
     def _make(self, bootstrap: BootstrapConfig) -> GenerationRun:
         number = self.made + 1
@@ -87,6 +93,7 @@ class Generations:
             identity = identity_for(bootstrap, self._options.user, lambda: self._default_identity)
         except ConfigError as error:
             self._registry.abandon_generation()
+            self._leftovers = True
             raise ConfigurationRefused(self._explain(error)) from None
         self._prepare_for(identity, generation, self._options.user or bootstrap.forkproxy.user or "")
         self.made = number
@@ -128,11 +135,13 @@ class Generations:
 
     def put_in_force(self, run: GenerationRun) -> None:
         """``run`` is the one that serves, from now on."""
+        self._leftovers = self._leftovers or self._running is not None
         self._running = run
 
     def give_up_newest(self) -> None:
         """The newest will not serve: its figures are forgotten, the running one is the newest again."""
         self._registry.abandon_generation()
+        self._leftovers = True
         self.newest = self.running
 
     def fail_health_check(self, failed: bool) -> None:

@@ -31,3 +31,15 @@ def test_a_configuration_does_not_hold_the_schema():
 def test_what_is_alive_is_frozen():
     memory.settle()
     assert gc.get_freeze_count() > 1000
+
+
+def test_what_refers_to_itself_goes_before_the_next_is_made():
+    class Gone:
+        def __init__(self):
+            self.own = self
+
+    gone = weakref.ref(Gone())
+    memory.settle()
+    assert gone() is not None
+    memory.clear()
+    assert gone() is None
