@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
-from operator import attrgetter
+from dataclasses import is_dataclass
 from struct import Struct
 from typing import IO, Any
+
+from forkproxy.config.values import getter_of, names_of, setters_of
 
 
 def dump(value: object, file: IO[bytes]) -> None:
@@ -24,10 +25,6 @@ def load(file: IO[bytes]) -> object:
     return pickle.load(file)
 
 
-def _names_of(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cls))
-
-
 class _Pickler(pickle.Pickler):
     def __init__(self, file: IO[bytes], protocol: int) -> None:
         super().__init__(file, protocol)
@@ -38,40 +35,15 @@ class _Pickler(pickle.Pickler):
         try:
             values_of = self._getters[cls]
         except KeyError:
-            values_of = self._getters[cls] = _getter_of(cls)
+            values_of = self._getters[cls] = getter_of(cls) if is_dataclass(cls) else None
         return NotImplemented if values_of is None else (_restore, (cls, *values_of(obj)))
-
-
-def _getter_of(cls: type) -> Callable[[Any], tuple[object, ...]] | None:
-    if not is_dataclass(cls):
-        return None
-    names = _names_of(cls)
-    if len(names) > 1:
-        values_of: Callable[[Any], tuple[object, ...]] = attrgetter(*names)
-        return values_of
-    return lambda obj: tuple([getattr(obj, name) for name in names])
-
-
-_setters: dict[type, list[Callable[[object, object], None]]] = {}
 
 
 def _restore(cls: type, *values: object) -> object:
     made: object = object.__new__(cls)
-    try:
-        setters = _setters[cls]
-    except KeyError:
-        setters = _setters[cls] = [_setter_of(cls, name) for name in _names_of(cls)]
-    for set_, value in zip(setters, values, strict=True):
+    for set_, value in zip(setters_of(cls), values, strict=True):
         set_(made, value)
     return made
-
-
-def _setter_of(cls: type, name: str) -> Callable[[object, object], None]:
-    for base in cls.__mro__:
-        setter: Callable[[object, object], None] | None = getattr(base.__dict__.get(name), "__set__", None)
-        if setter is not None:
-            return setter
-    return lambda obj, value: object.__setattr__(obj, name, value)
 
 
 class _Joiner(dict[type, Callable[[Any], Any]]):
@@ -95,8 +67,7 @@ class _Joiner(dict[type, Callable[[Any], Any]]):
         return join
 
     def _dataclass(self, cls: type, is_value: bool) -> Callable[[Any], object]:
-        names, values_of = _names_of(cls), _getter_of(cls)
-        assert values_of is not None
+        names, values_of = names_of(cls), getter_of(cls)
         kept, done, all_joined = self._kept, self._done, self._joined
         pack = Struct(f"{len(names) + 1}Q").pack  # a tuple of as many large numbers is five times as large
         # Most parts are the very objects that the one before had in their place.

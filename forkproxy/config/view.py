@@ -21,7 +21,7 @@ It cannot see "read but not honoured", so every read is also recorded in :data:`
 from __future__ import annotations
 
 import builtins
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any, Final, TypeVar, overload
@@ -260,6 +260,56 @@ class View:
         """The field's path."""
         return path_text((self._path, name))
 
+    @property
+    def place(self) -> tuple[builtins.str, builtins.int | None]:
+        """``path`` with the index of a list's item apart, or None: the text of the list's path is one object for its items."""
+        path = self._path
+        if path is None or isinstance(path[1], builtins.str):
+            return path_text(path), None
+        around = path[0]
+        found = _last_list[0]
+        if found[0] is not around:
+            found = _last_list[0] = (around, path_text(around))
+        return found[1], path[1]
+
+    # --- of messages that say the same (build/alike.py) -----------------------------------------------------------------
+
+    def content(self, apart: Collection[builtins.str]) -> tuple[object, ...]:
+        """All that the message says, but for the fields that are ``apart``: of them, that they are there."""
+        said: list[object] = []
+        for name, entry in self._entries.items():
+            said.append(name)
+            if name not in apart:
+                said.append(_content(entry.value))
+        return tuple(said)
+
+    def mark_read(self, apart: Collection[builtins.str]) -> None:
+        """All fields but those that are ``apart``, and what is in them, are read: another message has shown how."""
+        for name in self._entries:
+            if name not in apart:
+                self._read.add(name)
+
+    def again(self) -> View:
+        """The same message, of which nothing is read."""
+        return View(self.node, self.message_schema, self._path, self.problems)
+
+    def absorb(self, other: View) -> None:
+        """What ``other`` (of ``again``) has read is read."""
+        self._read |= other._read
+        for name, theirs in other._children.items():
+            ours = self._children.setdefault(name, theirs)
+            if ours is not theirs:
+                for our, their in zip(ours, theirs, strict=True):
+                    our.absorb(their)
+
+    def is_all_read(self, apart: Collection[builtins.str]) -> builtins.bool:
+        """Whether all is read but the fields that are ``apart``, and of them none."""
+        if any(name in self._read or name in self._children for name in apart):
+            return False
+        problems: list[Problem] = []
+        self._unread(problems)
+        return all(problem.path in {self.path_of(name) for name in apart} for problem in problems)
+
     # --- scalars -----------------------------------------------------------------------------------------------------
 
     @overload
@@ -268,6 +318,8 @@ class View:
     def bool(self, name: builtins.str, default: None) -> builtins.bool | None: ...
     def bool(self, name: builtins.str, default: builtins.bool | None = False) -> builtins.bool | None:
         """A bool or a BoolValue."""
+        if name not in self._entries and ("bool", name, default) in self.message_schema.asked:
+            return default
         value = self._scalar(name, "bool", ("bool",), default)
         return default if value is None else value
 
@@ -277,6 +329,8 @@ class View:
     def uint(self, name: builtins.str, default: None) -> builtins.int | None: ...
     def uint(self, name: builtins.str, default: builtins.int | None = 0) -> builtins.int | None:
         """A uint32, a uint64, or their wrappers."""
+        if name not in self._entries and ("uint", name, default) in self.message_schema.asked:
+            return default
         value = self._scalar(name, "uint", ("uint32", "uint64"), default)
         return default if value is None else value
 
@@ -286,6 +340,8 @@ class View:
     def int(self, name: builtins.str, default: None) -> builtins.int | None: ...
     def int(self, name: builtins.str, default: builtins.int | None = 0) -> builtins.int | None:
         """An int32, an int64, or their wrappers."""
+        if name not in self._entries and ("int", name, default) in self.message_schema.asked:
+            return default
         value = self._scalar(name, "int", ("int32", "int64"), default)
         return default if value is None else value
 
@@ -295,6 +351,8 @@ class View:
     def float(self, name: builtins.str, default: None) -> builtins.float | None: ...
     def float(self, name: builtins.str, default: builtins.float | None = 0.0) -> builtins.float | None:
         """A float, a double, or their wrappers."""
+        if name not in self._entries and ("float", name, default) in self.message_schema.asked:
+            return default
         value = self._scalar(name, "float", ("float", "double"), default)
         return default if value is None else value
 
@@ -304,6 +362,8 @@ class View:
     def str(self, name: builtins.str, default: None) -> builtins.str | None: ...
     def str(self, name: builtins.str, default: builtins.str | None = "") -> builtins.str | None:
         """A string or a StringValue."""
+        if name not in self._entries and ("str", name, default) in self.message_schema.asked:
+            return default
         value = self._scalar(name, "str", ("string",), default)
         return default if value is None else value
 
@@ -324,6 +384,8 @@ class View:
         """A Duration, in seconds."""
         asked = ("duration_s", name, default)
         if asked in self.message_schema.asked:
+            if name not in self._entries:
+                return default
             entry = self._again(name)
         else:
             field = self._field(name)
@@ -345,6 +407,8 @@ class View:
         field = self._field(name)
         asked = ("enum", name)
         if supported is None and asked in self.message_schema.asked:
+            if name not in self._entries:
+                return field.enum.names.get(0, "")
             entry = self._again(name)
         else:
             self._expect(field, field.shape == "enum" and not field.repeated, "enum")
@@ -363,8 +427,9 @@ class View:
         """A message; None when it is not set."""
         asked = ("message", name)
         if asked in self.message_schema.asked:
-            if self._again(name) is None:
+            if name not in self._entries:
                 return None
+            self._read.add(name)
             return self._views(self._field(name))[0]
         field = self._field(name)
         self._expect(field, field.shape == "message" and not field.repeated, "message")
@@ -392,7 +457,10 @@ class View:
         """The messages of a repeated field; [] when it is not set."""
         asked = ("repeated", name)
         if asked in self.message_schema.asked:
-            return [] if self._again(name) is None else list(self._views(self._field(name)))
+            if name not in self._entries:
+                return []
+            self._read.add(name)
+            return list(self._views(self._field(name)))
         field = self._field(name)
         self._expect(field, field.shape == "message" and field.repeated, "repeated")
         self.message_schema.asked.add(asked)
@@ -626,17 +694,16 @@ class View:
             inner = field
             if field.shape == "map":
                 inner = field.map_value
-                nodes: list[tuple[Node, Path]] = [(each.value, (path, each.key)) for each in node.entries]
+                nodes: Iterable[tuple[Node, Path]] = [(each.value, (path, each.key)) for each in node.entries]
             elif field.repeated:
                 nodes = [(item, (path, index)) for index, item in enumerate(node.items)]
             else:
-                nodes = [(node, path)]
-            found = []
-            for each, at in nodes:
-                is_any = inner.shape == "any"
-                found.append(
-                    AnyView(each, at, self.problems) if is_any else View(each, inner.message, at, self.problems)
-                )
+                nodes = ((node, path),)
+            if inner.shape == "any":
+                found = [AnyView(each, at, self.problems) for each, at in nodes]
+            else:
+                message, problems = inner.message, self.problems
+                found = [View(each, message, at, problems) for each, at in nodes]
             self._children[field.name] = found
         return found
 
@@ -726,6 +793,26 @@ def unread(view: View) -> list[Problem]:
     problems: list[Problem] = []
     view._unread(problems)
     return problems
+
+
+_last_list: list[tuple[Path, str]] = [(None, "")]
+"""Of which list ``place`` was asked last, and its path: items are asked one after the other."""
+
+
+def _content(node: Node) -> object:
+    """What a node says, to be compared: what Python holds equal, as 1 and true, is of different types."""
+    if node.kind == "scalar":
+        value = node.value
+        if isinstance(value, str):
+            return value
+        return (float, repr(value)) if isinstance(value, float) else (type(value), value)
+    if node.kind == "seq":
+        return list, *[_content(item) for item in node.items]
+    said: list[object] = [dict]
+    for entry in node.entries:
+        said.append(entry.key)
+        said.append(_content(entry.value))
+    return tuple(said)
 
 
 def _unread_problem(entry: Entry, path: Path, why: str) -> Problem:

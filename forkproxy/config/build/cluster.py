@@ -43,6 +43,7 @@ from forkproxy.config.build.transport_sockets import (
     build_socket_matches,
     match_metadata,
 )
+from forkproxy.config.values import replaced
 from forkproxy.config.view import View
 
 if TYPE_CHECKING:
@@ -420,12 +421,23 @@ def _health_check(view: View, context: BuildContext) -> HealthCheckConfig | None
     return checks[0] if checks else None
 
 
-def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
+def build_cluster(view: View, context: BuildContext) -> ClusterConfig:
     """``Cluster``. HTTP/2 and whatever is not named here stay unread."""
+    localities = build_load_assignment(view.message("load_assignment"), context)
+    rest = context.alike.rest(view, _build_rest, context, _APART)
+    name = view.str("name")
+    stat_name = (view.str("alt_stat_name") or name).replace(":", "_")
+    return replaced(rest, name=name, stat_name=stat_name, localities=localities, where=build_where(view))
+
+
+_APART = frozenset(("name", "alt_stat_name", "load_assignment"))
+"""What nearly every cluster says in its own way (build/alike.py)."""
+
+
+def _build_rest(view: View, context: BuildContext) -> ClusterConfig:
     view.ignore("wait_for_warm_on_init", why="a worker is ready when its names are resolved or have failed once")
     health_check = _health_check(view, context)
     outlier_detection = build_outlier_detection(view.message("outlier_detection"), context)
-    name = view.str("name")
     cluster_type, dns, dynamic = _type_and_dns(view, context)
     if health_check is not None and cluster_type not in _CHECKED_TYPES:
         view.unsupported(f"health checks of {cluster_type} clusters are not implemented", field="health_checks")
@@ -447,14 +459,13 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
             http1 = http.http1
     socket = build_socket(view.message("transport_socket"), context)
     balancing = build_load_balancing(view, context, cluster_type)
-    localities = build_load_assignment(view.message("load_assignment"), context)
     resolver = dns.resolver or context.dns_resolver or DnsResolver()
     return ClusterConfig(
-        name=name,
-        stat_name=(view.str("alt_stat_name") or name).replace(":", "_"),
+        name="",
+        stat_name="",
         type=cluster_type,
         connect_timeout_s=view.duration_s("connect_timeout", default_connect_timeout_s),
-        localities=localities,
+        localities=(),
         tls=socket.tls,
         proxy_protocol=socket.proxy_protocol,
         socket_matches=build_socket_matches(view, context),
@@ -476,7 +487,7 @@ def build_cluster(view: View, context: BuildContext) -> ClusterConfig | None:
         send_fully_qualified_url=http1.send_fully_qualified_url,
         tcp_keepalive=_tcp_keepalive(view),
         pool=build_pool_options(view, context, options),
-        where=build_where(view),
+        where=Where(),
         eds=build_eds(view, context) if cluster_type == "EDS" else None,
         load_balancing=balancing,
         dynamic=dynamic,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+from forkproxy.config.build.alike import Alike
 from forkproxy.config.build.extensions import BUILDERS, PER_ROUTE
 from forkproxy.config.problems import ConfigError, Problem
 from forkproxy.config.schema import schema
@@ -48,7 +49,7 @@ class BuildContext:
     ``runtime``: the flattened static runtime layers. ``secrets``: the views of ``static_resources.secrets``, by kind and
     name. ``environment``: what ``environment_variable`` data sources read. ``dns_resolver`` and ``bind_options``: the
     bootstrap's defaults for clusters.
-    ``files``: the digests of the files that were read because the configuration names them.
+    ``files``: the digests of the files that were read because the configuration names them. ``alike``: what was made before.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -59,6 +60,7 @@ class BuildContext:
     dns_resolver: Any = None
     bind_options: Any = None
     files: dict[str, bytes] = field(default_factory=dict)
+    alike: Alike = field(default_factory=Alike)
 
     def each(self, views: list[View], build: Callable[[View, BuildContext], T]) -> tuple[T, ...]:
         """Build every view; one that fails is reported and left out, so that its siblings' problems are found too."""

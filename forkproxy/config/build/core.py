@@ -6,22 +6,12 @@ Every class here is a frozen value: made once in the supervisor, inherited by ev
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
+from forkproxy.config.build.where import Where as Where
+from forkproxy.config.build.where import build_where as build_where
 from forkproxy.config.view import View
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where in the user's file a value stands, for errors that are found after the tree is gone.
-
-    Any two are equal: a message whose lines have moved is still the same message.
-    """
-
-    path: str = field(default="", compare=False)
-    line: int = field(default=0, compare=False)
-    column: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +124,6 @@ _OLD_HEADER_MATCHES = {
     "contains_match": "contains",
     "safe_regex_match": "safe_regex",
 }
-
-
-def build_where(view: View) -> Where:
-    """Where the message itself stands."""
-    return Where(view.path, view.mark.line, view.mark.column)
 
 
 def build_address(view: View, context: BuildContext) -> AddressConfig:

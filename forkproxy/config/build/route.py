@@ -45,8 +45,9 @@ from forkproxy.config.build.route_policies import (
 )
 from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.build.upgrades import ConnectConfig, build_route_upgrades
-from forkproxy.config.uri_template import NEVER
 from forkproxy.config.build.virtual_cluster import VirtualClusterConfig, build_virtual_cluster
+from forkproxy.config.uri_template import NEVER
+from forkproxy.config.values import replaced
 from forkproxy.config.view import View
 
 default_timeout_s = 15.0
@@ -60,6 +61,13 @@ _REDIRECT_CODES = {
     "TEMPORARY_REDIRECT": 307,
     "PERMANENT_REDIRECT": 308,
 }
+# What nearly every route says in its own way (build/alike.py).
+_TEXTS = frozenset(("prefix", "path", "path_separated_prefix"))
+_APART_OF_ACTION = frozenset(("cluster", "retry_policy"))
+_APART_OF_ROUTE = frozenset(
+    ("name", "match", "route", "redirect", "non_forwarding_action", "filter_action", "direct_response")
+)
+_NOWHERE = Where()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +210,10 @@ class RouteEntry:
     metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
 
 
+_NO_MATCH = RouteMatch("", "")
+_NO_ACTION = ForwardAction()
+
+
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
     """``config.route.v3.VirtualHost``. ``require_tls``: "NONE", "EXTERNAL_ONLY" or "ALL"."""
@@ -246,6 +258,10 @@ class RouteTableConfig:
 def build_route_match(view: View, context: BuildContext) -> RouteMatch:
     """``RouteMatch``."""
     kind = view.which("path_specifier") or "prefix"
+    if kind in _TEXTS:
+        rest = context.alike.rest(view, _build_match_rest, context, _TEXTS)
+        return context.alike.varied(rest, kind=kind, value=view.str(kind))
+    rest = _build_match_rest(view, context)
     template = ""
     if kind == "path_match_policy":
         made = context.extension(view.require("path_match_policy"), "path matcher")
@@ -253,22 +269,24 @@ def build_route_match(view: View, context: BuildContext) -> RouteMatch:
         template, value = made.value if made is not None else ("", NEVER)
     elif kind == "safe_regex":
         value = build_regex(view.require("safe_regex"))
-    elif kind in ("prefix", "path", "path_separated_prefix"):
-        value = view.str(kind)
     else:
         view.message("connect_matcher")
         value = ""
+    return replace(rest, kind=kind, value=value, template=template)
+
+
+def _build_match_rest(view: View, context: BuildContext) -> RouteMatch:
+    """All but the path."""
     fraction = view.message("runtime_fraction")
     tls = view.message("tls_context")
     return RouteMatch(
-        kind=kind,
-        value=value,
+        kind="",
+        value="",
         case_sensitive=view.bool("case_sensitive", True),
         headers=context.each(view.repeated("headers"), build_header_matcher),
         query_parameters=context.each(view.repeated("query_parameters"), build_query_parameter_matcher),
         grpc=view.message("grpc") is not None,
         runtime_fraction=build_runtime_fraction(fraction, context) if fraction is not None else None,
-        template=template,
         presented=_bool_if_set(tls, "presented"),
         validated=_bool_if_set(tls, "validated"),
         dynamic_metadata=context.each(view.repeated("dynamic_metadata"), build_metadata_matcher),
@@ -314,12 +332,21 @@ def build_regex_rewrite(view: View, context: BuildContext) -> RegexRewrite:
 
 def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
     """``RouteAction``. Whatever is not named here stays unread."""
-    cluster = cluster_header = weighted_header = ""
+    action = context.alike.rest(view, _build_action_rest, context, _APART_OF_ACTION)
+    retry_policy = build_retry_policy(view.message("retry_policy"), context)
+    if retry_policy is not None:
+        action = replaced(action, retry_policy=retry_policy)
+    if view.which("cluster_specifier") == "cluster":
+        action = context.alike.varied(action, cluster=view.str("cluster"))
+    return action
+
+
+def _build_action_rest(view: View, context: BuildContext) -> ForwardAction:
+    """All but the fields that are nearly every route's own."""
+    cluster_header = weighted_header = ""
     weighted_by_hash = False
     weighted: tuple[WeightedCluster, ...] = ()
     match view.which("cluster_specifier"):
-        case "cluster":
-            cluster = view.str("cluster")
         case "cluster_header":
             cluster_header = view.str("cluster_header")
         case "weighted_clusters":
@@ -337,7 +364,6 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
     is_high = view.enum("priority") == "HIGH"
     upgrades, connect = build_route_upgrades(view.repeated("upgrade_configs"), context)
     return ForwardAction(
-        cluster=cluster,
         cluster_header=cluster_header,
         weighted_clusters=weighted,
         weighted_header=weighted_header.lower(),
@@ -356,7 +382,6 @@ def build_forward_action(view: View, context: BuildContext) -> ForwardAction:
         timeout_s=timeout_s or None,
         idle_timeout_s=idle_timeout_s or None,
         idle_timeout_set=idle_timeout_s is not None,
-        retry_policy=build_retry_policy(view.message("retry_policy"), context),
         cors=build_cors(view, context),
         is_high=is_high,
         hash_policies=build_hash_policies(view.repeated("hash_policy"), context),
@@ -414,11 +439,7 @@ def build_direct_response_action(view: View, context: BuildContext, max_body_byt
 
 def build_route(view: View, context: BuildContext, max_body_bytes: int) -> RouteEntry | None:
     """``Route``; None when its action is one that we do not have (which then stays unread)."""
-    view.ignore("decorator", why="names a trace's span, and nothing is traced")
-    view.ignore("tracing", why="nothing is traced")
-    name = view.str("name")
     match = build_route_match(view.require("match"), context)
-    headers = build_header_mutations(view, context)
     action: ForwardAction | RedirectAction | DirectResponseAction
     action_kind = view.which("action")
     if action_kind == "route":
@@ -434,12 +455,20 @@ def build_route(view: View, context: BuildContext, max_body_bytes: int) -> Route
         action = build_direct_response_action(view.require("direct_response"), context, max_body_bytes)
     else:
         return None
+    rest = context.alike.rest(view, _build_route_rest, context, _APART_OF_ROUTE)
+    return replaced(rest, name=view.str("name"), match=match, action=action, where=build_where(view))
+
+
+def _build_route_rest(view: View, context: BuildContext) -> RouteEntry:
+    """All but the name, the match and the action."""
+    view.ignore("decorator", why="names a trace's span, and nothing is traced")
+    view.ignore("tracing", why="nothing is traced")
     return RouteEntry(
-        name=name,
-        match=match,
-        action=action,
-        headers=headers,
-        where=build_where(view),
+        name="",
+        match=_NO_MATCH,
+        action=_NO_ACTION,
+        headers=build_header_mutations(view, context),
+        where=_NOWHERE,
         per_filter_config=context.per_filter_config(view),
         stat_prefix=view.str("stat_prefix"),
         buffer_limits=build_buffer_limits(view),
