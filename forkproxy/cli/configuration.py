@@ -161,7 +161,7 @@ def _file(path: str) -> explaining.File:
     result = read(path, {"config_yaml": "", "allow_unsupported": False})
     if result.root is None:
         end(EXIT_CONFIGURATION, problems_text(result, path, colour=is_coloured(sys.stderr)))
-    raw = tree.load("\n".join(result.lines), path).root
+    raw = tree.load(result.text, path).root
     raw.remove("forkproxy")
     if detect_version(raw) == "v3":
         return explaining.File(path, result.root, None, result.problems)
@@ -190,7 +190,7 @@ class Configuration:
     def __init__(self, given: dict[str, Any], path: str) -> None:
         self._given = given
         self._path = path
-        self._lines = b""
+        self._text = b""
         self._reading: Apart[Reading] | None = None
         # A terminal is asked here: the process that reads has none.
         self._colour = is_coloured(sys.stderr)
@@ -216,7 +216,7 @@ class Configuration:
             raise ConfigurationRefused(f"{self._path}: no process to read it: {error.strerror}") from None
         except Died as died:
             raise ConfigurationRefused(f"{self._path}: who read it has died: {how_it_ended(died.code)}") from None
-        self._lines = found.lines
+        self._text = found.text
         if found.bootstrap is None:
             raise ConfigurationRefused(found.refusal, files=found.files)
         for text in found.warnings:
@@ -231,9 +231,9 @@ class Configuration:
     def _read(self) -> Reading:
         given = self._given
         result = read(self._path, given)
-        lines = zlib.compress("\n".join(result.lines).encode("utf-8", "surrogatepass"), 1)
+        text = zlib.compress(result.text.encode("utf-8", "surrogatepass"), 1)
         if result.bootstrap is None:
-            return Reading(None, problems_text(result, self._path, colour=self._colour), (), result.files, lines)
+            return Reading(None, problems_text(result, self._path, colour=self._colour), (), result.files, text)
         node = result.bootstrap.node
         node = replace(
             node,
@@ -242,25 +242,26 @@ class Configuration:
             zone=given["service_zone"] or node.zone,
         )
         warnings = tuple(problem.text(self._path) for problem in result.warnings)
-        return Reading(replace(result.bootstrap, node=node), "", warnings, result.files, lines)
+        return Reading(replace(result.bootstrap, node=node), "", warnings, result.files, text)
 
     def explain(self, error: ConfigError) -> str:
         """What only showed when a generation was built of the file last loaded."""
         from forkproxy.config.problems import by_place, render_all
+        from forkproxy.config.tree import lines_of
 
-        lines = zlib.decompress(self._lines).decode("utf-8", "surrogatepass").split("\n")
-        return render_all(by_place(error.problems), self._path, lines, colour=self._colour)
+        text = zlib.decompress(self._text).decode("utf-8", "surrogatepass")
+        return render_all(by_place(error.problems), self._path, lines_of(text), colour=self._colour)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What became of a file: its ``bootstrap``, or the ``refusal``. ``lines`` are the source's, packed."""
+    """What became of a file: its ``bootstrap``, or the ``refusal``. ``text`` is the source, packed."""
 
     bootstrap: BootstrapConfig | None
     refusal: str
     warnings: tuple[str, ...]
     files: Mapping[str, bytes]
-    lines: bytes
+    text: bytes
 
 
 def check_and_exit(given: dict[str, Any]) -> NoReturn:

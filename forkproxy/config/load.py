@@ -46,8 +46,7 @@ _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
 class LoadResult:
     """``bootstrap`` is there exactly when ``verdict`` is "runs". ``root``: the v3 tree, None when there is none.
 
-    ``lines``: the source lines, for :func:`forkproxy.config.problems.render`. ``files``: the digests of the files that were read,
-    those among them that could not be.
+    ``text``: the source. ``files``: the digests of the files that were read, those among them that could not be.
     """
 
     filename: str
@@ -55,8 +54,13 @@ class LoadResult:
     problems: tuple[Problem, ...]
     bootstrap: BootstrapConfig | None
     root: Node | None
-    lines: tuple[str, ...]
+    text: str
     files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[str]:
+        """The source lines, for :func:`forkproxy.config.problems.render`."""
+        return tree.lines_of(self.text) if self.text else []
 
     @property
     def warnings(self) -> tuple[Problem, ...]:
@@ -158,21 +162,19 @@ def _load_document(document: Document, *, allow_unsupported: bool) -> LoadResult
 
 def redacted(root: Node) -> dict[str, object]:
     """The tree as JSON-ready data, with the inline contents of secrets replaced, as in Envoy's /config_dump."""
-    data = root.to_python()
-    _redact(data)
+    data = _redacted(root)
     return data if isinstance(data, dict) else {}
 
 
-def _redact(data: object) -> None:
-    if isinstance(data, list):
-        for item in data:
-            _redact(item)
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            if key in SECRET_FIELDS:
-                data[key] = _without_content(value)
-            else:
-                _redact(value)
+def _redacted(node: Node) -> object:
+    if node.kind == "map":
+        return {
+            entry.key: _without_content(entry.value.to_python())
+            if entry.key in SECRET_FIELDS
+            else _redacted(entry.value)
+            for entry in node.entries
+        }
+    return [_redacted(item) for item in node.items] if node.kind == "seq" else node.value
 
 
 def _without_content(value: object) -> object:
@@ -219,7 +221,7 @@ def _result(
         problems=tuple(by_place(map(_without_secret, problems))),
         bootstrap=bootstrap if verdict == "runs" else None,
         root=document.root,
-        lines=tuple(document.lines),
+        text=document.text,
     )
 
 
@@ -243,7 +245,7 @@ def _waived(problem: Problem) -> Problem:
 
 
 def _invalid(filename: str, problems: list[Problem]) -> LoadResult:
-    return LoadResult(filename, "invalid", tuple(problems), None, None, ())
+    return LoadResult(filename, "invalid", tuple(problems), None, None, "")
 
 
 def _has_error(problems: list[Problem]) -> bool:

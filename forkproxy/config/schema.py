@@ -146,6 +146,7 @@ class FieldSchema:
         "deprecated_since",
         "disallowed",
         "has_presence",
+        "is_text",
         "item_checks",
         "json_name",
         "key_checks",
@@ -202,6 +203,7 @@ class FieldSchema:
             self.shape = "wrapper" if self.scalar != "message" else SPECIAL.get(self.type_name, "message")
         else:
             self.shape = self.type
+        self.is_text = self.shape == "string" and not self.repeated
         self.has_presence = self.type == "message" and not self.repeated and self.shape != "map"
 
     @property
@@ -237,6 +239,7 @@ class MessageSchema:
         "oneofs",
         "package",
         "previous",
+        "required_oneofs",
         "reserved_names",
         "shape",
     )
@@ -259,7 +262,8 @@ class MessageSchema:
         oneofs = [OneofSchema(o.name, o.options.Extensions[owner.ext_required]) for o in proto.oneof_decl]
         self.fields: dict[str, FieldSchema] = {}
         self.lookup: dict[str, FieldSchema] = {}
-        needed: list[FieldSchema] = []
+        self.needed: dict[str, FieldSchema] = {}
+        """Fields whose absence breaks a rule."""
         for field_proto in proto.field:
             field = FieldSchema(owner, field_proto, entries.get(field_proto.type_name[1:]))
             self.fields[field.name] = field
@@ -278,10 +282,9 @@ class MessageSchema:
             if not self.disabled and options.HasExtension(owner.ext_rules):
                 _compile(field, field_proto.type, options.Extensions[owner.ext_rules])
                 if field.absent is not None and field.oneof is None:  # an unset choice breaks no rule
-                    needed.append(field)
+                    self.needed[field.name] = field
         self.lookup.update(self.fields)
-        self.needed: tuple[FieldSchema, ...] = tuple(needed)
-        """Fields whose absence breaks a rule."""
+        self.required_oneofs = frozenset(oneof for oneof in self.oneofs.values() if oneof.required)
 
     def __repr__(self) -> str:
         return f"MessageSchema({self.full_name})"

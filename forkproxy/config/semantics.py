@@ -55,6 +55,14 @@ _TERMINAL_NETWORK: Final = frozenset(
 )
 _TERMINAL_HTTP: Final = frozenset((_ROUTER,))
 _MAX_UINT32: Final = 0xFFFF_FFFF
+_HEADER_FIELDS: Final = frozenset(
+    f"{side}_headers_to_{verb}" for side in ("request", "response") for verb in ("add", "remove")
+)
+_REWRITES: Final = ("prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite")
+_CHECKED_IN_MATCHES: Final = frozenset(("safe_regex", "headers", "query_parameters"))
+_CHECKED_IN_ACTIONS: Final = frozenset(
+    (*_REWRITES, "weighted_clusters", "request_mirror_policies", "host_rewrite_path_regex", "upgrade_configs")
+)
 
 
 def check(root: Node) -> list[Problem]:
@@ -487,15 +495,23 @@ class _Check:
                 self._error(domain, where, message.rstrip(), hint)
 
     def _route(self, route: Node, path: str, validate_clusters: bool) -> None:
-        match = route.get("match")
-        if match is not None:
+        """Of most routes there is nothing to ask but the cluster's name: whatever else is asked, only where it is said."""
+        match, action, redirect = route.get("match"), route.get("route"), route.get("redirect")
+        if match is not None and _says(match, _CHECKED_IN_MATCHES):
             self._route_match(match, f"{path}.match")
-        self._header_mutations(route, path)
-        action = route.get("route")
+        if _says(route, _HEADER_FIELDS):
+            self._header_mutations(route, path)
         if action is not None:
-            self._route_action(action, f"{path}.route", validate_clusters)
-        self._path_policies(route, path)
-        redirect = route.get("redirect")
+            if validate_clusters:
+                cluster = action.get("cluster")
+                if cluster is not None and cluster.value not in self._clusters:
+                    self._known(cluster, f"{path}.route.cluster", "cluster")
+            if _says(action, _CHECKED_IN_ACTIONS):
+                self._route_action(action, f"{path}.route", validate_clusters)
+        if (match is not None and match.get("path_match_policy") is not None) or (
+            action is not None and action.get("path_rewrite_policy") is not None
+        ):
+            self._path_policies(route, path)
         if redirect is not None:
             self._regex(_at(redirect, "regex_rewrite", "pattern"), f"{path}.redirect.regex_rewrite.pattern")
 
@@ -555,16 +571,13 @@ class _Check:
             self._error(pattern, f"{path}.regex", f"not a regular expression: {wrong}", "RE2 syntax")
 
     def _route_action(self, action: Node, path: str, validate_clusters: bool) -> None:
-        names = [(f"{path}.cluster", action.get("cluster"), "cluster")]
         weighted = action.get("weighted_clusters")
         if weighted is not None:
-            names += self._weighted_clusters(weighted, f"{path}.weighted_clusters")
+            for where, name in self._weighted_clusters(weighted, f"{path}.weighted_clusters"):
+                if validate_clusters:
+                    self._known(name, where, "weighted cluster")
         self._mirrors(action, path, validate_clusters)
-        for where, name, what in names:
-            if validate_clusters:
-                self._known(name, where, what)
-        names_of_rewrites = ("prefix_rewrite", "regex_rewrite", "path_rewrite_policy", "path_rewrite")
-        rewrites = [name for name in names_of_rewrites if _set(action, name)]
+        rewrites = [name for name in _REWRITES if _set(action, name)]
         if len(rewrites) > 1:
             second = action.get(rewrites[1])
             assert second is not None
@@ -588,15 +601,15 @@ class _Check:
             if validate_clusters:
                 self._known(mirror.get("cluster"), f"{where}.cluster", "shadow cluster")
 
-    def _weighted_clusters(self, weighted: Node, path: str) -> list[tuple[str, Node | None, str]]:
-        names: list[tuple[str, Node | None, str]] = []
+    def _weighted_clusters(self, weighted: Node, path: str) -> list[tuple[str, Node | None]]:
+        names: list[tuple[str, Node | None]] = []
         total = 0
         for where, cluster in _items(weighted, "clusters", path):
             if _set(cluster, "name") and _set(cluster, "cluster_header"):
                 self._error(cluster, where, "only one of name and cluster_header can be specified")
             elif not _set(cluster, "name") and not _set(cluster, "cluster_header"):
                 self._error(cluster, where, "one of name and cluster_header needs to be specified")
-            names.append((f"{where}.name", cluster.get("name"), "weighted cluster"))
+            names.append((f"{where}.name", cluster.get("name")))
             weight = cluster.get("weight")
             if weight is None:
                 self._error(cluster, where, "weight is missing")
@@ -685,6 +698,11 @@ def _at(node: Node | None, *names: str) -> Node | None:
 def _values(node: Node | None) -> list[Node]:
     """The values of a map."""
     return [entry.value for entry in node.entries] if node is not None and node.kind == "map" else []
+
+
+def _says(node: Node, names: frozenset[str]) -> bool:
+    """Whether one of the fields is there."""
+    return not names.isdisjoint([entry.key for entry in node.entries])
 
 
 def _set(node: Node, name: str) -> bool:

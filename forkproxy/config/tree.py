@@ -134,8 +134,11 @@ class Node:
 
     def get(self, key: str) -> Node | None:
         """The value under ``key``; None when absent or when this is no mapping."""
-        entry = self.entry(key)
-        return None if entry is None else entry.value
+        if self.kind == "map":
+            for entry in self.entries:
+                if entry.key == key:
+                    return entry.value
+        return None
 
     def set(self, key: str, node: Node, key_mark: Mark | None = None) -> None:
         """Put ``node`` under ``key``, in the place of the old value or at the end."""
@@ -181,23 +184,20 @@ class Node:
 
 
 class Document:
-    """A parsed file: its root node, its name as the user gave it, its lines, and what parsing had to warn about."""
+    """A parsed file: its root node, its name as the user gave it, its text, and what parsing had to warn about."""
 
-    __slots__ = ("_lines", "filename", "problems", "root", "text")
+    __slots__ = ("filename", "problems", "root", "text")
 
     def __init__(self, root: Node, filename: str, text: str, problems: list[Problem]) -> None:
         self.root = root
         self.filename = filename
         self.text = text
         self.problems = problems
-        self._lines: list[str] | None = None
 
-    @property
-    def lines(self) -> list[str]:
-        """The source lines, for :func:`forkproxy.config.problems.render`."""
-        if self._lines is None:
-            self._lines = _LINE_BREAK.split(self.text)
-        return self._lines
+
+def lines_of(text: str) -> list[str]:
+    """The source lines, for :func:`forkproxy.config.problems.render`."""
+    return _LINE_BREAK.split(text)
 
 
 @contextmanager
@@ -509,7 +509,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return ConfigError("", 0, 0, f"could not parse: {error.problem or error.context}")
-    lines = _LINE_BREAK.split(text)
+    lines = lines_of(text)
     row = min(mark.line, len(lines) - 1)
     problem = error.problem or ""
     if problem.startswith(("mapping values are not allowed", "could not find expected ':'")):
@@ -548,7 +548,7 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> ConfigError:
 
 
 def _template_hint(text: str, mark: Mark) -> str:
-    return _UNFILLED if _TEMPLATE.search(_LINE_BREAK.split(text)[mark.line - 1]) else ""
+    return _UNFILLED if _TEMPLATE.search(lines_of(text)[mark.line - 1]) else ""
 
 
 def _decode(data: bytes) -> str:

@@ -46,6 +46,9 @@ def detect_version(root: Node, message: str = BOOTSTRAP_V2) -> Literal["v2", "v3
     A file that is valid in both is ``v3``. A file that mixes them is ``v2``: it needs :func:`upgrade`. ``message`` is the
     v2 message that ``root`` holds.
     """
+    successor = schema().v3_of(message)
+    if successor and not _Glance().sees(root, schema().message(successor)):
+        return "v3"
     old = schema().message(message)
     return "v2" if _is_v2(root, old, _successor(old) or old) else "v3"
 
@@ -135,6 +138,74 @@ def _field_of_1_8(message: MessageSchema, key: str) -> str | None:
 
 
 # -- which version -----------------------------------------------------------------------------------------------------
+
+
+class _Glance:
+    """Whether anything in a file may be v2: a key, type or enum value that v3 has not. Nearly all files have nothing of
+    that kind, and need neither v2's schema nor a closer look.
+
+    What v2 and v3 call alike, in messages of which one came from the other, has such messages in it again.
+    """
+
+    def __init__(self) -> None:
+        # By message and key: the field and what its values are, where there can be something in them.
+        self._steps: dict[MessageSchema, dict[str, tuple[FieldSchema, MessageSchema | None] | None]] = {}
+
+    def sees(self, node: Node, message: MessageSchema) -> bool:
+        """``message`` is of v3."""
+        if node.kind != "map":
+            return False
+        steps = self._steps.get(message)
+        if steps is None:
+            steps = self._steps[message] = {"@type": None}
+        for entry in node.entries:
+            key = entry.key
+            if key in steps:
+                step = steps[key]
+            else:
+                field = message.lookup.get(key)
+                if field is None:
+                    return True
+                step = steps[key] = _step(field)
+            if step is not None:
+                field, inner = step
+                value = entry.value
+                if inner is None:
+                    if self._sees_in(value, field):
+                        return True
+                elif field.shape == "map":
+                    if value.kind == "map" and any(self.sees(each.value, inner) for each in value.entries):
+                        return True
+                elif field.repeated and value.kind == "seq":
+                    if any(self.sees(item, inner) for item in value.items):
+                        return True
+                elif self.sees(value, inner):
+                    return True
+        return False
+
+    def _sees_in(self, value: Node, field: FieldSchema) -> bool:
+        """In Anys and enums."""
+        for node, kind, _ in _parts(field, value, ""):
+            if kind.shape == "any":
+                if self._sees_in_any(node):
+                    return True
+            elif node.kind == "scalar" and str(node.value).upper() not in kind.enum.by_name:
+                return True
+        return False
+
+    def _sees_in_any(self, node: Node) -> bool:
+        name = text_of(node.get("@type")).rpartition("/")[2]
+        if name in registry.TYPED_STRUCTS:
+            return True
+        message = _any_message(node)
+        return message is not None and (".v3." not in name or self.sees(node, message))
+
+
+def _step(field: FieldSchema) -> tuple[FieldSchema, MessageSchema | None] | None:
+    kind = field.map_value if field.shape == "map" else field
+    if kind.shape == "message":
+        return field, kind.message
+    return (field, None) if kind.shape in ("any", "enum") else None
 
 
 def _is_v2(node: Node, old: MessageSchema, new: MessageSchema) -> bool:

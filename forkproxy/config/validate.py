@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from forkproxy.config import registry
 from forkproxy.config.problems import Problem, by_place
-from forkproxy.config.schema import API_DATE, FieldSchema, MessageSchema, is_integral, schema
+from forkproxy.config.schema import API_DATE, FieldSchema, MessageSchema, OneofSchema, is_integral, schema
 from forkproxy.config.tree import Entry, Mark, Node, collection_paused
 from forkproxy.config.v2_rules import FIELDS_OF_1_8
 
@@ -176,6 +176,7 @@ class _Walk:
         self._seen.append((node.mark.line, path, message))
         lookup = message.lookup
         present: dict[str, Entry] = {}
+        chosen: set[OneofSchema] = set()
         dropped = False
         for entry in node.entries:
             field = lookup.get(entry.key)
@@ -202,13 +203,23 @@ class _Walk:
             if field.deprecated and not self._is_v2:
                 self._deprecated(entry, field, path)
             if field.oneof is not None:
-                self._oneof_once(entry, field, present, path)
-            self._field(entry, field, (path, name), message, node)
+                if field.oneof in chosen:
+                    self._oneof_once(entry, field, present, path)
+                chosen.add(field.oneof)
+            if field.is_text and value.kind == "scalar" and isinstance(value.value, str):
+                if field.checks and self._rules:
+                    self._check(field.checks, value.value, value, (path, name))
+            else:
+                self._field(entry, field, (path, name), message, node)
         if dropped:
             node.entries = [entry for entry in node.entries if entry.key]
         if "typed_config" in message.fields:
             self._typed_config(node, message, present, path, holder)
-        if self._rules and not message.disabled:
+        if (
+            self._rules
+            and not message.disabled
+            and not (present.keys() >= message.needed.keys() and chosen >= message.required_oneofs)
+        ):
             self._absent(node, message, present, path)
         return None
 
@@ -228,12 +239,12 @@ class _Walk:
                 return
 
     def _absent(self, node: Node, message: MessageSchema, present: dict[str, Entry], path: Path) -> None:
-        for field in message.needed:
+        for field in message.needed.values():
             if field.name not in present and not (self._is_v2 and field.name in _NOT_REQUIRED_IN_V2):
                 why = "" if field.absent in ("is required", "must not be empty") else f": it {field.absent}"
                 self._error(node.mark, path, f'"{field.name}" is missing{why}')
         for oneof in message.oneofs.values():
-            if oneof.required and not any(field.name in present for field in oneof.fields):
+            if oneof in message.required_oneofs and not any(field.name in present for field in oneof.fields):
                 names = [f'"{field.name}"' for field in oneof.fields if not field.deprecated or self._is_v2]
                 listed = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
                 self._error(node.mark, path, f"{listed} is missing")

@@ -125,7 +125,7 @@ def test_rules_have_been_read():
     assert checks(cluster, "connect_timeout", 1) == []
     socket = "envoy.config.core.v3.SocketAddress"
     assert checks(socket, "port_value", 65536) == ["must be at most 65535"]
-    assert [each.name for each in schema().message(cluster).needed] == ["name"]
+    assert list(schema().message(cluster).needed) == ["name"]
 
 
 def test_ranges_in_lists_and_texts():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from forkproxy.config.problems import ConfigError, Problem, by_place, render
-from forkproxy.config.tree import MAX_DEPTH, Entry, Mark, Node, collection_paused, load
+from forkproxy.config.tree import MAX_DEPTH, Entry, Mark, Node, collection_paused, lines_of, load
 
 SEED = Path(__file__).parents[2] / "data" / "seed"
 
@@ -183,7 +183,7 @@ def test_byte_order_marks():
 def test_lines_are_libyamls_lines():
     document = load("a: x\r\nb: 1\u2028c: 2\n", "f")
     assert document.root.entries[2].key_mark == Mark(3, 1)
-    assert document.lines[2] == "c: 2"
+    assert lines_of(document.text)[2] == "c: 2"
 
 
 def test_broken_files_are_refused_or_read_and_never_crash():
