@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from forkproxy.access_log.operators import GRPC_NAMES, milliseconds, response_grpc_status
@@ -13,6 +12,7 @@ from forkproxy.config.build.access_log import AccessLogFilter
 from forkproxy.config.build.core import HeaderMatcher, Where
 from forkproxy.config.build.metadata import ValueMatcher
 from forkproxy.config.problems import ConfigError
+from forkproxy.config.values import frozen
 from forkproxy.http import response_flags
 from forkproxy.http.stream import HEALTH_CHECK
 
@@ -23,7 +23,7 @@ CompileValue = Callable[[ValueMatcher, Where], Callable[[object], bool]]
 _MISSING = object()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compilers:
     """What the router has for conditions: it is a neighbour, so it is handed in."""
 

@@ -21,13 +21,13 @@ import sys
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from forkproxy.access_log import metadata_operators, tls_operators
 from forkproxy.access_log.time_format import DEFAULT, DEFAULT_LOCAL, compile_time
 from forkproxy.config.build.core import Where
 from forkproxy.config.problems import ConfigError, Problem
+from forkproxy.config.values import frozen
 from forkproxy.http import response_flags
 from forkproxy.http.sent_headers import WRITTEN_LATE, sent_headers
 from forkproxy.net import address as addresses
@@ -45,7 +45,7 @@ ABSENT = "ABSENT"
 """Stands in an expression for what a missing value is there: the formatter binds it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """``source``: the expression; ``bound``: the names it uses, besides ``s``, ``q`` (request headers) and ``r``
     (response headers).

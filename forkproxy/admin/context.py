@@ -8,13 +8,14 @@ the server waits for its callback, but not for longer than ``server.REFRESH_TIME
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Protocol
 
 from forkproxy.config.build.bootstrap import BootstrapConfig
 from forkproxy.config.build.circuit_breakers import Thresholds
 from forkproxy.config.build.core import AddressConfig
+from forkproxy.config.values import frozen
 from forkproxy.stats.counters import Snapshot
 from forkproxy.stats.tags import TagExtractor
 
@@ -28,7 +29,7 @@ INITIALIZING = "INITIALIZING"
 LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndpointView:
     """One endpoint as it is used now: an address that DNS gave, or the configured one.
 
@@ -55,7 +56,7 @@ class EndpointView:
     canary: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutlierView:
     """What outlier detection made of the last interval: mean success rates and ejection thresholds in percent; -1: unknown."""
 
@@ -65,7 +66,7 @@ class OutlierView:
     local_threshold: float = -1.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClusterView:
     """One cluster and its endpoints. ``name`` as configured, ``stat_name`` as in the statistics (ClusterConfig).
 
@@ -81,7 +82,7 @@ class ClusterView:
     eds_service_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenerView:
     """One listener with the addresses it is really bound to (port 0 replaced by the kernel's choice).
 
@@ -93,7 +94,7 @@ class ListenerView:
     additional_addresses: tuple[AddressConfig, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WorkerView:
     """One worker process, for /workers. ``state``: "starting", "ready", "draining" or "stopped". ``cpu`` None: not pinned."""
 
@@ -112,7 +113,7 @@ class WorkerView:
     """Proportional set size, or resident set size where that is hidden; None: the process has gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CertificateView:
     """One certificate for /certs, times in UTC. ``serial_number`` is lower-case hex."""
 
@@ -125,7 +126,7 @@ class CertificateView:
     expiration_time: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CertificatesView:
     """What one TLS context uses: its trusted authorities and its own chain."""
 
@@ -133,7 +134,7 @@ class CertificatesView:
     chain: tuple[CertificateView, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MemoryView:
     """For /memory, in bytes, over all processes: Python's allocated blocks or RSS minus free, heap, and physical size (PSS)."""
 
@@ -142,7 +143,7 @@ class MemoryView:
     total_physical_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdminAccess:
     """One answered admin request, for the admin access log: what Envoy's default format shows of it.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parameter:
     """One query parameter. ``choices``: the values it may have, the default first; empty means any text, None a mere flag."""
 
@@ -14,7 +14,7 @@ class Parameter:
     choices: tuple[str, ...] | None = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdminEndpoint:
     """One path. ``mutates``: only POST may call it. ``wants_figures``: workers flush their statistics before it is answered."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -16,6 +15,7 @@ import re2
 from forkproxy.admin import config_dump, page, views
 from forkproxy.admin.context import LIVE, LOG_LEVELS, AdminContext
 from forkproxy.admin.endpoints import BY_PATH, commands_text
+from forkproxy.config.values import frozen
 from forkproxy.stats import prometheus, text
 from forkproxy.stats.counters import Snapshot
 
@@ -28,7 +28,7 @@ MAX_REGEX_LENGTH = 1024
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdminResponse:
     """An answer; the server adds content-length, date and the like."""
 

@@ -6,15 +6,16 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
+
+from forkproxy.config.values import frozen
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LONGEST_LABEL = 24
 _WIDEST = 110
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """``text`` empty: the label is a heading and stands alone. ``place``: {"line": …}; 0 or None for none."""
 

@@ -8,7 +8,7 @@ import os
 import sys
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +17,7 @@ import click
 from forkproxy import log
 from forkproxy.cli.options import config_options, json_option, pid_file_option
 from forkproxy.cli.terminal import EXIT_CONFIGURATION, EXIT_FAILURE, end, is_coloured, styled
+from forkproxy.config.values import frozen
 
 if TYPE_CHECKING:
     from forkproxy.cli import explaining
@@ -253,7 +254,7 @@ class Configuration:
         return render_all(by_place(error.problems), self._path, lines_of(text), colour=self._colour)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """What became of a file: its ``bootstrap``, or the ``refusal``. ``text`` is the source, packed."""
 

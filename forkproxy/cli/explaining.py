@@ -7,7 +7,7 @@ For ``forkproxy config explain``: the schema's own words (type, rules, choices),
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from forkproxy.cli import field_path, occurrences
@@ -20,6 +20,7 @@ from forkproxy.config.build.extensions import BUILDERS
 from forkproxy.config.problems import Problem
 from forkproxy.config.schema import Check, EnumSchema, FieldSchema, MessageSchema, schema
 from forkproxy.config.tree import Node
+from forkproxy.config.values import frozen
 from forkproxy.config.view import door
 
 Json = dict[str, Any]
@@ -36,7 +37,7 @@ _WRITTEN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class File:
     """A file that was read. ``raw``: its tree as written, of a file of version 2; None when it is version 3."""
 

@@ -11,7 +11,6 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -21,6 +20,7 @@ from forkproxy.config.load import FORKPROXY_FIELDS
 from forkproxy.config.schema import EnumSchema, FieldSchema, MessageSchema, schema
 from forkproxy.config.tree import Node
 from forkproxy.config.validate import BOOTSTRAP_V3
+from forkproxy.config.values import frozen
 
 Piece = str | int
 """Of a path: a name, a map's key, or an index. ANY_INDEX: whichever."""
@@ -38,7 +38,7 @@ class NoSuchPath(Exception):
     """There is no such message or field; the text says which part is wrong, and what may be meant."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """What a path leads to. ``field`` None: ``message`` itself; ``enum``: an enum, and nothing else.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from forkproxy.cli.field_path import ANY_INDEX, Piece, Target, path_text
 from forkproxy.config import registry
@@ -11,13 +10,14 @@ from forkproxy.config.schema import FieldSchema, MessageSchema, schema
 from forkproxy.config.secrets import REDACTED, is_secret
 from forkproxy.config.tree import Entry, Mark, Node
 from forkproxy.config.validate import BOOTSTRAP_V3
+from forkproxy.config.values import frozen
 
 _VALUE_CHARACTERS = 60
 
 Pieces = tuple[Piece, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Occurrence:
     """One place. ``written``: the path in the user's file, where that is another one (version 2); "" else."""
 

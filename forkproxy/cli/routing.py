@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from forkproxy.config.build.retry import RetryPolicy
 from forkproxy.config.build.route import DirectResponseAction, ForwardAction, RouteMatch
 from forkproxy.config.build.route_policies import MirrorPolicy
 from forkproxy.config.build.tcp_proxy import TcpProxyConfig
+from forkproxy.config.values import frozen
 from forkproxy.filters.http.router import Router
 from forkproxy.filters.network.http_connection_manager import HttpConnectionManagerFilter, make_routes
 from forkproxy.filters.network.tcp_proxy import TcpProxy
@@ -55,7 +56,7 @@ class NoSuchListener(Exception):
     """The text says which there are."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """What is asked about. ``port`` None: any; ``scheme`` "": any. ``authority`` b"": the listener's own address."""
 
@@ -68,7 +69,7 @@ class Request:
     port_is_given: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """``source`` and ``destination``: (address, port), "" and 0 where not given. ``number``: for what is left to chance."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from forkproxy.cli.terminal import in_colour, pause
+from forkproxy.config.values import frozen
 
 if TYPE_CHECKING:
     from forkproxy.worker.control import Message
@@ -21,7 +21,7 @@ FIRST_LOOK_S = 0.5
 """Rates need two looks: the first picture waits this long for the second."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Look:
     """What a moment showed. ``cpu_s`` by pid: CPU seconds so far."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -95,7 +96,8 @@ def _serve(given: dict[str, Any], config_path: str, on_ready: Callable[[], None]
         return EXIT_FAILURE, f"{limit} descriptors are not enough, {least} are the least: {descriptors.HINT}"
     faulthandler.enable()
     configuration = Configuration(given, config_path)
-    # Before all that serving takes is imported: the other process does without it.
+    # What both processes take, nearly always, is imported once, and what only serving takes when the other one is at work.
+    importlib.import_module("forkproxy.config.build.http_connection_manager")
     configuration.begin(gently=False)
     from forkproxy.supervisor.exits import StartFailed
     from forkproxy.supervisor.supervisor import Supervisor

@@ -7,7 +7,6 @@ Envoy passes over unknown fields of such a file with a warning; here they refuse
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import Final
 
 from forkproxy.config import tree
@@ -16,6 +15,7 @@ from forkproxy.config.build.context import BuildContext
 from forkproxy.config.problems import ConfigError, Problem, by_place
 from forkproxy.config.upgrade import detect_version, upgrade
 from forkproxy.config.validate import validate
+from forkproxy.config.values import frozen
 from forkproxy.config.view import AnyView, View, unread
 
 RESPONSE: Final = "envoy.service.discovery.v3.DiscoveryResponse"
@@ -23,7 +23,7 @@ RESPONSE_V2: Final = "envoy.api.v2.DiscoveryResponse"
 ASSIGNMENT: Final = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Assignment:
     """What the file says. ``localities`` None: it has no resource, which changes nothing (Envoy counts ``update_empty``)."""
 

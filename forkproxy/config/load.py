@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final, Literal
 
 from forkproxy.config import semantics, tree
@@ -26,6 +26,7 @@ from forkproxy.config.secrets import REDACTED, SECRET_FIELDS, without_value
 from forkproxy.config.tree import Document, Node
 from forkproxy.config.upgrade import detect_version, upgrade
 from forkproxy.config.validate import BOOTSTRAP_V3, validate
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View, unread
 
 Verdict = Literal["runs", "unsupported", "invalid"]
@@ -42,7 +43,7 @@ FORKPROXY_FIELDS: Final = {
 _CPUSET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadResult:
     """``bootstrap`` is there exactly when ``verdict`` is "runs". ``root``: the v3 tree, None when there is none.
 

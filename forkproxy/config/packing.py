@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
+from operator import is_not
 from struct import Struct
 from typing import IO, Any
 
-from forkproxy.config.values import getter_of, names_of, setters_of
+from forkproxy.config.values import getter_of, is_frozen, names_of, restored
 
 
 def dump(value: object, file: IO[bytes]) -> None:
@@ -36,14 +37,7 @@ class _Pickler(pickle.Pickler):
             values_of = self._getters[cls]
         except KeyError:
             values_of = self._getters[cls] = getter_of(cls) if is_dataclass(cls) else None
-        return NotImplemented if values_of is None else (_restore, (cls, *values_of(obj)))
-
-
-def _restore(cls: type, *values: object) -> object:
-    made: object = object.__new__(cls)
-    for set_, value in zip(setters_of(cls), values, strict=True):
-        set_(made, value)
-    return made
+        return NotImplemented if values_of is None else (restored, (cls, *values_of(obj)))
 
 
 class _Joiner(dict[type, Callable[[Any], Any]]):
@@ -62,12 +56,13 @@ class _Joiner(dict[type, Callable[[Any], Any]]):
         return self[type(value)](value)
 
     def __missing__(self, cls: type) -> Callable[[Any], Any]:
-        parameters: Any = getattr(cls, "__dataclass_params__", None)
-        join = self[cls] = _itself if parameters is None else self._dataclass(cls, parameters.frozen and parameters.eq)
+        # Where nothing is compared (a place in the file), nothing is the same either.
+        is_joined = is_dataclass(cls) and any(field.compare for field in fields(cls))
+        join = self[cls] = self._dataclass(cls) if is_joined else _itself
         return join
 
-    def _dataclass(self, cls: type, is_value: bool) -> Callable[[Any], object]:
-        names, values_of = names_of(cls), getter_of(cls)
+    def _dataclass(self, cls: type) -> Callable[[Any], object]:
+        names, values_of, is_value = names_of(cls), getter_of(cls), is_frozen(cls)
         kept, done, all_joined = self._kept, self._done, self._joined
         pack = Struct(f"{len(names) + 1}Q").pack  # a tuple of as many large numbers is five times as large
         # Most parts are the very objects that the one before had in their place.
@@ -84,14 +79,14 @@ class _Joiner(dict[type, Callable[[Any], Any]]):
                 joined if part is former else self[type(part)](part)
                 for part, former, joined in zip(before, last, last_parts, strict=True)
             ]
-            key = pack(id(cls), *map(id, parts))
-            if key != pack(id(cls), *map(id, before)):
+            if any(map(is_not, before, parts)):
                 for name, old, new in zip(names, before, parts, strict=True):
                     if old is not new:
                         object.__setattr__(value, name, new)
             last, last_parts = before, parts
             kept.append(value)
-            found = done[id(value)] = all_joined.setdefault(key, value) if is_value else value
+            found = all_joined.setdefault(pack(id(cls), *map(id, parts)), value) if is_value else value
+            done[id(value)] = found
             return found
 
         return join

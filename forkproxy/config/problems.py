@@ -7,10 +7,10 @@ empty is left out. Lines and columns count from 1; 0 means "no place in the file
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from forkproxy.config.secrets import masked
+from forkproxy.config.values import frozen
 
 Kind = Literal["error", "unsupported", "warning"]
 
@@ -21,7 +21,7 @@ _RESET = "\x1b[0m"
 _MAX_SOURCE_COLUMNS = 160
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Problem:
     """One finding. ``error``: not Envoy's schema or rules; ``unsupported``: valid Envoy, not honoured here; ``warning``.
 

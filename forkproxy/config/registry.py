@@ -11,17 +11,17 @@ category, which follows from the message that holds the name: see :func:`categor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
 from forkproxy.config.schema import schema
+from forkproxy.config.values import frozen
 
 TYPE_URL_PREFIX: Final = "type.googleapis.com/"
 TYPED_STRUCTS: Final = frozenset(("xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Extension:
     """One extension: its current name, its old names, and the messages of its configuration ("" when there is none)."""
 

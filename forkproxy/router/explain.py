@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from forkproxy.config.build.core import HeaderMatcher, QueryParameterMatcher, StringMatcher, Where
 from forkproxy.config.build.route import ForwardAction, RouteMatch
+from forkproxy.config.values import frozen
 from forkproxy.router.match_tree import compile_match_tree
 from forkproxy.router.matcher import Dice, compile_regex, query_of
 from forkproxy.router.rewrite import query_start, request_header
@@ -45,7 +46,7 @@ _SHOWN_CHARACTERS = 120
 _OF_FILTERS = frozenset(("dynamic_metadata", "filter_state"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Criterion:
     """One thing that is asked of a request: what, whether it is so, what the request has instead, and what may be meant."""
 
@@ -55,7 +56,7 @@ class Criterion:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Judgement:
     """One route of the virtual host. ``matches`` leaves chance aside; ``share`` is the part of requests that chance leaves it."""
 
@@ -71,7 +72,7 @@ class Judgement:
         return tuple(criterion for criterion in self.criteria if not criterion.matches)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """Where a share of such requests goes. ``route`` as the table lists it, ``choice`` as ``match`` returns it; None: 404.
 
@@ -86,7 +87,7 @@ class Outcome:
     """Of a weighted cluster: its weight, and the sum of all."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OtherDomain:
     """A virtual host that was not taken: the domain that came nearest, and why it was not enough."""
 
@@ -95,7 +96,7 @@ class OtherDomain:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     """``chosen`` is what ``match`` says, where that is no matter of chance, or the table's dice are loaded."""
 

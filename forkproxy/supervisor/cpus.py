@@ -11,13 +11,14 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+
+from forkproxy.config.values import frozen
 
 CPU_DIRECTORY = "/sys/devices/system/cpu/"
 NODE_DIRECTORY = "/sys/devices/system/node/"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Placement:
     """``cpus[n]`` is the CPU of slot n, None for a worker that is not pinned. ``warnings`` say what could not be had."""
 

@@ -16,12 +16,13 @@ Envoy looks again when something is moved over the file; here the content counts
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.config.discovery import Assignment, Rejected, read_assignment
 from forkproxy.config.problems import ConfigError, Problem
 from forkproxy.config.tree import MAX_BYTES
+from forkproxy.config.values import frozen
 from forkproxy.net.loop import Loop
 from forkproxy.supervisor.watcher import Watcher
 from forkproxy.upstream.cluster import resolved_endpoints
@@ -31,7 +32,7 @@ PATIENCE_LOOKS = 2
 """Who writes the file anew all the time is not waited for: unlike a configuration, it stands for itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndpointFile:
     """The file of one EDS cluster. ``service_name``: what the file must call it."""
 

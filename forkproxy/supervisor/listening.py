@@ -11,11 +11,12 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from forkproxy.config.build.core import AddressConfig
 from forkproxy.config.build.listener import ListenerConfig
 from forkproxy.config.problems import ConfigError
+from forkproxy.config.values import frozen
 from forkproxy.net.address import SocketAddress, family_of, normalise
 from forkproxy.net.sockets import DEFAULT_BACKLOG, listening_socket
 
@@ -23,7 +24,7 @@ ListenAddress = tuple[str, int, AddressConfig, ListenerConfig]
 """(listener name, index of the address, the address, the listener)."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Binding:
     """One address with everything that matters to the kernel: a socket can be kept over a reload when this is equal.
 

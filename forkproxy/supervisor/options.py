@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from forkproxy.config.values import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Options:
     """All times in seconds. None: the configuration's ``forkproxy:`` key decides, or else the machine or the default.
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from forkproxy.config.values import frozen
 
 UNIT_NAME = "forkproxy.service"
 DEFAULT_PROGRAM = "/opt/forkproxy/bin/forkproxy"
@@ -19,7 +20,7 @@ HIDDEN_BY_UNIT = ("/home", "/root", "/run/user")
 _DIRECTORY = Path(__file__).with_name("service")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServiceFile:
     """``source`` in ``service/`` goes to ``target``. The operator's own: written when absent, and never removed."""
 

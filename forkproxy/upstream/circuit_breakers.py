@@ -19,10 +19,10 @@ may be one more for each worker and endpoint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from forkproxy.config.build.circuit_breakers import CircuitBreakers, Thresholds
 from forkproxy.config.build.cluster import ClusterConfig
+from forkproxy.config.values import frozen
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.group import SharedGaugeValue
 from forkproxy.stats.groups import CircuitBreakerRemainingStats, ClusterStats, EndpointStats
@@ -34,7 +34,7 @@ NUMBERS = 5
 """Shared numbers of one priority: connections, pending, requests, retries, pools."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BreakerCells:
     """What the limits of one cluster share with other processes; all empty: nothing, and this process counts for itself.
 

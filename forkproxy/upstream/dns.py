@@ -37,10 +37,10 @@ import random
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from forkproxy.config.build.cluster import ClusterConfig
+from forkproxy.config.values import frozen
 from forkproxy.net.loop import Loop
 from forkproxy.net.poller import READ, WRITE
 from forkproxy.net.timers import Timer
@@ -65,7 +65,7 @@ MIN_REFRESH_S = 1.0
 Emit = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A cluster to resolve. ``hosts``: (name or IP literal, port) of the configured endpoints of all localities, in order.
 
@@ -113,7 +113,7 @@ def targets_of(clusters: Iterable[ClusterConfig]) -> list[Target]:
 # -- the system's files
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResolvConf:
     """resolv.conf(5), as far as it concerns us."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from forkproxy.config.values import frozen
 from forkproxy.net import address as addresses
 from forkproxy.net.address import SocketAddress
 from forkproxy.stats.groups import EndpointStats
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from forkproxy.upstream.outlier_detection import Monitor
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResolvedEndpoint:
     """An endpoint whose address is known: from the file (STATIC) or from DNS."""
 

@@ -16,9 +16,9 @@ import os
 import signal
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 
 from forkproxy import log
+from forkproxy.config.values import frozen
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _PR_SET_NAME = 15
@@ -96,7 +96,7 @@ def execute(command: list[str], environment: Mapping[str, str], keep: Collection
     os.execve(command[0], command, environment)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """Numeric ids of a user; ``groups`` are the supplementary ones."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -33,7 +35,7 @@ type_urls = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AccessLogFilter:
     """``config.accesslog.v3.AccessLogFilter`` as a small tree.
 
@@ -54,7 +56,7 @@ class AccessLogFilter:
     default: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AccessLogConfig:
     """One access log.
 
@@ -74,7 +76,7 @@ class AccessLogConfig:
     """Operators that an extension brings: "REQ_WITHOUT_QUERY"."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogOptions:
     """When logs are written besides the end. ``on_start``: when a request has come, or a connection upstream stands."""
 
@@ -163,7 +165,7 @@ def _runtime_filter(view: View, context: BuildContext) -> AccessLogFilter:
     return AccessLogFilter(kind="runtime", op=op, value=numerator, denominator=denominator)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Format:
     text: str | None = default_text_format
     json: dict[str, object] | None = None

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from forkproxy.config.build.where import Where
-from forkproxy.config.values import getter_of, replaced
+from forkproxy.config.values import getter_of, is_frozen, replaced
 from forkproxy.config.view import View
 
 if TYPE_CHECKING:
@@ -97,5 +97,4 @@ def _is_value(made: Any) -> bool:
         return all(map(_is_value, made))
     if cls is dict or cls is list:
         return not made
-    parameters: Any = getattr(cls, "__dataclass_params__", None)
-    return parameters is not None and parameters.frozen and all(map(_is_value, getter_of(cls)(made)))
+    return is_frozen(cls) and all(map(_is_value, getter_of(cls)(made)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.tls import build_data_source
@@ -11,7 +13,7 @@ from forkproxy.config.view import View
 _HASH_LENGTH = 28
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BasicAuthConfig:
     """``BasicAuth`` and, with users only, ``BasicAuthPerRoute``.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import json
 import os
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from forkproxy.config.build.access_log import AccessLogConfig, build_access_logs, default_text_format
 from forkproxy.config.build.cluster import ClusterConfig, build_cluster, build_dns_resolver
@@ -19,7 +21,7 @@ from forkproxy.config.build.overload import GlobalConnectionLimits, build_global
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdminConfig:
     """``Admin``. ``access_logs`` includes the old ``access_log_path`` as a file log in Envoy's admin format."""
 
@@ -29,7 +31,7 @@ class AdminConfig:
     ignore_global_conn_limit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeConfig:
     """``Node``: what /server_info and the %NODE_…% operators show."""
 
@@ -40,7 +42,7 @@ class NodeConfig:
     sub_zone: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForkproxyConfig:
     """The extra top-level key ``forkproxy:``; None means not given (the command line or the default decides).
 
@@ -54,7 +56,7 @@ class ForkproxyConfig:
     drain_time_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BootstrapConfig:
     """Everything that a generation of workers runs on.
 

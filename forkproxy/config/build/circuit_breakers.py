@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from forkproxy.config.values import frozen
+
+from dataclasses import field, replace
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RetryBudget:
     """``RetryBudget``: how many of the requests under way may be retries."""
 
@@ -16,7 +18,7 @@ class RetryBudget:
     min_concurrency: int = 3
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Thresholds:
     """``CircuitBreakers.Thresholds`` of one priority, with Envoy's defaults (1024, 1024, 1024, 3).
 
@@ -35,7 +37,7 @@ class Thresholds:
     configured: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CircuitBreakers:
     """Those of the priorities DEFAULT and HIGH."""
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import ipaddress
-from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import build_cidr_range
@@ -14,7 +15,7 @@ from forkproxy.config.view import View
 _STATUS_CODE = "envoy.type.v3.StatusCode"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class XffDetectionConfig:
     """``XffConfig``. With ``trusted_ranges`` ("address/len") the client is the last address that is in none of them."""
 
@@ -23,7 +24,7 @@ class XffDetectionConfig:
     skip_append: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeaderDetectionConfig:
     """``CustomHeaderConfig``. ``reject_status``: of the answer to a request without an address in that header; 0: it passes."""
 
@@ -32,7 +33,7 @@ class HeaderDetectionConfig:
     reject_status: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClientAddressConfig:
     """All of it. ``internal_ranges``: "address/len"."""
 

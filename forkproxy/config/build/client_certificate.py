@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.view import View
 
 MODES = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForwardClientCertConfig:
     """``mode``: one of MODES. The rest: what an element says beyond By and Hash."""
 

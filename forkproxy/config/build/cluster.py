@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from forkproxy.config.values import frozen
+
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from forkproxy.config import registry
@@ -67,7 +69,7 @@ cluster_types_by_name = {
 """The cluster types that need no ``typed_config``: they follow the fields of ``Cluster``."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndpointConfig:
     """``LbEndpoint``: ``health_status`` is Envoy's enum name; ``hostname`` "" when not given."""
 
@@ -86,7 +88,7 @@ class EndpointConfig:
     health_check: EndpointHealthCheck = EndpointHealthCheck()  # noqa: RUF009 (an immutable value)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LocalityEndpoints:
     """``LocalityLbEndpoints``; ``weight`` 0 when not given."""
 
@@ -101,7 +103,7 @@ class LocalityEndpoints:
     match_metadata: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TcpKeepalive:
     """``TcpKeepalive``; 0 leaves the kernel's value."""
 
@@ -110,7 +112,7 @@ class TcpKeepalive:
     interval_s: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClusterConfig:
     """``Cluster``.
 
@@ -167,7 +169,7 @@ class ClusterConfig:
     """By namespace, for formats."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DnsResolver:
     """What a DNS resolver configuration says; ``addresses`` empty: the system's resolvers."""
 
@@ -175,7 +177,7 @@ class DnsResolver:
     use_tcp: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DnsSettings:
     """The DNS fields of ``Cluster`` or of ``extensions.clusters.dns.v3.DnsCluster``."""
 
@@ -340,7 +342,7 @@ def build_load_assignment(view: View | None, context: BuildContext) -> tuple[Loc
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Http1:
     """``Http1ProtocolOptions`` of the upstream side."""
 
@@ -350,7 +352,7 @@ class _Http1:
     send_fully_qualified_url: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _UpstreamHttp:
     """What the HttpProtocolOptions extension, or the cluster's old fields, say of HTTP upstream."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
@@ -15,7 +16,7 @@ _CHUNK = "the library's output is taken in one piece"
 _GZIP_STRATEGIES = {"DEFAULT_STRATEGY": 0, "FILTERED": 1, "HUFFMAN_ONLY": 2, "RLE": 3, "FIXED": 4}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GzipCompression:
     """``gzip.compressor.v3.Gzip``, with zlib's own numbers for level (-1: its default) and strategy."""
 
@@ -25,7 +26,7 @@ class GzipCompression:
     window_bits: int = 12
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GzipDecompression:
     """``gzip.decompressor.v3.Gzip``. A piece may become ``max_inflate_ratio`` times as long, give or take ``chunk_size``."""
 
@@ -34,7 +35,7 @@ class GzipDecompression:
     max_inflate_ratio: int = 100
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BrotliCompression:
     """``brotli.compressor.v3.Brotli``, with the library's own number for the mode."""
 
@@ -44,14 +45,14 @@ class BrotliCompression:
     block_bits: int = 24
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BrotliDecompression:
     """``brotli.decompressor.v3.Brotli``."""
 
     chunk_size: int = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ZstdCompression:
     """``zstd.compressor.v3.Zstd``, with the library's own number for the strategy (0: its default)."""
 
@@ -60,7 +61,7 @@ class ZstdCompression:
     strategy: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ZstdDecompression:
     """``zstd.decompressor.v3.Zstd``: it has nothing that counts here."""
 

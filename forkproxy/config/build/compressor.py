@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.compression import (
     BrotliCompression,
@@ -29,7 +30,7 @@ _COMPRESSIONS = (GzipCompression, BrotliCompression, ZstdCompression)
 _DECOMPRESSIONS = (GzipDecompression, BrotliDecompression, ZstdDecompression)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirectionConfig:
     """``CommonDirectionConfig``: ``min_length`` is compared with content-length; ``content_types`` are lower-case."""
 
@@ -38,7 +39,7 @@ class DirectionConfig:
     content_types: frozenset[str] = DEFAULT_CONTENT_TYPES
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResponseConfig:
     """``ResponseDirectionConfig``, or the deprecated fields; ``is_set`` tells which: Envoy names its counters by it."""
 
@@ -50,7 +51,7 @@ class ResponseConfig:
     is_set: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CompressorConfig:
     """``Compressor``. ``library``: of compression.py, None when it is not implemented.
 
@@ -64,7 +65,7 @@ class CompressorConfig:
     choose_first: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CompressorRouteConfig:
     """``CompressorPerRoute``; None: as the filter says."""
 
@@ -73,7 +74,7 @@ class CompressorRouteConfig:
     library: object | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DecompressorDirection:
     """``Decompressor.CommonDirectionConfig``."""
 
@@ -81,7 +82,7 @@ class DecompressorDirection:
     ignore_no_transform: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DecompressorConfig:
     """``Decompressor``. ``advertises``: the upstream is told in accept-encoding that it may compress."""
 

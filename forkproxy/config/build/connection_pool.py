@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, build_socket_address
@@ -13,7 +15,7 @@ from forkproxy.config.view import View
 default_idle_timeout_s = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HttpOptions:
     """``core.v3.HttpProtocolOptions`` of the upstream side; None: no limit, and of headers Envoy's default."""
 
@@ -25,7 +27,7 @@ class HttpOptions:
     max_response_headers_kb: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SourceAddress:
     """An address to connect from, and the socket options that go with it: (level, name, value) each, and the state."""
 
@@ -33,7 +35,7 @@ class SourceAddress:
     socket_options: tuple[tuple[int, int, bytes, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BindOptions:
     """``core.v3.BindConfig``: the sources, the first one for a family that none has. Empty: whatever the kernel takes."""
 
@@ -41,7 +43,7 @@ class BindOptions:
     freebind: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PoolOptions:
     """``preconnect_ratio``: connections per request under way or waiting, of each endpoint; ``predictive_ratio``: of the whole
     cluster, made to the endpoints that will be picked next. ``per_downstream``: a downstream

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import importlib
 import os
 import re
@@ -27,7 +29,7 @@ class Built(NamedTuple):
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PerFilterConfig:
     """One entry of a ``typed_per_filter_config``.
 

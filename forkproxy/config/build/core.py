@@ -5,8 +5,9 @@ Every class here is a frozen value: made once in the supervisor, inherited by ev
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import ipaddress
-from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.where import Where as Where
@@ -14,7 +15,7 @@ from forkproxy.config.build.where import build_where as build_where
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddressConfig:
     """``config.core.v3.Address``: an IP socket address or a unix-domain socket path.
 
@@ -34,7 +35,7 @@ class AddressConfig:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeaderValueOption:
     """``config.core.v3.HeaderValueOption``. ``value`` is a substitution format string, not yet compiled.
 
@@ -48,7 +49,7 @@ class HeaderValueOption:
     where: Where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeaderMutations:
     """The four header lists that virtual hosts, routes, weighted clusters and route configurations carry."""
 
@@ -61,7 +62,7 @@ class HeaderMutations:
 NO_HEADER_MUTATIONS = HeaderMutations()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StringMatcher:
     """``type.matcher.v3.StringMatcher``.
 
@@ -73,7 +74,7 @@ class StringMatcher:
     ignore_case: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeaderMatcher:
     """``config.route.v3.HeaderMatcher``.
 
@@ -91,7 +92,7 @@ class HeaderMatcher:
     treat_missing_as_empty: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class QueryParameterMatcher:
     """``config.route.v3.QueryParameterMatcher``: ``string`` is None for a presence match (then ``present`` says which way)."""
 
@@ -100,7 +101,7 @@ class QueryParameterMatcher:
     present: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FractionalPercent:
     """``type.v3.FractionalPercent``; ``denominator`` is 100, 10_000 or 1_000_000."""
 

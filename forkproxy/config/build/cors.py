@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -18,12 +19,12 @@ from forkproxy.config.view import View
 type_url = "envoy.extensions.filters.http.cors.v3.Cors"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CorsConfig:
     """``Cors``: it has no fields; everything stands on routes and virtual hosts."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CorsPolicy:
     """``CorsPolicy`` of one route, virtual host or route configuration.
 

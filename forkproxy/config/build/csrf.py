@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -16,7 +17,7 @@ from forkproxy.config.build.core import (
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CsrfPolicy:
     """``CsrfPolicy``. ``shadow_enabled`` None: never only looked at."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.tls import build_data_source
@@ -11,7 +12,7 @@ from forkproxy.config.view import View
 type_url = "envoy.extensions.filters.network.direct_response.v3.Config"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirectResponseConfig:
     """``response``: the bytes sent to a new connection before it is closed."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.cluster import DnsResolver, build_dns_resolver
 from forkproxy.config.build.context import BuildContext
@@ -10,7 +11,7 @@ from forkproxy.config.build.core import Where, build_where
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DnsCacheConfig:
     """``extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig``. All of one name must be the same, as in Envoy.
 
@@ -31,7 +32,7 @@ class DnsCacheConfig:
     resolver: DnsResolver = DnsResolver()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DynamicForwardProxyConfig:
     """``extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig``."""
 
@@ -40,7 +41,7 @@ class DynamicForwardProxyConfig:
     save_upstream_address: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HostRewrite:
     """``PerRouteConfig``: the host to go to instead of the request's; one of the two, or neither."""
 
@@ -48,7 +49,7 @@ class HostRewrite:
     header: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DynamicForwardProxyCluster:
     """``extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig``."""
 

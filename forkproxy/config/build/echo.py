@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
@@ -10,7 +11,7 @@ from forkproxy.config.view import View
 type_url = "envoy.extensions.filters.network.echo.v3.Echo"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EchoConfig:
     """Echo has no settings."""
 

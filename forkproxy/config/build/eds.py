@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import os
-from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EdsConfig:
     """``service_name`` "": the cluster's own name."""
 

@@ -6,7 +6,9 @@ cluster only (``fault.http.<cluster>.…``) are gathered in ``by_cluster``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 from typing import Any
 
 from forkproxy.config.build.context import BuildContext
@@ -29,7 +31,7 @@ _GRPC_STATUS = "abort.grpc_status"
 _PREFIX = "fault.http."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Share:
     """How many of the requests: ``fixed`` is what the runtime says, else a header may ask for less than ``fraction``."""
 
@@ -37,7 +39,7 @@ class Share:
     fixed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DelayConfig:
     """``FaultDelay``. ``fixed_ms`` None: the request's header says how long; ``runtime_ms`` counts before both of them."""
 
@@ -46,7 +48,7 @@ class DelayConfig:
     runtime_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AbortConfig:
     """``FaultAbort``. With neither status the request's headers say it; the runtime's count where there would be one."""
 
@@ -62,7 +64,7 @@ class AbortConfig:
         return self.http_status is None and self.grpc_status is None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RateConfig:
     """``FaultRateLimit``, in KiB per second; None: the request's header says it."""
 
@@ -70,7 +72,7 @@ class RateConfig:
     kib_per_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClusterFaults:
     """What the runtime says for one downstream cluster; None: nothing."""
 
@@ -81,7 +83,7 @@ class ClusterFaults:
     grpc_status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FaultConfig:
     """``HTTPFault``. ``metadata`` is what aborts and delays leave under the filter's name."""
 

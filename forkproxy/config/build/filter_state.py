@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_cidr_range, build_string_matcher, build_where
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FilterStateMatcher:
     """What stands under ``key`` is a text that matches ``string``, or else an IP address in one of ``ranges``."""
 

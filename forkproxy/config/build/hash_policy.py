@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import Where, build_regex, build_where
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HashPolicy:
     """``RouteAction.HashPolicy``.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PreserveCaseConfig:
     """``PreserveCaseFormatterConfig``. ``proper_case_others``: what the peer has not spelled is written ``X-Like-This``."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from forkproxy.config.values import frozen
+
+from dataclasses import replace
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -20,7 +22,7 @@ type_url = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 _ACTIONS = ("APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MutationStep:
     """``config.common.mutation_rules.v3.HeaderMutation``: one of the three is set."""
 
@@ -30,7 +32,7 @@ class MutationStep:
     where: Where = Where()  # noqa: RUF009 (an immutable value)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class QueryMutation:
     """``KeyValueMutation``: ``value`` is a format, None removes. ``action`` is one of HeaderValueOption's."""
 
@@ -40,7 +42,7 @@ class QueryMutation:
     where: Where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeaderMutationConfig:
     """``HeaderMutation`` and ``HeaderMutationPerRoute``: each mutation is a step of its own, in the order of the file."""
 

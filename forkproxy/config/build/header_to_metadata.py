@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import Where, build_regex, build_where
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """``KeyValuePair``. ``value`` "": that of the header, rewritten when there is a ``regex``."""
 
@@ -22,7 +23,7 @@ class Target:
     is_base64: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """``Rule``: of a ``header`` (lower-case, or ":path" and the like) or of a ``cookie``."""
 
@@ -34,7 +35,7 @@ class Rule:
     where: Where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeaderToMetadataConfig:
     """``Config``."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import binascii
 import json
-from dataclasses import dataclass
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -29,7 +30,7 @@ _BODILESS = ("GET", "HEAD", "DELETE", "TRACE")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HttpCheck:
     """``HealthCheck.HttpHealthCheck``.
 
@@ -49,7 +50,7 @@ class HttpCheck:
     service_name: StringMatcher | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TcpCheck:
     """``HealthCheck.TcpHealthCheck``; ``proxy_protocol``: "", "V1" or "V2"."""
 
@@ -58,14 +59,14 @@ class TcpCheck:
     proxy_protocol: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RedisCheck:
     """``extensions.health_checkers.redis.v3.Redis``: EXISTS of the key, which must not be there; PING without one."""
 
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HealthCheckConfig:
     """``HealthCheck``. ``alpn_protocols`` None: those of the cluster's TLS context. ``event_logs``: paths."""
 
@@ -97,7 +98,7 @@ class HealthCheckConfig:
     """health_check.verify_cluster: of how many checks the service name is looked at."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndpointHealthCheck:
     """``Endpoint.HealthCheckConfig``: where and under which name one endpoint is checked, or that it is not.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMatcher, Where, build_header_matcher, build_where
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HealthCheckFilterConfig:
     """``HealthCheck``. ``cache_s`` 0: nothing is cached; ``min_healthy``: (cluster, percent) pairs, whole ones, as Envoy takes
     them."""

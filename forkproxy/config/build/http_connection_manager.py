@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 
 from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build_access_log_options, build_access_logs
 from forkproxy.config.build.client_address import ClientAddressConfig, build_client_address
@@ -39,7 +41,7 @@ from forkproxy.config.view import View
 type_url = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HttpConnectionManagerConfig:
     """All times in seconds; None means disabled (the file says ``0s``), the builder writes Envoy's defaults when absent."""
 
@@ -105,7 +107,7 @@ class HttpConnectionManagerConfig:
     log_options: LogOptions = LogOptions()  # noqa: RUF009  # frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _ConnectionOptions:
     """``config.core.v3.HttpProtocolOptions``, downstream."""
 
@@ -117,7 +119,7 @@ class _ConnectionOptions:
     headers_with_underscores_action: str = "ALLOW"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Http1Options:
     """``config.core.v3.Http1ProtocolOptions``, downstream."""
 

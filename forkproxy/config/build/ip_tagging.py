@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import FractionalPercent, build_cidr_range, runtime_fraction
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IpTaggingConfig:
     """``IPTagging``.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -20,7 +22,7 @@ ORIGINAL_DST = "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
 """What ``listen`` is given when the file says nothing: the kernel reduces it to net.core.somaxconn, Envoy's default."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FilterEntry:
     """One filter as configured: a network filter of a chain or an HTTP filter of a connection manager.
 
@@ -35,7 +37,7 @@ class FilterEntry:
     disabled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FilterChainMatch:
     """``FilterChainMatch``; CIDR ranges as "address/len" text; ``transport_protocol`` "" | "raw_buffer" | "tls"."""
 
@@ -50,7 +52,7 @@ class FilterChainMatch:
     application_protocols: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FilterChain:
     """``FilterChain``. ``tls`` None means raw TCP."""
 
@@ -64,7 +66,7 @@ class FilterChain:
     """By namespace, for formats."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ListenerConfig:
     """``Listener``. ``addresses``: the main address, then the additional ones. ``stat_prefix``: Envoy's, e.g. "0.0.0.0_10000"."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
 
 from forkproxy.config.build.context import BuildContext
@@ -23,7 +25,7 @@ POLICIES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SlowStart:
     """``SlowStartConfig``; ``min_weight`` is a share of 1."""
 
@@ -32,7 +34,7 @@ class SlowStart:
     min_weight: float = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ZoneAware:
     """``ZoneAwareLbConfig``. ``force_local_min_size`` None: ``force_local_zone`` is not asked for."""
 
@@ -43,7 +45,7 @@ class ZoneAware:
     by_weight: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SubsetSelector:
     """``LbSubsetSelector``: ``keys`` sorted; ``fallback``: "NOT_DEFINED" (the cluster's counts) or a policy's name."""
 
@@ -53,7 +55,7 @@ class SubsetSelector:
     single_endpoint: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SubsetConfig:
     """``LbSubsetConfig``. ``default_subset``: sorted (key, value as ``metadata_value`` makes it) pairs."""
 
@@ -69,7 +71,7 @@ class SubsetConfig:
     """Criteria may have more keys than a selector: the longest selector that they cover counts, of equals the first."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LoadBalancingConfig:
     """How a cluster's endpoints are chosen; Envoy's defaults.
 

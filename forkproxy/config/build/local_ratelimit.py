@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -21,7 +22,7 @@ _SHORTEST_FILL_MS = 50
 _STATUS_CODE = "envoy.type.v3.StatusCode"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TokenBucketConfig:
     """``type.v3.TokenBucket``. ``max_tokens`` 0: there is never a token."""
 
@@ -30,7 +31,7 @@ class TokenBucketConfig:
     fill_interval_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DescriptorConfig:
     """``LocalRateLimitDescriptor``: requests with exactly these entries take from a bucket of their own."""
 
@@ -38,7 +39,7 @@ class DescriptorConfig:
     bucket: TokenBucketConfig
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LocalRateLimitConfig:
     """``LocalRateLimit``.
 

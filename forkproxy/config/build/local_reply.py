@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.access_log import AccessLogFilter, build_access_log_filter
 from forkproxy.config.build.tls import build_data_source
@@ -11,7 +12,7 @@ from forkproxy.config.build.core import HeaderValueOption, Where, build_header_v
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BodyFormat:
     """``SubstitutionFormatString``: exactly one of ``text`` and ``json`` is set."""
 
@@ -23,7 +24,7 @@ class BodyFormat:
     where: Where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ResponseMapper:
     """``ResponseMapper``: what does not change is None. ``status`` is 0 where the code stays."""
 
@@ -35,7 +36,7 @@ class ResponseMapper:
     where: Where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LocalReplyConfig:
     """``LocalReplyConfig``: the first mapper whose filter passes is taken."""
 
@@ -43,7 +44,7 @@ class LocalReplyConfig:
     body_format: BodyFormat | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProxyStatusConfig:
     """``ProxyStatusConfig``; without a name of its own the proxy calls itself by its server name."""
 

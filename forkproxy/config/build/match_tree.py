@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from forkproxy.config.build.core import StringMatcher, Where, build_where
 from forkproxy.config.view import View
@@ -15,7 +16,7 @@ _HEADER_INPUT = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
 _REFUSED = "requirement violation while creating route match tree: "
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Predicate:
     """``Predicate``. ``kind``: "header" (``header`` and ``string``), or "or", "and", "not" of ``inner``."""
 
@@ -26,7 +27,7 @@ class Predicate:
     where: Where = Where()  # noqa: RUF009 (an immutable value)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MatchTree:
     """``Matcher``. ``kind``: "list" (``predicates``), or "exact", "prefix" (``keys``, of the value of ``header``).
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from forkproxy.config.build.context import BuildContext
@@ -28,7 +29,7 @@ def filter_metadata_json(view: View | None) -> str:
     return json.dumps(found, sort_keys=True, separators=(",", ":")) if found else ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ValueMatcher:
     """``ValueMatcher``.
 
@@ -44,7 +45,7 @@ class ValueMatcher:
     inner: tuple[ValueMatcher, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MetadataMatcher:
     """``MetadataMatcher``: the value at ``path`` below ``namespace`` matches ``value``, or with ``invert`` does not."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from forkproxy.config.values import frozen
+
+from dataclasses import replace
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
@@ -32,7 +34,7 @@ _RUNTIME_NAMES = {
 """Behind "outlier_detection.": what a static runtime layer may set → the field whose place it takes."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OutlierDetectionConfig:
     """``OutlierDetection``; the defaults are Envoy's. ``enforcing_*`` and the other shares are percentages."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
@@ -10,7 +11,7 @@ from forkproxy.config.view import View
 GLOBAL_KEY = "overload.global_downstream_max_connections"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GlobalConnectionLimits:
     """None: no such limit. ``by_monitor`` counts the connections that it holds for. ``by_key`` counts all others, also those of
     listeners that ignore it, and the admin keeps it."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
@@ -27,7 +29,7 @@ _KEYS = {
 _ONE_OPERATOR = re.compile(r"%[A-Z0-9_]+(\([^)]*\))?(:[0-9]+)?%")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RateLimitAction:
     """One ``RateLimit.Action``. ``kind`` is the field's name: "remote_address", "request_headers" …
 
@@ -49,7 +51,7 @@ class RateLimitAction:
     path: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RateLimit:
     """``RateLimit``: its actions make one descriptor, or none.
 

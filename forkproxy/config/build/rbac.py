@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from forkproxy.config.build.context import BuildContext
@@ -21,7 +22,7 @@ from forkproxy.config.build.tls import build_san_matcher
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """A ``Permission`` or a ``Principal``.
 
@@ -38,7 +39,7 @@ class Rule:
     where: Where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamAddress:
     """``UpstreamIpPortMatcher``. ``ip``: the text of a range; ``ports``: the first, and the one after the last."""
 
@@ -46,7 +47,7 @@ class UpstreamAddress:
     ports: tuple[int, int] | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """``Policy``: one of the permissions and one of the principals."""
 
@@ -55,7 +56,7 @@ class Policy:
     principals: tuple[Rule, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RbacRules:
     """``config.rbac.v3.RBAC``. ``action``: "ALLOW", "DENY" or "LOG"; the policies in the order they are asked in."""
 
@@ -63,7 +64,7 @@ class RbacRules:
     policies: tuple[Policy, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RbacConfig:
     """``RBAC``. Rules that are None are not asked: everything passes."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.header_mutation import MutationStep, build_step
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UuidRequestIdConfig:
     """``UuidRequestIdConfig``."""
 
@@ -17,7 +18,7 @@ class UuidRequestIdConfig:
     use_for_sampling: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TracingConfig:
     """``HttpConnectionManager.Tracing`` without a provider, in hundredths of a percent."""
 

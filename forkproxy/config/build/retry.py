@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMatcher, Where, build_header_matcher, build_where
@@ -32,7 +34,7 @@ def parse_retry_on(text: str, *, grpc: bool) -> tuple[frozenset[str], bool]:
     return known, known == conditions
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RetryPolicy:
     """``config.route.v3.RetryPolicy``. Intervals in whole milliseconds, as Envoy counts them; None is no timeout.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -70,7 +72,7 @@ _APART_OF_ROUTE = frozenset(
 _NOWHERE = Where()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RouteMatch:
     """``config.route.v3.RouteMatch``. ``kind``: "prefix", "path", "safe_regex", "path_separated_prefix"; ``value`` its text.
     "connect_matcher": a CONNECT, which has no path.
@@ -93,7 +95,7 @@ class RouteMatch:
     filter_state: tuple[FilterStateMatcher, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WeightedCluster:
     """One of ``WeightedCluster.clusters``: its ``name``, or the header that names it."""
 
@@ -106,7 +108,7 @@ class WeightedCluster:
     cluster_header: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RegexRewrite:
     """``type.matcher.v3.RegexMatchAndSubstitute``; ``substitution`` in RE2 notation (\\1)."""
 
@@ -114,7 +116,7 @@ class RegexRewrite:
     substitution: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForwardAction:
     """``RouteAction``: exactly one of ``cluster``, ``cluster_header``, ``weighted_clusters`` is set, or none for a route whose
     action forwards nothing: it has no cluster then, in Envoy too.
@@ -159,7 +161,7 @@ class ForwardAction:
     connect: ConnectConfig | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RedirectAction:
     """``RedirectAction``: at most one of the path fields is set; ``response_code`` is the HTTP status itself (301 …)."""
 
@@ -174,7 +176,7 @@ class RedirectAction:
     strip_query: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirectResponseAction:
     """``DirectResponseAction``: ``body`` already read from its data source."""
 
@@ -183,7 +185,7 @@ class DirectResponseAction:
     body_format: BodyFormat | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BufferLimits:
     """``request_body_buffer_limit`` and the older ``per_request_buffer_limit_bytes``; None where not set."""
 
@@ -194,7 +196,7 @@ class BufferLimits:
 NO_LIMITS = BufferLimits()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RouteEntry:
     """``config.route.v3.Route``. ``per_filter_config``: filter name → what this route says about that filter."""
 
@@ -214,7 +216,7 @@ _NO_MATCH = RouteMatch("", "")
 _NO_ACTION = ForwardAction()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VirtualHost:
     """``config.route.v3.VirtualHost``. ``require_tls``: "NONE", "EXTERNAL_ONLY" or "ALL"."""
 
@@ -238,7 +240,7 @@ class VirtualHost:
     metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RouteTableConfig:
     """``config.route.v3.RouteConfiguration``."""
 

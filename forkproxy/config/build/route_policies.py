@@ -3,7 +3,8 @@ mirrors, internal redirects, hedging, and how long a stream may last."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import FractionalPercent, build_runtime_fraction
@@ -16,7 +17,7 @@ _SAFE = "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossScheme
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MirrorPolicy:
     """``RouteAction.RequestMirrorPolicy``: exactly one of ``cluster`` and ``cluster_header`` is set."""
 
@@ -28,7 +29,7 @@ class MirrorPolicy:
     mutations: tuple[MutationStep, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RedirectPredicate:
     """``kind``: "allow_listed_routes" (with ``routes``, their names), "previous_routes" or "safe_cross_scheme"."""
 
@@ -36,7 +37,7 @@ class RedirectPredicate:
     routes: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InternalRedirectPolicy:
     """``InternalRedirectPolicy``; names of headers in lower case."""
 
@@ -47,7 +48,7 @@ class InternalRedirectPolicy:
     headers_to_copy: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MaxStreamDuration:
     """``RouteAction.MaxStreamDuration``: None for what is not set; 0.0 has meanings of its own."""
 
@@ -56,7 +57,7 @@ class MaxStreamDuration:
     grpc_offset_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RoutePolicies:
     """Those of a ``RouteAction``. ``hedges`` None: the virtual host says it. ``grpc_max_s``, ``grpc_offset_s``: the deprecated
     ``max_grpc_timeout`` and ``grpc_timeout_offset``."""
@@ -72,7 +73,7 @@ class RoutePolicies:
 NO_ROUTE_POLICIES = RoutePolicies()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VirtualHostPolicies:
     """Those of a ``VirtualHost``, for routes that say nothing of their own."""
 

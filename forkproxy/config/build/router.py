@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 from typing import Final
 
 from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build_access_logs, build_log_options
@@ -16,7 +17,7 @@ CODEC: Final = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
 HEADER_MUTATION: Final = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RouterConfig:
     """``dynamic_stats`` False switches the per-cluster response-code counters and histograms off."""
 

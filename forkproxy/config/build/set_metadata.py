@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 from typing import Any
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MetadataEntry:
     """Values of one namespace. Without ``allow_overwrite`` they only count where the namespace is not there yet."""
 
@@ -18,7 +19,7 @@ class MetadataEntry:
     values: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetMetadataConfig:
     """``Config``: the entries in the order in which they are set."""
 

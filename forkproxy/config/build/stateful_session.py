@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CookieState:
     """``CookieBasedSessionState``. ``ttl_s`` 0: a session cookie; ``attributes``: further (name, value) pairs."""
 
@@ -18,14 +19,14 @@ class CookieState:
     attributes: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeaderState:
     """``HeaderBasedSessionState``; ``name`` lower-case."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StatefulSessionConfig:
     """``StatefulSession``. ``state`` None: the filter does nothing. ``strict``: only the session's endpoint will do."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StatsTag:
     """``TagSpecifier``: a regular expression, "" for the default rule of that name, or a value for all."""
 
@@ -19,7 +21,7 @@ class StatsTag:
     where: Where = field(default_factory=Where)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HistogramBuckets:
     """``HistogramBucketSettings``: ascending bounds for the histograms that match; () for the default ones."""
 
@@ -28,7 +30,7 @@ class HistogramBuckets:
     where: Where = field(default_factory=Where)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StatsConfig:
     """``StatsConfig``. ``matcher``: "all", "reject_all", "inclusion_list" or "exclusion_list"."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 from typing import Any
 
 from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build_access_log_options, build_access_logs
@@ -14,7 +16,7 @@ from forkproxy.config.view import View
 type_url = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TcpProxyConfig:
     """Exactly one of ``cluster`` and ``weighted_clusters`` ((name, weight) pairs) is set.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import os
 import re
-from dataclasses import dataclass
 
 from forkproxy.config.build.certificates import certificate_error, is_ca_bundle, is_cipher_suite, is_curve
 from forkproxy.config.build.context import BuildContext
@@ -24,7 +25,7 @@ _CERTIFICATE_SOURCES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DataSource:
     """``config.core.v3.DataSource``, read at load. ``filename`` says where ``data`` came from; "" when it stood inline."""
 
@@ -32,7 +33,7 @@ class DataSource:
     filename: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TlsCertificate:
     """A certificate chain and its private key, both PEM."""
 
@@ -41,7 +42,7 @@ class TlsCertificate:
     password: DataSource | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CertificateValidation:
     """``CertificateValidationContext``: ``trusted_ca`` None means no verification of the peer (Envoy's default)."""
 
@@ -54,7 +55,7 @@ class CertificateValidation:
     trust_chain_verification: str = "VERIFY_TRUST_CHAIN"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CommonTls:
     """``CommonTlsContext`` with every secret resolved. Protocol versions: "TLSv1_0" … "TLSv1_3" or "TLS_AUTO"."""
 
@@ -67,7 +68,7 @@ class CommonTls:
     ecdh_curves: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DownstreamTlsConfig:
     """``DownstreamTlsContext``."""
 
@@ -76,7 +77,7 @@ class DownstreamTlsConfig:
     where: Where
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamTlsConfig:
     """``UpstreamTlsContext``. ``sni`` is "" when no server name is sent."""
 

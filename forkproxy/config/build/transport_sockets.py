@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from forkproxy.config.values import frozen
+
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from forkproxy.config.build.context import BuildContext
@@ -14,7 +15,7 @@ from forkproxy.config.view import View
 _MATCHED = "envoy.transport_socket_match"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProxyProtocol:
     """``core.v3.ProxyProtocolConfig``: ``version`` is 1 or 2, ``tlvs`` what a header of version 2 has besides: (type, value)."""
 
@@ -22,7 +23,7 @@ class ProxyProtocol:
     tlvs: tuple[tuple[int, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpstreamSocket:
     """A transport socket of a cluster: TLS or none, and what is sent before it."""
 
@@ -30,7 +31,7 @@ class UpstreamSocket:
     proxy_protocol: ProxyProtocol | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SocketMatch:
     """``Cluster.TransportSocketMatch``. ``wanted``: sorted (key, value as the load balancers compare it) pairs."""
 

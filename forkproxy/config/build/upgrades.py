@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from forkproxy.config.values import frozen
+
 from typing import Final
 
 from forkproxy.config.build.context import BuildContext
@@ -14,7 +15,7 @@ CONNECT: Final = "connect"
 CONNECT_UDP: Final = "connect-udp"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Upgrade:
     """``HttpConnectionManager.UpgradeConfig``. ``filters``: a chain of its own; () for the connection manager's."""
 
@@ -23,7 +24,7 @@ class Upgrade:
     filters: tuple[FilterEntry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectConfig:
     """``RouteAction.UpgradeConfig.ConnectConfig``: the bytes of a CONNECT go to the endpoint as they are, ``allow_post``: those of
     a POST too. ``proxy_protocol``: what is sent before them."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from forkproxy.config.values import frozen
+
+from dataclasses import field
 
 from forkproxy.config.view import View
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@frozen
 class Where:
     """Where in the user's file a value stands, for errors that are found after the tree is gone.
 
