@@ -46,6 +46,9 @@ class Mark(NamedTuple):
     column: int
 
 
+_new_mark: Final = tuple.__new__  # Mark(…) takes three times as long
+
+
 class Entry:
     """One ``key: value`` of a mapping."""
 
@@ -77,25 +80,31 @@ class Node:
     quoted: bool
     tag: str | None
 
-    def __init__(self, kind: Literal["map", "seq", "scalar"], mark: Mark, tag: str | None = None) -> None:
+    def __init__(
+        self,
+        kind: Literal["map", "seq", "scalar"],
+        mark: Mark,
+        tag: str | None = None,
+        value: Scalar = None,
+        text: str = "",
+        quoted: bool = False,
+    ) -> None:
         self.kind = kind
         self.mark = mark
         self.tag = tag
-        if kind == "map":
+        if kind == "scalar":
+            self.value = value
+            self.text = text
+            self.quoted = quoted
+        elif kind == "map":
             self.entries = []
-        elif kind == "seq":
-            self.items = []
         else:
-            self.value, self.text, self.quoted = None, "", False
+            self.items = []
 
     @classmethod
     def scalar(cls, value: Scalar, mark: Mark) -> Node:
         """A scalar of the program's own."""
-        node = cls("scalar", mark)
-        node.value = value
-        node.text = _text_of(value)
-        node.quoted = isinstance(value, str)
-        return node
+        return cls("scalar", mark, None, value, _text_of(value), isinstance(value, str))
 
     @classmethod
     def map(cls, mark: Mark, entries: list[Entry] | None = None) -> Node:
@@ -308,7 +317,7 @@ class _Builder:
             cls = type(event)
             if cls is ScalarEvent:
                 start = event.start_mark
-                mark = Mark(start.line + 1, start.column + 1)
+                mark = _new_mark(Mark, (start.line + 1, start.column + 1))
                 text = event.value
                 tag = event.tag
                 if top.kind == "map" and pending is None:
@@ -318,18 +327,16 @@ class _Builder:
                     if event.anchor is not None:
                         anchors[event.anchor] = self._scalar(event, text, tag, mark)
                     continue
-                node = Node("scalar", mark, tag)
-                node.text = text
                 # implicit[0]: plain and untagged; style says how it was written.
                 if event.style or tag == "!":
-                    node.value, node.quoted = text, True
+                    node = Node("scalar", mark, tag, text, text, True)
                 else:
-                    node.value, node.quoted = resolve(text, tag is None), False
+                    node = Node("scalar", mark, tag, resolve(text, tag is None), text)
                 if event.anchor is not None:
                     anchors[event.anchor] = node
             elif cls is MappingStartEvent or cls is SequenceStartEvent:
                 start = event.start_mark
-                mark = Mark(start.line + 1, start.column + 1)
+                mark = _new_mark(Mark, (start.line + 1, start.column + 1))
                 if top.kind == "map" and pending is None:
                     raise ConfigError(
                         "",
@@ -399,11 +406,8 @@ class _Builder:
                 top.entries.append(entry)
 
     def _scalar(self, event: Any, text: str, tag: str | None, mark: Mark) -> Node:
-        node = Node("scalar", mark, tag)
-        node.text = text
-        node.quoted = bool(event.style) or tag == "!"
-        node.value = text if node.quoted else self._resolve(text, tag is None)
-        return node
+        quoted = bool(event.style) or tag == "!"
+        return Node("scalar", mark, tag, text if quoted else self._resolve(text, tag is None), text, quoted)
 
     def _copy(self, source: Node, depth: int, mark: Mark) -> Node:
         self._copied += 1

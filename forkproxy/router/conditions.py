@@ -36,16 +36,16 @@ def compile_condition(match: RouteMatch, where: Where, dice: Dice = fair) -> Str
             tests.append(fraction)
     if match.grpc:
         tests.append(is_grpc)
-    tests.extend(compile_header_matcher(header, where) for header in match.headers)
-    tests.extend(compile_query_matcher(parameter, where) for parameter in match.query_parameters)
+    tests += [compile_header_matcher(header, where) for header in match.headers]
+    tests += [compile_query_matcher(parameter, where) for parameter in match.query_parameters]
     # A connection here has a peer's certificate only when it was verified: otherwise the handshake fails.
-    tests.extend(
+    tests += [
         has_certificate if wanted else lacks_certificate
         for wanted in (match.presented, match.validated)
         if wanted is not None
-    )
-    tests.extend(compile_metadata(matcher) for matcher in match.dynamic_metadata)
-    tests.extend(compile_filter_state(matcher) for matcher in match.filter_state)
+    ]
+    tests += [compile_metadata(matcher) for matcher in match.dynamic_metadata]
+    tests += [compile_filter_state(matcher) for matcher in match.filter_state]
     return all_of(tests)
 
 

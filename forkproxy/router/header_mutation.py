@@ -203,6 +203,7 @@ def compile_request(
         [
             compile_level(level.request_add, level.request_remove, JOINED_REQUEST_HEADERS, compile_format, where)
             for level, where in levels
+            if level.request_add or level.request_remove
         ]
     )
     if apply is None:
@@ -217,6 +218,7 @@ def compile_response(levels: Sequence[tuple[HeaderMutations, Where]], compile_fo
         [
             compile_level(level.response_add, level.response_remove, JOINED_RESPONSE_HEADERS, compile_format, where)
             for level, where in levels
+            if level.response_add or level.response_remove
         ]
     )
     if apply is None or not any("%" in option.value for level, _ in levels for option in level.response_add):

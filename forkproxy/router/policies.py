@@ -129,6 +129,15 @@ class MirrorCompiler:
         self.compile_format = compile_format
         self.lookup = lookup
         self._made: dict[int, tuple[Mirror, ...]] = {}
+        self._nothing: dict[tuple[int, int], bool] = {}
+
+    def is_nothing(self, own: RoutePolicies, shared: VirtualHostPolicies) -> bool:
+        """Whether these, by themselves, do nothing. Nearly all routes have the same."""
+        key = id(own), id(shared)
+        found = self._nothing.get(key)
+        if found is None:
+            found = self._nothing[key] = not Policies(own, shared).matter
+        return found
 
     def mirrors(self, action: ForwardAction, virtual_host: VirtualHostConfig) -> tuple[Mirror, ...]:
         """Of the most specific level that has some."""
@@ -156,5 +165,8 @@ def compile_policies(
 ) -> Policies | None:
     """None when there is nothing beyond one exchange. ``levels``: what the route changes of its requests' heads."""
     mirrors = compiler.mirrors(action, virtual_host)
+    says_nothing = not mirrors and compiler.is_nothing(action.policies, virtual_host.policies)
+    if says_nothing and not any(level.request_add for level, _ in levels):
+        return None
     policies = Policies(action.policies, virtual_host.policies, mirrors, levels)
     return policies if policies.matter else None

@@ -123,7 +123,17 @@ def _getter_of(names: tuple[str, ...]) -> Callable[[object], tuple[int, ...]]:
     return cast("Callable[[object], tuple[int, ...]]", attrgetter(*names))
 
 
+_Set = Callable[[object, object], None]
+
 _KINDS = frozenset({"Counter", "Gauge", "SharedGauge", "Histogram", "StatusCodes", "StatusClasses", "Labels"})
+
+
+_FRESH: dict[str, Callable[[], object]] = {
+    "Histogram": Histogram,
+    "StatusCodes": StatusCodes,
+    "StatusClasses": StatusClasses,
+    "Labels": Labels,
+}
 
 
 class StatGroupType(type):
@@ -132,6 +142,8 @@ class StatGroupType(type):
     layout: Layout
     fields: dict[str, str]
     suffixes: dict[str, tuple[str, ...]]
+    setters: tuple[tuple[_Set, ...], tuple[tuple[_Set, Callable[[], object]], ...]]
+    """Of the plain figures; of the others, with what makes one."""
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, object]) -> StatGroupType:
         own: dict[str, str] = {}
@@ -159,15 +171,12 @@ class StatGroupType(type):
             else (field.replace("__", "."), *([totals[field]] if field in totals else []))
             for field in cls.fields
         }
+        setters = {field: getattr(cls, field).__set__ for field in cls.fields}
+        cls.setters = (
+            tuple([setters[field] for field, kind in cls.fields.items() if kind not in _FRESH]),
+            tuple([(setters[field], _FRESH[kind]) for field, kind in cls.fields.items() if kind in _FRESH]),
+        )
         return cls
-
-
-_FRESH: dict[str, Callable[[], object]] = {
-    "Histogram": Histogram,
-    "StatusCodes": StatusCodes,
-    "StatusClasses": StatusClasses,
-    "Labels": Labels,
-}
 
 
 class StatGroup(metaclass=StatGroupType):
@@ -201,9 +210,11 @@ class StatGroup(metaclass=StatGroupType):
     hidden: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        for name, kind in type(self).fields.items():
-            fresh = _FRESH.get(kind)
-            setattr(self, name, fresh() if fresh else 0)
+        figures, tables = type(self).setters
+        for set_ in figures:
+            set_(self, 0)
+        for set_, fresh in tables:
+            set_(self, fresh())
 
     def __repr__(self) -> str:
         told = (f"{name}={getattr(self, name)}" for name in type(self).fields if getattr(self, name))

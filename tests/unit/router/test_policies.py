@@ -1,7 +1,13 @@
+from dataclasses import replace
+
 import pytest
 
-from forkproxy.config.build.route_policies import MirrorPolicy
+from forkproxy.config.build.core import HeaderMutations
+from forkproxy.config.build.route import ForwardAction, RouteTableConfig
+from forkproxy.config.build.route_policies import MirrorPolicy, RoutePolicies, VirtualHostPolicies
 from forkproxy.router.policies import NO_POLICIES, Mirror
+from forkproxy.router.table import RouteTable
+from tests.unit.router.fakes import NO_HEADERS, compile_fake_format, entry, option, vhost
 
 
 def mirror(**fields):
@@ -44,3 +50,22 @@ def test_the_cluster_is_looked_up_once_all_are_there():
 def test_nothing_matters_without_policies():
     assert not NO_POLICIES.matter
     assert not NO_POLICIES.shape_exchange
+
+
+def test_only_routes_that_ask_for_more_have_policies():
+    directs = HeaderMutations(request_add=(option("X-Envoy-Max-Retries", "1"),))
+    adds = HeaderMutations(request_add=(option("x-other"),))
+    plain, hedged = ForwardAction(cluster="up"), ForwardAction(cluster="up", policies=RoutePolicies(hedges=True))
+    routes = [
+        entry(action=plain),
+        entry(action=plain, mutations=adds),
+        entry(action=plain, mutations=directs),
+        entry(action=hedged),
+        entry(action=plain),
+        entry(action=ForwardAction(cluster="up", policies=RoutePolicies(hedges=False))),
+    ]
+    hedging = replace(vhost(*routes, name="w", domains=("w",)), policies=VirtualHostPolicies(hedges=True))
+    config = RouteTableConfig("t", (vhost(*routes), hedging), NO_HEADERS)
+    table = RouteTable(config, compile_format=compile_fake_format, cluster_lookup={}.get)
+    told = [[route.policies is not None for route in host.routes] for host in table.virtual_hosts]
+    assert told == [[False, False, True, True, False, False], [True, True, True, True, True, False]]
