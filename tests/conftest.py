@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
+import sys
 
 import pytest
 from hypothesis import settings
@@ -24,6 +26,11 @@ def _place(item):
     return len(LONGEST) + (not item.path.is_relative_to(INTEGRATION)) + (not item.path.is_relative_to(CONFORMANCE))
 
 
+# Tests start this tree's program a thousand times. Where the environment wants no bytecode, each would compile all of it again,
+# which is half of what starting takes.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 if os.geteuid() == 0:
     # Workers that root starts would run as forkproxy or nobody, who may not enter root's temporary directories.
     os.environ.setdefault("FORKPROXY_USER", "root")
@@ -43,6 +50,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(CONFORMANCE):
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen():
+    """A test that looks for garbage, looks among what its own file has made, not among all modules and all tests: a fiftieth."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

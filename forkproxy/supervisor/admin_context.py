@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from forkproxy.supervisor.supervisor import Supervisor
 
 ADMIN_BACKLOG = 128
+MEMORY_AGE_S = 1.0
+"""So old the memory in /stats may be: finding it out is a walk over all pages of all processes."""
 
 _log = log.get_logger("admin")
 
@@ -61,6 +64,8 @@ class SupervisorContext:
         self.config_loaded_at = datetime.now(UTC)
         self._certificates_of: BootstrapConfig | None = None
         self._first_end: datetime | None = None
+        self._memory = MemoryView(0, 0, 0)
+        self._memory_at = -inf
 
     # What is
 
@@ -134,7 +139,10 @@ class SupervisorContext:
 
     def before_statistics(self) -> None:
         """Ends the interval where ``stats_flush_on_admin`` says so."""
-        memory = self.memory()
+        now = monotonic()
+        if now - self._memory_at >= MEMORY_AGE_S:
+            self._memory, self._memory_at = self.memory(), now
+        memory = self._memory
         self._supervisor.figures.update_rare(
             allocated=memory.allocated,
             heap_size=memory.heap_size,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import pathlib
 import shutil
-import sys
 
 from tests.support.proxy import ProxyProcess
 
 
+@functools.cache
 def find_envoy() -> str | None:
     """The path of the program, or None when it is not installed."""
-    beside_python = pathlib.Path(sys.executable).parent / "envoy"
-    if os.access(beside_python, os.X_OK):
-        return str(beside_python)
+    package = importlib.util.find_spec("envoy")
+    # Past the package's script, which is a Python program and only finds it.
+    for place in package.submodule_search_locations or () if package is not None else ():
+        program = pathlib.Path(place, "_bin", "envoy")
+        if os.access(program, os.X_OK):
+            return str(program)
     return shutil.which("envoy")
 
 

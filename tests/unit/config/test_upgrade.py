@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from forkproxy.config.schema import Schema, schema
-from forkproxy.config.tree import Document, Mark, Node, load
+from forkproxy.config.tree import Document, Entry, Mark, Node, load
 from forkproxy.config.upgrade import detect_version, type_extensions, upgrade
 from forkproxy.config.v2_rules import AFTER, BEFORE, FIELDS_OF_1_8, FROM_1_8
 from forkproxy.config.validate import validate
@@ -1096,30 +1096,26 @@ def test_type_extensions_leaves_everything_else_alone():
 EVERYTHING = (pathlib.Path(__file__).parents[2] / "conformance" / "v2" / "everything.yaml").read_text()
 
 
-def places(node):
-    """Every place in a tree where a value stands: (its holder, its key or index)."""
+def with_one_wrong(node, wrong):
+    """Copies of a tree, each with ``wrong`` at another place, and without what stands beside that place in lists."""
     if node.kind == "map":
-        for entry in node.entries:
-            yield node, entry.key
-            yield from places(entry.value)
+        for position, entry in enumerate(node.entries):
+            for value in (wrong, *with_one_wrong(entry.value, wrong)):
+                copy = Node.map(node.mark, [Entry(each.key, each.key_mark, each.value) for each in node.entries])
+                copy.entries[position].value = value
+                yield copy
     elif node.kind == "seq":
-        for index, item in enumerate(node.items):
-            yield node, index
-            yield from places(item)
+        for item in node.items:
+            for value in (wrong, *with_one_wrong(item, wrong)):
+                yield Node.seq(node.mark, [value])
 
 
 @pytest.mark.parametrize("wrong", [5, [], {"a": {"b": 1}}, None])
 def test_a_wrong_value_anywhere_is_reported_and_never_raises(wrong):
     root = load(EVERYTHING, "f").root
     refused = 0
-    for number in range(len(list(places(root)))):
-        document = Document(root.copy(), "f", EVERYTHING, [])
-        holder, key = list(places(document.root))[number]
-        value = Node.from_python(wrong, Mark(1, 1))
-        if holder.kind == "map":
-            holder.set(key, value)
-        else:
-            holder.items[key] = value
+    for tree in with_one_wrong(root, Node.from_python(wrong, Mark(1, 1))):
+        document = Document(tree.copy(), "f", EVERYTHING, [])
         detect_version(document.root)
         problems = upgrade(document)
         if not any(p.kind == "error" for p in problems):

@@ -12,7 +12,6 @@ def collector():
     gc.collect()
     yield
     gc.set_threshold(*thresholds)
-    gc.unfreeze()
 
 
 @pytest.fixture
