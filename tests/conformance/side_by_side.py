@@ -27,7 +27,9 @@ class Pairs:
             data, raw = CONFIGURATIONS[config], config in RAW_UPSTREAM
             with leaks.shared():
                 for kind in (Envoy, Forkproxy):
-                    self.running.append(ProxyUnderTest(kind, data, raw_upstream=raw))
+                    self.running.append(ProxyUnderTest(kind, data, raw_upstream=raw, wait=False))
+                for each in self.running:
+                    each.await_ready()
             self.config = config
         return self.running
 

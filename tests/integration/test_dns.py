@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import threading
-from pathlib import Path
 
 import pytest
 import yaml
@@ -15,7 +14,7 @@ from tests.support import bootstrap as b
 from tests.support.forkproxy import Forkproxy
 from tests.support.live_loop import LiveLoop
 from tests.support.name_server import NameServer
-from tests.support.proxy import free_ports
+from tests.support.proxy import free_ports, process_name
 from tests.support.supervised import is_alive, until
 
 ANSWER = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "resolved"}}}
@@ -58,15 +57,7 @@ def get(ports):
 
 def resolver(proxy):
     """The resolver's pid, None while there is none."""
-    names = {pid: comm(pid) for pid in proxy.pids()[1:]}
-    return next((pid for pid, name in names.items() if name == "forkproxy:dns"), None)
-
-
-def comm(pid):
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
+    return next((pid for pid in proxy.pids()[1:] if process_name(pid) == "forkproxy:dns"), None)
 
 
 def reload(proxy):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
-import psutil
 import pytest
 
 from tests.support import bootstrap
 from tests.support.answering import AnsweringUpstream, http_answer
 from tests.support.forkproxy import Forkproxy
 from tests.support.health_views import counted, flags, wait_for
-from tests.support.proxy import free_ports
+from tests.support.proxy import free_ports, process_name
 from tests.support.wire import Downstream
 
 FAILED = "/failed_active_hc"
@@ -70,12 +69,7 @@ def start(upstreams):
 
 def checkers(proxy):
     """The pids of the processes that check."""
-    found = []
-    for child in psutil.Process(proxy.process.pid).children():
-        with open(f"/proc/{child.pid}/comm") as name:
-            if name.read().strip() == "forkproxy:hc":
-                found.append(child.pid)
-    return found
+    return [pid for pid in proxy.pids() if process_name(pid) == "forkproxy:hc"]
 
 
 def ask(proxy, times):

@@ -12,7 +12,7 @@ from tests.integration.test_serving import Requests, TwoWorkers
 from tests.support import bootstrap as b
 from tests.support.proxy import free_ports
 from tests.support.supervised import until
-from tests.support.upstream import Gap, ScriptedUpstream
+from tests.support.upstream import Early, ScriptedUpstream, Until
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nanswer"
 LARGE = bytes(range(256)) * 65536
@@ -124,11 +124,13 @@ def test_a_large_download_ends_well(proxy, ports, upstream, act):
 
 
 def test_a_request_in_flight_is_answered_before_the_end(proxy, ports, upstream):
-    upstream.script([(Gap(0.5), OK)])
+    upstream.script([(Early(), Until(b"go on"), OK)])
     connection = connect(ports)
-    connection.request("GET", "/slow")
+    connection.request("POST", "/slow", headers={"content-length": "5"})
     until(upstream.received)
     proxy.process.send_signal(signal.SIGTERM)
+    until(lambda: {worker["state"] for worker in workers(proxy)["workers"]} == {"draining"})
+    connection.send(b"go on")
     answer = connection.getresponse()
     assert (answer.status, answer.read()) == (200, b"answer")
     assert answer.will_close

@@ -12,7 +12,7 @@ from tests.integration.test_health_checks import TwoWorkers
 from tests.support import bootstrap
 from tests.support.answering import AnsweringUpstream, http_answer
 from tests.support.health_views import counted, flags, wait_for
-from tests.support.proxy import free_ports
+from tests.support.proxy import free_ports, process_name
 from tests.support.wire import Downstream
 
 EJECTED = "/failed_outlier_check"
@@ -82,8 +82,8 @@ class Client:
 def workers_with_connections(proxy):
     """How many worker processes have a connection of a client."""
     found = 0
-    for child in psutil.Process(proxy.process.pid).children():
-        serving = [each for each in child.net_connections("tcp") if each.status == "ESTABLISHED"]
+    for pid in worker_pids(proxy):
+        serving = [each for each in psutil.Process(pid).net_connections("tcp") if each.status == "ESTABLISHED"]
         found += any(each.laddr.port == proxy.main for each in serving)
     return found
 
@@ -131,12 +131,7 @@ def test_who_is_ejected_stays_so_over_a_reload_and_a_crash(start, upstreams):
 
 
 def worker_pids(proxy):
-    found = []
-    for child in psutil.Process(proxy.process.pid).children():
-        with open(f"/proc/{child.pid}/comm") as name:
-            if name.read().startswith("forkproxy:w"):
-                found.append(child.pid)
-    return found
+    return [pid for pid in proxy.pids() if process_name(pid).startswith("forkproxy:w")]
 
 
 def serves_well(proxy):

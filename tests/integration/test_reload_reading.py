@@ -1,6 +1,5 @@
 """While a process reads the new file, the supervisor goes on. A FIFO in the file's place lets it read for as long as wanted."""
 
-import contextlib
 import http.client
 import os
 import signal
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.forkproxy import Forkproxy
-from tests.support.proxy import free_ports, process_tree
+from tests.support.proxy import free_ports, process_name
 from tests.support.supervised import until
 
 CONFIG = """
@@ -52,11 +51,7 @@ class Reading:
         until(lambda: self.pid("forkproxy:read"))
 
     def pid(self, name):
-        for pid in process_tree(self.proxy.process.pid):
-            with contextlib.suppress(OSError):  # it ended while we looked
-                if Path(f"/proc/{pid}/comm").read_text().strip() == name:
-                    return pid
-        return None
+        return next((pid for pid in self.proxy.pids() if process_name(pid) == name), None)
 
     def answer(self):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from tests.support import bootstrap as b
-from tests.support.bulk import head_of
+from tests.support.bulk import head_of, pipes
 from tests.support.forkproxy import Forkproxy
 from tests.support.proxy import free_ports
 
@@ -50,7 +50,7 @@ def started(endpoint):
     proxy = Slow(b.render(data, ports), admin_port=ports["admin"])
     proxy.start()
     proxy.port = ports["main"]
-    proxy.pipes_at_start = links(proxy).count("pipe:")
+    proxy.pipes_at_start = pipes(proxy)
     return proxy
 
 
@@ -263,7 +263,7 @@ def test_bulk_both_ways(running, endpoint, kind):
         assert exactly(server, 6) == b"little"
         server.sendall(b"less")
         assert exactly(client, 4) == b"less"
-        assert links(running).count("pipe:") > running.pipes_at_start  # it was spliced
+        assert pipes(running) > running.pipes_at_start  # it was spliced
         client.shutdown(socket.SHUT_WR)
         assert server.recv(1) == b""
     size = 2 * len(BULK)
@@ -283,13 +283,3 @@ def test_the_last_bytes_of_a_client_that_leaves(running, endpoint, kind):
         while part := server.recv(1 << 20):
             got += len(part)
         assert got == sent
-
-
-def links(proxy):
-    """What the descriptors of all its processes are."""
-    found = []
-    for pid in proxy.pids():
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-    return " ".join(found)

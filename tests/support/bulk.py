@@ -15,9 +15,10 @@ def pipes(proxy: ProxyProcess) -> int:
     """How many descriptors of pipes all its processes hold."""
     links = []
     for pid in proxy.pids():
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        with contextlib.suppress(OSError):  # it ended while we looked
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     return sum(link.startswith("pipe:") for link in links)
 
 

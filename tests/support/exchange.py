@@ -242,9 +242,11 @@ def downstream_context(certificate: str = "") -> ssl.SSLContext:
 
 
 class ProxyUnderTest:
-    """A started proxy of one configuration with its scripted upstreams."""
+    """A started proxy of one configuration with its scripted upstreams. Without ``wait``, it is asked to `await_ready`."""
 
-    def __init__(self, kind: type[ProxyProcess], data: bootstrap.Data, *, raw_upstream: bool = False) -> None:
+    def __init__(
+        self, kind: type[ProxyProcess], data: bootstrap.Data, *, raw_upstream: bool = False, wait: bool = True
+    ) -> None:
         self.raw_upstream = raw_upstream
         names = bootstrap.port_names(data)
         self.upstreams = {
@@ -262,10 +264,17 @@ class ProxyUnderTest:
             self.ports["stuck"] = self.stuck.port
         self.proxy = kind(bootstrap.render(data, self.ports), admin_port=self.ports["admin"])
         try:
-            self.proxy.start()
+            if wait:
+                self.proxy.start()
+            else:
+                self.proxy.launch()
         except BaseException:
             self.close()
             raise
+
+    def await_ready(self) -> None:
+        """Wait until it serves."""
+        self.proxy.await_ready()
 
     def close(self) -> None:
         """Stop the proxy and the upstreams."""

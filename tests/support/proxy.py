@@ -78,11 +78,20 @@ class ProxyProcess:
 
     def start(self) -> None:
         """Start and wait until the admin port says LIVE."""
+        self.launch()
+        self.await_ready()
+
+    def launch(self) -> None:
+        """Start, in a thread that stays: Envoy ends with the thread that started it."""
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
                 self.command(), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.directory,
                 env=self.environment(),
             )  # fmt: skip
+
+    def await_ready(self) -> None:
+        """Wait until the admin port says LIVE."""
+        assert self.process is not None
         deadline = time.monotonic() + START_LIMIT_S
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -153,6 +162,14 @@ class ProxyProcess:
         """The process and all its descendants."""
         assert self.process is not None
         return process_tree(self.process.pid)
+
+
+def process_name(pid: int) -> str:
+    """What a process calls itself; "" when it has gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def process_tree(pid: int) -> list[int]:
