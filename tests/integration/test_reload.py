@@ -77,9 +77,9 @@ def test_workers_that_do_not_get_ready_stop_the_roll_out(supervised, fault, code
 
 
 def test_a_worker_that_is_not_ready_in_time_stops_the_roll_out(tmp_path):
-    with Supervised(tmp_path, ready_timeout_s=0.3) as supervised:
+    with Supervised(tmp_path, ready_timeout_s=1.5) as supervised:
         before = supervised.pids()
-        supervised.configure({"listeners": {"main": "127.0.0.1:0"}, "fault": "slow"})
+        supervised.configure({"listeners": {"main": "127.0.0.1:0"}, "fault": "stuck"})
         assert supervised.ask({"op": "reload"})["ok"] is False
         assert supervised.pids() == before
 

@@ -31,7 +31,7 @@ class Proxy(Forkproxy):
         command = super().command()
         at = command.index("--concurrency")
         del command[at : at + 2]
-        command[command.index("--drain-time-s") + 1] = "60"
+        command[command.index("--drain-time-s") + 1] = "600"
         return command
 
     def ask(self, op):

@@ -219,7 +219,13 @@ def test_a_passed_socket_goes_over_an_upgrade(tmp_path, reuse_port):
 
 def start_with_socket(config, sock):
     """The echo program with ``sock`` as descriptor 3, as systemd starts one: the pid is known only after the fork."""
-    program = [sys.executable, "-m", "tests.support.echo_program", str(config), '{"concurrency": 2, "drain_time_s": 2}']
+    program = [
+        sys.executable,
+        "-m",
+        "tests.support.echo_program",
+        str(config),
+        '{"concurrency": 2, "drain_time_s": 30}',
+    ]
     exec_it = 'dup2() { exec 3<&"$1"; }; dup2 "$0"; exec env LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=main "$@"'
     return subprocess.Popen(
         ["bash", "-c", exec_it, str(sock.fileno()), *program],

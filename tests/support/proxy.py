@@ -18,8 +18,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-START_LIMIT_S = 15.0
-STOP_LIMIT_S = 10.0
+START_LIMIT_S = 45.0
+STOP_LIMIT_S = 30.0
 
 
 def _ports_nobody_is_given() -> Iterator[int]:

@@ -16,7 +16,8 @@ from forkproxy.supervisor.control_socket import ask
 from forkproxy.supervisor.pid_file import read_pid
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 15.0
+PATIENCE_S = 45.0
+"""Nobody waits so long but for what does not come. A busy machine has taken 20 s to start a program."""
 
 
 def until(what, patience_s=PATIENCE_S):
@@ -39,7 +40,7 @@ class Supervised:
         self.socket = self.config.with_suffix(".sock")
         self.log_path = Path(directory) / "log.txt"
         self.configure(settings or {"listeners": {"main": "127.0.0.1:0"}})
-        options = {"concurrency": 2, "drain_time_s": 2.0, **options}
+        options = {"concurrency": 2, "drain_time_s": 30.0, **options}
         with self.log_path.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.support.echo_program", str(self.config), json.dumps(options)],
@@ -49,8 +50,12 @@ class Supervised:
                 stderr=subprocess.STDOUT,
             )
         if wait:
-            until(lambda: self.status() or self.has_ended())
-            assert not self.has_ended(), self.log()
+            try:
+                until(lambda: self.status() or self.has_ended())
+                assert not self.has_ended(), self.log()
+            except BaseException:
+                self.close()
+                raise
 
     def configure(self, settings):
         """Write the configuration file."""
