@@ -49,7 +49,7 @@ def pair():
             data = configuration() | {"stats_flush_interval": "0.5s"}
             started += (ProxyUnderTest(kind, data) for kind in (Envoy, Forkproxy))
             for exchange in EXCHANGES:
-                play_both(exchange, *started, alike=False)
+                play_both(exchange, *started, alike=())
             yield started
         finally:
             for under_test in started:

@@ -35,7 +35,9 @@ class Both:
             self.proxies.append(proxy)
             self.ports.append(ports)
             prepare(self.servers, proxy.directory)
-            proxy.start()
+            proxy.launch()
+        for proxy in self.proxies:
+            proxy.await_ready()
 
     def ask(self, requests: list[bytes], batch: int = 1) -> list[list[str]]:
         """The answers of both; ``batch`` requests go at once."""

@@ -1,6 +1,6 @@
 """Exchanges: what a downstream sends, how the upstream answers, and everything that could be observed.
 
-`play` runs one exchange on one proxy and returns an Observation; `normalise` takes out what may differ between two runs of
+`talk` and `observe` run one exchange on one proxy, which makes an Observation; `normalise` takes out what may differ between two runs of
 the same program (dates, ids, durations, ports), and nothing else. A differential test compares two Observations.
 """
 
@@ -30,6 +30,7 @@ LOG_LIMIT_S = 2.0
 CLOSE_LIMIT_S = 1.0
 STATS_LIMIT_S = 5.0
 UNMOVED = 3
+ENDINGS_LIMIT_S = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -284,6 +285,10 @@ class ProxyUnderTest:
         if self.stuck is not None:
             self.stuck.stop()
 
+    def endings(self) -> list[list[bool]]:
+        """Of each upstream connection of this exchange, whether one side has left it."""
+        return [scripted.endings() for scripted in self.upstreams.values()]
+
     def stats(self) -> dict[str, int]:
         """Today's counters of interest that have ever counted, the listener's address taken out of the names."""
         found = {}
@@ -305,8 +310,21 @@ def stats_difference(before: dict[str, int], after: dict[str, int]) -> dict[str,
     return {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
 
 
-def play(exchange: Exchange, under_test: ProxyUnderTest) -> Observation:
-    """Run `exchange` once. Counters may still be on their way: see `await_stats`."""
+@dataclasses.dataclass
+class Talk:
+    """What a downstream saw of one exchange, and what is still to be asked for the rest."""
+
+    received: bytes
+    ending: str
+    local_port: int
+    methods: list[bytes]
+    log: list[str]
+    stats_before: dict[str, int]
+    settled: bool
+
+
+def talk(exchange: Exchange, under_test: ProxyUnderTest) -> Talk:
+    """The downstream's part of `exchange`, until it has left and the access log is written."""
     proxy = under_test.proxy
     log_before = len(proxy.access_log())
     stats_before = under_test.stats() if "stats" in exchange.compare else {}
@@ -321,23 +339,36 @@ def play(exchange: Exchange, under_test: ProxyUnderTest) -> Observation:
         settled = _converse(exchange, under_test, downstream, methods)
         received, ending, local_port = downstream.received, downstream.ending, downstream.local_port
     log = _await_log(proxy, log_before, exchange.log_lines)
+    return Talk(received, ending, local_port, methods, log, stats_before, settled)
+
+
+def observe(exchange: Exchange, under_test: ProxyUnderTest, talk: Talk) -> Observation:
+    """End the exchange upstream. Counters may still be on their way: see `await_stats`."""
+    received, methods = talk.received, talk.methods
     seen = [pair for scripted in under_test.upstreams.values() for pair in scripted.settle()]
     if not under_test.raw_upstream:
         received = wire.join_chunks(received, request_methods=methods)
         seen = [(wire.join_chunks(data, request_methods=None), how) for data, how in seen]
     for scripted in under_test.upstreams.values():
         seen += [(b"asked for %s" % str(name).encode(), "handshake") for name in scripted.server_names]
-    stats = stats_difference(stats_before, under_test.stats()) if "stats" in exchange.compare else {}
-    ports = {**under_test.ports, "downstream": local_port}
+    stats = stats_difference(talk.stats_before, under_test.stats()) if "stats" in exchange.compare else {}
+    ports = {**under_test.ports, "downstream": talk.local_port}
     return Observation(
         normalise(received, ports),
-        ending,
+        talk.ending,
         [(normalise(data, ports), how) for data, how in seen],
-        [normalise(line.encode(), ports).decode() for line in log],
+        [normalise(line.encode(), ports).decode() for line in talk.log],
         stats,
-        stats_before,
-        settled,
+        talk.stats_before,
+        talk.settled,
     )
+
+
+def await_endings(oracle: ProxyUnderTest, subject: ProxyUnderTest) -> None:
+    """Give both ENDINGS_LIMIT_S to leave the same upstream connections: each does so a little after the downstream has left."""
+    deadline = time.monotonic() + ENDINGS_LIMIT_S
+    while oracle.endings() != subject.endings() and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def await_stats(played: tuple[tuple[Observation, ProxyUnderTest], ...], alike: bool) -> None:
@@ -357,15 +388,17 @@ def await_stats(played: tuple[tuple[Observation, ProxyUnderTest], ...], alike: b
 
 
 def play_both(
-    exchange: Exchange, oracle: ProxyUnderTest, subject: ProxyUnderTest, *, alike: bool = True
+    exchange: Exchange, oracle: ProxyUnderTest, subject: ProxyUnderTest, *, alike: tuple[str, ...]
 ) -> tuple[Observation, Observation]:
-    """Run `exchange` on both at the same time: most of it is waiting. `alike`: they should count the same."""
+    """Run `exchange` on both at the same time: most of it is waiting. `alike`: in which aspects they should not differ."""
+    both = (oracle, subject)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        first = pool.submit(play, exchange, oracle)
-        second = pool.submit(play, exchange, subject)
-        expected, got = first.result(), second.result()
+        talks = list(pool.map(talk, (exchange, exchange), both))
+        if "upstream" in alike:
+            await_endings(oracle, subject)
+        expected, got = pool.map(observe, (exchange, exchange), both, talks)
     if "stats" in exchange.compare:
-        await_stats(((expected, oracle), (got, subject)), alike)
+        await_stats(((expected, oracle), (got, subject)), "stats" in alike)
     return expected, got
 
 

@@ -197,6 +197,11 @@ class ScriptedUpstream:
         with self._lock:
             return all(peer.ended or peer.closed_here for peer in self._peers)
 
+    def endings(self) -> list[bool]:
+        """Of each connection of this exchange, whether one side has left it."""
+        with self._lock:
+            return [peer.ended or peer.closed_here for peer in self._peers]
+
     def stop(self) -> None:
         """Close everything; no thread is left."""
         self._stopping = True
