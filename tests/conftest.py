@@ -15,9 +15,21 @@ from tests.support import leaks
 CONFORMANCE = pathlib.Path(__file__).with_name("conformance")
 INTEGRATION = CONFORMANCE.with_name("integration")
 LONGEST = (
-    *("test_systemd_lab.py", "test_differential.py", "test_differential_filters.py", "test_differential_upgrades.py"),
-    *("test_differential_policies.py", "test_health_checks.py", "test_eds.py", "test_upgrade.py", "test_crash.py"),
-    *("test_schema_differential.py", "test_stats_audit.py", "test_connection_pools.py", "test_outlier_detection.py"),
+    *(
+        "test_systemd_lab.py",
+        "test_differential.py",
+        "test_differential_filters.py",
+        "test_check.py",
+        "test_health_checks.py",
+    ),
+    *(
+        "test_cli_operations.py",
+        "test_upgrade.py",
+        "test_start_stop.py",
+        "test_outlier_detection.py",
+        "test_third_party.py",
+    ),
+    *("test_differential_policies.py", "test_cli.py", "test_systemd_notify.py", "test_schema_differential.py"),
 )
 
 

@@ -1,7 +1,7 @@
 """Exchanges: what a downstream sends, how the upstream answers, and everything that could be observed.
 
-`talk` and `observe` run one exchange on one proxy, which makes an Observation; `normalise` takes out what may differ between two runs of
-the same program (dates, ids, durations, ports), and nothing else. A differential test compares two Observations.
+`talk` and `observe` run one exchange on one proxy, which makes an Observation; `normalise` takes out what may differ between
+two runs of the same program (dates, ids, durations, ports), and nothing else. A differential test compares two Observations.
 """
 
 from __future__ import annotations
