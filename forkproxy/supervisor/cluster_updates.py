@@ -10,6 +10,7 @@ from forkproxy.net.address import SocketAddress
 from forkproxy.stats.counters import Registry
 from forkproxy.stats.groups import ClusterSubscriptionStats, ClusterUpdateStats
 from forkproxy.supervisor.generation_run import GenerationRun
+from forkproxy.upstream.dynamic_cluster import ForwardProxyCluster
 
 
 class ClusterUpdates:
@@ -17,7 +18,7 @@ class ClusterUpdates:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._members: dict[str, dict[int, set[SocketAddress]]] = {}
+        self._members: dict[str, dict[int, set[SocketAddress | str]]] = {}
         """By cluster and priority: Envoy counts the changes of each priority's set."""
         self._prefixes: dict[str, str] = {}
 
@@ -36,9 +37,12 @@ class ClusterUpdates:
         if live is None:
             return
         stats = self._registry.local_group(ClusterUpdateStats, f"cluster.{live.stat_name}")
-        members: dict[int, set[SocketAddress]] = {}
+        # Two hosts of a forward proxy may have one address, and one that moves is still the same.
+        is_by_name = isinstance(live, ForwardProxyCluster)
+        members: dict[int, set[SocketAddress | str]] = {}
         for endpoint in live.endpoints:
-            members.setdefault(endpoint.config.priority, set()).add(endpoint.socket_address)
+            member = endpoint.hostname if is_by_name else endpoint.socket_address
+            members.setdefault(endpoint.config.priority, set()).add(member)
         before = self._members.get(cluster, {})
         stats.membership_change += sum(
             before.get(priority) != members.get(priority) for priority in before.keys() | members.keys()

@@ -7,6 +7,7 @@ steps: bytes are sent as one packet; the objects below do the rest. Without a sc
 from __future__ import annotations
 
 import dataclasses
+import select
 import socket
 import ssl
 import struct
@@ -128,6 +129,7 @@ class ScriptedUpstream:
         if tls is not None:
             tls.sni_callback = self._on_server_name
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.listener.setblocking(False)
         self.port: int = self.listener.getsockname()[1]
         self._lock = threading.Lock()
         self._script: list[Answer] = []
@@ -155,6 +157,7 @@ class ScriptedUpstream:
         The second part says how the connection ended: "proxy" (the proxy closed first), "upstream" (the script did),
         "idle" (it was still open when the exchange was over).
         """
+        self._await_accepted()
         with self._lock:
             peers = list(self._peers)
             threads = list(self._threads)
@@ -212,25 +215,42 @@ class ScriptedUpstream:
 
     def _accept(self) -> None:
         while not self._stopping:
-            try:
-                sock, _address = self.listener.accept()
-            except OSError:
-                return
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.tls is not None:
-                sock.settimeout(EOF_LIMIT_S)
-                try:
-                    sock = self.tls.wrap_socket(sock, server_side=True)
-                except OSError:
-                    # The proxy does not trust us: what it makes of that is seen at its other end.
-                    sock.close()
-                    continue
-            peer = _Peer(sock)
-            thread = threading.Thread(target=self._converse, args=(peer,), name="upstream-peer", daemon=True)
+            select.select([self.listener], [], [])
             with self._lock:
-                self._peers.append(peer)
-                self._threads.append(thread)
-            thread.start()
+                try:
+                    sock, _address = self.listener.accept()
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    return
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self.tls is None:
+                    self._serve(sock)
+                    continue
+            sock.settimeout(EOF_LIMIT_S)
+            try:
+                sock = self.tls.wrap_socket(sock, server_side=True)
+            except OSError:
+                # The proxy does not trust us: what it makes of that is seen at its other end.
+                sock.close()
+                continue
+            with self._lock:
+                self._serve(sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        peer = _Peer(sock)
+        thread = threading.Thread(target=self._converse, args=(peer,), name="upstream-peer", daemon=True)
+        self._peers.append(peer)
+        self._threads.append(thread)
+        thread.start()
+
+    def _await_accepted(self) -> None:
+        """Until nobody waits in the queue: who connected during the exchange belongs to it, however late we come to accept."""
+        while True:
+            with self._lock:
+                if self._stopping or not select.select([self.listener], [], [], 0)[0]:
+                    return
+            time.sleep(0.001)
 
     def _on_server_name(self, _sock: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         self.server_names.append(name)

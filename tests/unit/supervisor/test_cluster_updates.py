@@ -6,6 +6,7 @@ import pytest
 
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor.cluster_updates import ClusterUpdates
+from forkproxy.upstream.dynamic_cluster import ForwardProxyCluster
 
 
 def cluster(*addresses, type="EDS", stat_name="c"):
@@ -42,6 +43,22 @@ def test_a_change_of_the_set_counts_once(world):
     world.updates.on_membership(run, "c")
     assert world.shown() == {"cluster.c.membership_change": 1}
     run.generation.clusters["c"] = cluster(("127.0.0.1", 2))
+    world.updates.on_membership(run, "c")
+    assert world.shown() == {"cluster.c.membership_change": 2}
+
+
+def test_a_host_of_a_forward_proxy_counts_by_its_name(world):
+    hosts = ForwardProxyCluster.__new__(ForwardProxyCluster)
+    hosts.stat_name = "c"
+    run = generation(c=hosts)
+    for names in (["a:1"], ["a:1", "b:1"], ["a:1", "b:1"]):
+        hosts.endpoints = [
+            SimpleNamespace(hostname=name, socket_address=("127.0.0.1", 1), config=SimpleNamespace(priority=0))
+            for name in names
+        ]
+        world.updates.on_membership(run, "c")
+    # It is the same one after it has moved.
+    hosts.endpoints[0].socket_address = ("127.0.0.2", 1)
     world.updates.on_membership(run, "c")
     assert world.shown() == {"cluster.c.membership_change": 2}
 
