@@ -66,7 +66,8 @@ class Directed(ProxyProcess):
     def accepts(self, port):
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
+            # Reset: it was closed just as we came.
             return False
         return True
 
