@@ -9,7 +9,8 @@
 - *idle connections*: PSS added per connection, by --idle of them, without any request and after one. The kernel's sockets are
   not in it. nginx has allocated its connections at start (about 400 bytes for each of those that it may have); what it
   adds is for requests.
-- *beside idle connections*: the latencies of a load at half of the proxy's rate, without idle connections and with them.
+- *beside idle connections*: the latencies of a load at half of the proxy's rate, without idle connections and with them. They
+  have been idle for some seconds then: what their last bytes left to do, to the kernel as well, is done.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ PROXIES = ("nginx", "envoy", "forkproxy")
 STEP = 100_000
 WORKERS = 4
 SETTLE_S = 0.5
+IDLE_FOR_S = 4.0
 
 
 def workers(target: Target) -> list[int]:
@@ -193,6 +195,7 @@ def _beside(ground: Ground) -> Table:
             target = stack.enter_context(started(cls(ground.site, Case("idle"))))
             if connections:
                 stack.enter_context(idle_connections(target.pid, target.port, connections, asked=True))
+                time.sleep(IDLE_FOR_S)
             return half_load.paced(ground, target, rates[cls.name])
 
     ground.in_turn(
