@@ -11,20 +11,23 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from forkproxy.config import packing
 from forkproxy.config.tree import collection_paused
+from forkproxy.supervisor.precedence import giving_way
 from forkproxy.worker import after_fork
 
 T = TypeVar("T")
 
 NICENESS = 10
-"""Of work that goes behind the workers: where they leave a CPU no time, it gets a tenth of it.
+"""Of work that goes behind the workers: where they leave a CPU no time, it gets a tenth of it, after ``PATIENCE_S`` without.
 
 With a quarter, a worker at 70 % of its CPU fell behind while a large file was read: 147 ms for every tenth request.
 """
+PATIENCE_S = 10.0
+"""For so long it takes no more than the workers leave."""
 
 
 class Died(Exception):
@@ -51,7 +54,7 @@ class Apart(Generic[T]):
                 with contextlib.suppress(OSError):  # a sandbox that forbids it
                     os.nice(NICENESS)
             with (
-                giving_way() if gently else contextlib.nullcontext(),
+                giving_way(PATIENCE_S) if gently else contextlib.nullcontext(),
                 collection_paused(),
                 open(self._fd, "wb", closefd=False) as file,
             ):
@@ -96,20 +99,3 @@ class Apart(Generic[T]):
             os.close(self._fd)
         result: T = found
         return result
-
-
-@contextlib.contextmanager
-def giving_way() -> Iterator[None]:
-    """Inside, this process does not displace others that run, as one would that has slept: the kernel's SCHED_BATCH."""
-    before = os.sched_getscheduler(0)
-    _schedule(os.SCHED_BATCH)
-    try:
-        yield
-    finally:
-        _schedule(before)
-
-
-def _schedule(policy: int) -> None:
-    if os.sched_getscheduler(0) in (os.SCHED_OTHER, os.SCHED_BATCH):
-        with contextlib.suppress(OSError):  # the same
-            os.sched_setscheduler(0, policy, os.sched_param(0))

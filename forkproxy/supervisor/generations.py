@@ -13,14 +13,17 @@ from forkproxy.config.problems import ConfigError
 from forkproxy.config.tree import collection_paused
 from forkproxy.stats.counters import Registry
 from forkproxy.supervisor import listening, log_files, memory
-from forkproxy.supervisor.apart import giving_way
 from forkproxy.supervisor.endpoint_files import endpoint_files_of
 from forkproxy.supervisor.exits import ConfigurationRefused
 from forkproxy.supervisor.generation_run import BuildGeneration, BuiltGeneration, GenerationRun
 from forkproxy.supervisor.identity import default_identity, identity_for, name_of
 from forkproxy.supervisor.options import DEFAULT_DRAIN_TIME_S, Options
+from forkproxy.supervisor.precedence import giving_way
 from forkproxy.upstream.dns import targets_of
 from forkproxy.worker.after_fork import Identity
+
+PATIENCE_S = 2.0
+"""For so long a reload's building takes no more of a CPU than the workers leave. It keeps the supervisor from all else."""
 
 _log = log.get_logger("supervisor")
 
@@ -77,7 +80,7 @@ class Generations:
         with collection_paused():
             if self._running is None:
                 return self._make(self._load())
-            with giving_way():
+            with giving_way(PATIENCE_S):
                 if self._leftovers:
                     memory.clear()
                     self._leftovers = False
