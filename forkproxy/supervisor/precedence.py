@@ -1,8 +1,8 @@
 """Who goes first on a CPU: what nobody waits for goes behind the workers.
 
 The kernel's SCHED_IDLE runs where others leave a CPU idle, and stops the moment one of them wakes up. A niceness does not: the
-worker that has slept for a request's time waits until the other's turn is over, some milliseconds. But a worker that leaves
-nothing would keep idle work waiting for ever, so that this is for a while only; then follows SCHED_BATCH, whose turns come.
+worker that has slept for a request's time waits until the other's turn is over, some milliseconds. But where nothing is left idle
+work would wait for ever, so that this is for a while only; then follows SCHED_BATCH, whose turns come.
 
 The way back from SCHED_IDLE needs a right (RLIMIT_NICE of 20 less the niceness, or CAP_SYS_NICE). Who has none uses SCHED_BATCH
 from the beginning. (sched(7); linux, kernel/sched/syscalls.c: user_check_sched_setscheduler.)
@@ -16,8 +16,12 @@ import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, process_time
 from types import FrameType
 
+LOOK_S = 0.5
+LEAST_SHARE = 0.1
+"""Who gets less of a CPU than this between two looks has been kept waiting for long enough."""
 CAP_SYS_NICE = 23  # <linux/capability.h>
 
 _STATUS = Path("/proc/self/status")
@@ -25,8 +29,9 @@ _STATUS = Path("/proc/self/status")
 
 @contextlib.contextmanager
 def giving_way(patience_s: float) -> Iterator[None]:
-    """Inside, this process runs where others leave a CPU idle; after ``patience_s`` seconds it has turns, but does not displace
-    others that run, as one would that has slept. Of a process that has a policy of its own already, nothing changes.
+    """Inside, this process runs where others leave a CPU idle. After ``patience_s`` seconds, or half a second in which they have
+    left next to nothing, it has turns, but does not displace others that run, as one would that has slept. Of a process that
+    has a policy of its own already, nothing changes.
 
     Uses SIGALRM and the real-time timer; the main thread only.
     """
@@ -42,11 +47,19 @@ def giving_way(patience_s: float) -> Iterator[None]:
             _schedule(before)
         return
 
-    def lose_patience(_number: int, _frame: FrameType | None) -> None:
-        _schedule(os.SCHED_BATCH)
+    end = monotonic() + patience_s
+    spent = process_time()
 
-    handler = signal.signal(signal.SIGALRM, lose_patience)
-    timer = signal.setitimer(signal.ITIMER_REAL, patience_s)
+    def look(_number: int, _frame: FrameType | None) -> None:
+        nonlocal spent
+        now = process_time()
+        if now - spent < LEAST_SHARE * LOOK_S or monotonic() >= end:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            _schedule(os.SCHED_BATCH)
+        spent = now
+
+    handler = signal.signal(signal.SIGALRM, look)
+    timer = signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
     _schedule(os.SCHED_IDLE)
     try:
         yield

@@ -48,12 +48,26 @@ def test_it_ends_after_an_exception(may):
     assert (signal.getsignal(signal.SIGALRM), alarm_is_set()) == before
 
 
-def test_patience_ends(may):
+@pytest.mark.parametrize(("patience_s", "least_share"), [(0.0, 0.0), (LONG_S, 2.0)])
+def test_patience_ends_in_time_or_where_next_to_nothing_is_left(may, monkeypatch, patience_s, least_share):
+    monkeypatch.setattr(precedence, "LOOK_S", 0.001)
+    monkeypatch.setattr(precedence, "LEAST_SHARE", least_share)
     policies = may(True)
-    with giving_way(0.001):
+    with giving_way(patience_s):
         until(lambda: len(policies) > 2)
         assert policies[1:] == [os.SCHED_IDLE, os.SCHED_BATCH]
+        assert not alarm_is_set()
     assert policies[-1] == os.SCHED_OTHER
+
+
+def test_patience_lasts_while_there_is_something_left(may, monkeypatch):
+    looks = []
+    monkeypatch.setattr(precedence, "LOOK_S", 0.001)
+    monkeypatch.setattr(precedence, "process_time", lambda: looks.append(None) or float(len(looks)))
+    policies = may(True)
+    with giving_way(LONG_S):
+        until(lambda: len(looks) > 3)
+        assert policies[1:] == [os.SCHED_IDLE]
 
 
 @pytest.mark.parametrize("policy", [os.SCHED_FIFO, os.SCHED_RR, os.SCHED_IDLE])
