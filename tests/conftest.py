@@ -20,9 +20,10 @@ LONGEST = (
         "test_differential.py",
         "test_differential_filters.py",
         "test_check.py",
-        "test_health_checks.py",
+        "test_compiled_wheel.py",
     ),
     *(
+        "test_health_checks.py",
         "test_cli_operations.py",
         "test_upgrade.py",
         "test_start_stop.py",
