@@ -16,7 +16,7 @@ import yaml
 
 from tests.integration.test_cli import bootstrap, forkproxy
 from tests.support.directed import listener
-from tests.support.supervised import ROOT, is_alive, until
+from tests.support.supervised import ROOT, descriptors, is_alive, until
 
 NOBODY = 65534
 FIRST_UNPRIVILEGED_PORT = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
@@ -90,7 +90,7 @@ def test_workers_are_somebody_else_and_everything_works(roots):
         access.rename(roots / "access.log.1")
         log.rename(roots / "log.1")
         assert forkproxy("logs", "reopen", *where).returncode == 0
-        until(lambda: access.exists() and f"{access}" in os.readlink(descriptor_of(worker["pid"], "access.log")))
+        until(lambda: access.exists() and str(access) in descriptors(worker["pid"]).values())
         assert get(port).startswith(b"HTTP/1.1 200")
         until(lambda: "GET / HTTP/1.1" in access.read_text())
         assert log.stat().st_uid == NOBODY
@@ -103,13 +103,6 @@ def test_workers_are_somebody_else_and_everything_works(roots):
         assert get(other).startswith(b"HTTP/1.1 200")
     finally:
         assert forkproxy("stop", "--now", *where).returncode == 0
-
-
-def descriptor_of(pid, name):
-    for entry in os.listdir(f"/proc/{pid}/fd"):
-        if os.readlink(f"/proc/{pid}/fd/{entry}").endswith(name):
-            return f"/proc/{pid}/fd/{entry}"
-    return f"/proc/{pid}/cwd"
 
 
 @pytest.mark.parametrize(("arguments", "in_file", "uid"), [
