@@ -2,10 +2,12 @@
 
 import http.client
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,10 @@ def test_the_compiled_wheel_serves(tmp_path):
     assert made.returncode == 0, made.stdout + made.stderr
     (wheel,) = wheels.iterdir()
     assert wheel.name.endswith(f"-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        # Here it comes with mypy; elsewhere it must be asked for.
+        assert re.search(rb"(?m)^Requires-Dist: mypy[-_]extensions$", archive.read(metadata))
     pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(site), str(wheel)], check=True, capture_output=True)
     ports = dict(zip(("main", "admin"), free_ports(2), strict=True))
