@@ -59,8 +59,8 @@ def giving_way(patience_s: float) -> Iterator[None]:
         spent = now
 
     handler = signal.signal(signal.SIGALRM, look)
-    timer = signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
     _schedule(os.SCHED_IDLE)
+    timer = signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
     try:
         yield
     finally:
