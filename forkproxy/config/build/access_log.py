@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import os
 from dataclasses import replace
 
@@ -18,6 +16,7 @@ from forkproxy.config.build.core import (
 )
 from forkproxy.config.build.metadata import MetadataMatcher, build_metadata_matcher
 from forkproxy.config.build.tls import build_data_source
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 default_text_format = (

@@ -1,9 +1,9 @@
 """Messages that say the same are built once.
 
-Problem: of 10,000 routes most say little: a prefix and a cluster. Each would be asked some hundred questions all the same, with one
-answer for all of them, and what is built would be 10,000 equal objects. So a builder has what it does of a message *but for
-some fields* made here, and puts in what those fields say itself. Another message that says the same in all other fields gets
-the object that was made of the first.
+Problem: of 10,000 routes most say little: a prefix and a cluster. Each would be asked some hundred questions all the same, with
+one answer for all of them, and what is built would be 10,000 equal objects. So a builder has what it does of a message *but
+for some fields* made here, and puts in what those fields say itself. Another message that says the same in all other fields
+gets the object that was made of the first.
 
 Rules, so that nobody can tell the difference:
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.tls import build_data_source
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _HASH_LENGTH = 28

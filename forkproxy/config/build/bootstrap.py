@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import json
 import os
 import zlib
@@ -16,8 +14,9 @@ from forkproxy.config.build.connection_pool import build_bind_options
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, build_address, build_where
 from forkproxy.config.build.listener import ListenerConfig, build_listener
-from forkproxy.config.build.stats import StatsConfig, build_stats
 from forkproxy.config.build.overload import GlobalConnectionLimits, build_global_limits
+from forkproxy.config.build.stats import StatsConfig, build_stats
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 
@@ -80,7 +79,7 @@ class BootstrapConfig:
     """How many layers that was."""
     server_version: int | None = None
     """What ``server.version`` shows."""
-    connection_limits: GlobalConnectionLimits = GlobalConnectionLimits()  # noqa: RUF009 (an immutable value)
+    connection_limits: GlobalConnectionLimits = GlobalConnectionLimits()
     """Of the downstream connections of all listeners together."""
     local_cluster_name: str = ""
     """The cluster of this node's likes, for zone aware routing."""

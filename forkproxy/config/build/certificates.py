@@ -4,10 +4,7 @@ is refused in the supervisor with its place in the file, and not by every worker
 
 from __future__ import annotations
 
-import os
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import ipaddress
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import build_cidr_range
 from forkproxy.config.schema import schema
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _STATUS_CODE = "envoy.type.v3.StatusCode"

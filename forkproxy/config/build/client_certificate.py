@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 from forkproxy.config.values import frozen
-
-
 from forkproxy.config.view import View
 
 MODES = ("SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY")

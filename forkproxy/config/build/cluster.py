@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,7 +43,7 @@ from forkproxy.config.build.transport_sockets import (
     build_socket_matches,
     match_metadata,
 )
-from forkproxy.config.values import replaced
+from forkproxy.config.values import frozen, replaced
 from forkproxy.config.view import View
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ class EndpointConfig:
     filter_metadata: str = ""
     """All of its metadata, as JSON, for formats."""
     additional_addresses: tuple[AddressConfig, ...] = ()
-    health_check: EndpointHealthCheck = EndpointHealthCheck()  # noqa: RUF009 (an immutable value)
+    health_check: EndpointHealthCheck = EndpointHealthCheck()
 
 
 @frozen
@@ -412,8 +410,6 @@ def _happy_eyeballs(view: View) -> tuple[str, int]:
         return "", 1
     version = settings.enum("first_address_family_version")
     return version if version in ("V4", "V6") else "", settings.uint("first_address_family_count", 1)
-
-
 
 
 def _health_check(view: View, context: BuildContext) -> HealthCheckConfig | None:

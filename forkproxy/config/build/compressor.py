@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.compression import (
     BrotliCompression,
     BrotliDecompression,
@@ -14,6 +11,7 @@ from forkproxy.config.build.compression import (
     ZstdDecompression,
 )
 from forkproxy.config.build.context import BuildContext
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 DEFAULT_CONTENT_TYPES = frozenset(

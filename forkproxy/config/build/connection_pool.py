@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import ipaddress
 from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import AddressConfig, build_socket_address
 from forkproxy.config.build.listener import build_socket_option
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 default_idle_timeout_s = 3600.0

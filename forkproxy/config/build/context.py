@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import importlib
 import os
 import re
@@ -15,6 +13,7 @@ from forkproxy.config.build.alike import Alike
 from forkproxy.config.build.extensions import BUILDERS, PER_ROUTE
 from forkproxy.config.problems import ConfigError, Problem
 from forkproxy.config.schema import schema
+from forkproxy.config.values import frozen
 from forkproxy.config.view import AnyView, View
 
 T = TypeVar("T")

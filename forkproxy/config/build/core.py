@@ -5,13 +5,12 @@ Every class here is a frozen value: made once in the supervisor, inherited by ev
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import ipaddress
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.where import Where as Where
 from forkproxy.config.build.where import build_where as build_where
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 

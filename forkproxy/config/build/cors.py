@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
     FractionalPercent,
@@ -14,6 +11,7 @@ from forkproxy.config.build.core import (
     build_string_matcher,
     build_where,
 )
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 type_url = "envoy.extensions.filters.http.cors.v3.Cors"
@@ -42,7 +40,7 @@ class CorsPolicy:
     forward_not_matching_preflights: bool | None = None
     filter_enabled: FractionalPercent | None = None
     shadow_enabled: FractionalPercent | None = None
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 def build(view: View, context: BuildContext) -> CorsConfig:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
     FractionalPercent,
@@ -14,6 +11,7 @@ from forkproxy.config.build.core import (
     build_string_matcher,
     build_where,
 )
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 
@@ -24,7 +22,7 @@ class CsrfPolicy:
     filter_enabled: FractionalPercent
     shadow_enabled: FractionalPercent | None = None
     additional_origins: tuple[StringMatcher, ...] = ()
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 def build(view: View, context: BuildContext) -> CsrfPolicy:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.cluster import DnsResolver, build_dns_resolver
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import Where, build_where
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 
@@ -101,7 +99,9 @@ def build_per_route(view: View, context: BuildContext) -> HostRewrite:
 
 def build_cluster_type(view: View, context: BuildContext) -> DynamicForwardProxyCluster:
     """``ClusterConfig``; sub-clusters stay unread."""
-    view.ignore("allow_insecure_cluster_options", why="the host is always the SNI, and where certificates are verified its name")
+    view.ignore(
+        "allow_insecure_cluster_options", why="the host is always the SNI, and where certificates are verified its name"
+    )
     view.ignore("allow_coalesced_connections", why="HTTP/1 connections are not shared between hosts")
     cache = view.message("dns_cache_config")
     if cache is None:

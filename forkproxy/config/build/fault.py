@@ -6,8 +6,6 @@ cluster only (``fault.http.<cluster>.…``) are gathered in ``by_cluster``.
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field
 from typing import Any
 
@@ -21,6 +19,7 @@ from forkproxy.config.build.core import (
     build_where,
     runtime_fraction,
 )
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _DELAY_PERCENT = "delay.fixed_delay_percent"
@@ -96,7 +95,7 @@ class FaultConfig:
     max_active_faults: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     by_cluster: dict[str, ClusterFaults] = field(default_factory=dict)
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 def build(view: View, context: BuildContext) -> FaultConfig:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import Where, build_regex, build_where
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 

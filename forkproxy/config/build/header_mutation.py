@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import replace
 
 from forkproxy.config.build.context import BuildContext
@@ -15,6 +13,7 @@ from forkproxy.config.build.core import (
     build_string_matcher,
     build_where,
 )
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 type_url = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
@@ -29,7 +28,7 @@ class MutationStep:
     add: HeaderValueOption | None = None
     remove: str = ""
     remove_matching: StringMatcher | None = None
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 @frozen

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import Where, build_regex, build_where
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 

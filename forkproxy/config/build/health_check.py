@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import binascii
 import json
 
@@ -18,6 +16,7 @@ from forkproxy.config.build.core import (
     build_string_matcher,
     build_where,
 )
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 default_no_traffic_interval_s = 60.0

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMatcher, Where, build_header_matcher, build_where
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 
@@ -19,7 +17,7 @@ class HealthCheckFilterConfig:
     cache_s: float = 0.0
     min_healthy: tuple[tuple[str, int], ...] = ()
     headers: tuple[HeaderMatcher, ...] = ()
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 def build(view: View, context: BuildContext) -> HealthCheckFilterConfig:

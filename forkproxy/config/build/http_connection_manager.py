@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field
 
 from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build_access_log_options, build_access_logs
@@ -36,6 +34,7 @@ from forkproxy.config.build.request_head import (
 )
 from forkproxy.config.build.route import RouteTableConfig, build_route_table
 from forkproxy.config.build.upgrades import Upgrade, build_upgrade_type
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 type_url = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -104,7 +103,7 @@ class HttpConnectionManagerConfig:
     tracing: TracingConfig | None = None
     safe_max_connection_duration: bool = False
     preserve_case: PreserveCaseConfig | None = None
-    log_options: LogOptions = LogOptions()  # noqa: RUF009  # frozen
+    log_options: LogOptions = LogOptions()  # frozen
 
 
 @frozen
@@ -252,7 +251,9 @@ def _escaped_slashes(view: View) -> str:
 
 def _ignore_what_does_nothing(view: View) -> None:
     view.ignore("represent_ipv4_remote_address_as_ipv4_mapped_ipv6", why="Envoy does nothing with it either")
-    view.ignore("stream_flush_timeout", why="HTTP/1 writes to the connection at once, and stream_idle_timeout looks after it")
+    view.ignore(
+        "stream_flush_timeout", why="HTTP/1 writes to the connection at once, and stream_idle_timeout looks after it"
+    )
     view.ignore("append_local_overload", why="there is no overload manager whose answers it would mark")
     if view.has("path_normalization_options"):
         view.report(

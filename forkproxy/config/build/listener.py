@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import struct
 from dataclasses import field
 from functools import partial
@@ -15,6 +13,7 @@ from forkproxy.config.build.core import AddressConfig, Where, build_address, bui
 from forkproxy.config.build.metadata import NO_METADATA, build_filter_metadata
 from forkproxy.config.build.overload import build_listener_limit
 from forkproxy.config.build.tls import DownstreamTlsConfig
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 max_backlog = 65_535

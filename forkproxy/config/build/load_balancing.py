@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -12,6 +10,7 @@ from typing import Any, Final
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.hash_policy import HashPolicy, build_hash_policies
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 MAX_RING_SIZE: Final = 8 * 1024 * 1024

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import (
     FractionalPercent,
@@ -16,6 +13,7 @@ from forkproxy.config.build.core import (
 )
 from forkproxy.config.build.rate_limit import RateLimit, build_own_rate_limits
 from forkproxy.config.schema import schema
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _SHORTEST_FILL_MS = 50
@@ -62,7 +60,7 @@ class LocalRateLimitConfig:
     always_takes_default: bool = True
     as_resource_exhausted: bool = False
     rate_limits: tuple[RateLimit, ...] = ()
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 def build(view: View, context: BuildContext) -> LocalRateLimitConfig:

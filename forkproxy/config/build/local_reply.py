@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.access_log import AccessLogFilter, build_access_log_filter
-from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderValueOption, Where, build_header_value_option, build_where
+from forkproxy.config.build.tls import build_data_source
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 
@@ -90,7 +88,9 @@ def build_body_format(view: View, context: BuildContext) -> BodyFormat:
         case "json_format":
             json = view.struct("json_format")
         case "text_format_source":
-            text = build_data_source(view.require("text_format_source"), context).data.decode("utf-8", "surrogateescape")
+            text = build_data_source(view.require("text_format_source"), context).data.decode(
+                "utf-8", "surrogateescape"
+            )
         case _:
             text = view.str("text_format")
     return BodyFormat(text, json, view.bool("omit_empty_values"), view.str("content_type"), build_where(view))

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from collections.abc import Callable
 
 from forkproxy.config.build.core import StringMatcher, Where, build_where
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _HEADER_INPUT = "envoy.type.matcher.v3.HttpRequestHeaderMatchInput"
@@ -24,7 +23,7 @@ class Predicate:
     header: str = ""
     string: StringMatcher | None = None
     inner: tuple[Predicate, ...] = ()
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 @frozen

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import json
 from typing import Any
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
-
 
 NO_METADATA: dict[str, Any] = {}
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 

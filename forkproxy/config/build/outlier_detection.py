@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import replace
 
 from forkproxy.config.build.context import BuildContext
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 default_max_ejection_time_s = 300.0

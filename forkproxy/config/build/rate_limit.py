@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +15,7 @@ from forkproxy.config.build.core import (
     build_query_parameter_matcher,
     build_where,
 )
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _KEYS = {
@@ -65,7 +64,7 @@ class RateLimit:
     hits_format: str = ""
     at_the_end: bool = False
     """For the end of the stream, when local limits are not asked any more."""
-    where: Where = Where()  # noqa: RUF009 (an immutable value)
+    where: Where = Where()
 
 
 def build_rate_limits(views: Sequence[View], context: BuildContext) -> tuple[RateLimit, ...]:

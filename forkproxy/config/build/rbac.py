@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +17,7 @@ from forkproxy.config.build.core import (
 from forkproxy.config.build.filter_state import build_filter_state_matcher
 from forkproxy.config.build.metadata import build_metadata_matcher
 from forkproxy.config.build.tls import build_san_matcher
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 
@@ -161,7 +160,9 @@ def build_upstream_address(view: View, context: BuildContext) -> UpstreamAddress
     """``rbac.matchers.upstream_ip_port.v3.UpstreamIpPortMatcher``."""
     ip, ports = view.message("upstream_ip"), view.message("upstream_port_range")
     if ip is None and ports is None:
-        raise view.error("Invalid UpstreamIpPortMatcher configuration - missing `upstream_ip` and/or `upstream_port_range`")
+        raise view.error(
+            "Invalid UpstreamIpPortMatcher configuration - missing `upstream_ip` and/or `upstream_port_range`"
+        )
     return UpstreamAddress(
         build_cidr_range(ip, context) if ip is not None else None,
         (ports.int("start"), ports.int("end")) if ports is not None else None,

@@ -1,12 +1,10 @@
-"""What a connection manager does to a request's head before it is routed: early mutations, ids and whether they ask for traces."""
+"""What a connection manager does to a request's head before routing: early mutations, ids and whether they ask for traces."""
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.header_mutation import MutationStep, build_step
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 

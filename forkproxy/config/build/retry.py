@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import HeaderMatcher, Where, build_header_matcher, build_where
 from forkproxy.config.build.load_balancing import build_lb_metadata, criteria
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 Criteria = tuple[tuple[str, object], ...]

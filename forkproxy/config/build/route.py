@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from collections.abc import Callable
 from dataclasses import field, replace
 from functools import partial
@@ -49,7 +47,7 @@ from forkproxy.config.build.tls import build_data_source
 from forkproxy.config.build.upgrades import ConnectConfig, build_route_upgrades
 from forkproxy.config.build.virtual_cluster import VirtualClusterConfig, build_virtual_cluster
 from forkproxy.config.uri_template import NEVER
-from forkproxy.config.values import replaced
+from forkproxy.config.values import frozen, replaced
 from forkproxy.config.view import View
 
 default_timeout_s = 15.0
@@ -155,7 +153,7 @@ class ForwardAction:
     """What ``envoy.lb`` metadata the endpoint must have; a weighted cluster's is put over it."""
     rate_limits: tuple[RateLimit, ...] = ()
     include_vh_rate_limits: bool = False
-    policies: RoutePolicies = RoutePolicies()  # noqa: RUF009 (an immutable value)
+    policies: RoutePolicies = RoutePolicies()
     upgrades: tuple[tuple[str, bool], ...] = ()
     """What the route says about types of upgrades: (type, allowed)."""
     connect: ConnectConfig | None = None
@@ -234,7 +232,7 @@ class VirtualHost:
     rate_limits: tuple[RateLimit, ...] = ()
     virtual_clusters: tuple[VirtualClusterConfig, ...] = ()
     buffer_limits: BufferLimits = NO_LIMITS
-    policies: VirtualHostPolicies = VirtualHostPolicies()  # noqa: RUF009 (an immutable value)
+    policies: VirtualHostPolicies = VirtualHostPolicies()
     matcher: MatchTree | None = None
     """Chooses among ``routes``, which are those of its actions then."""
     metadata: dict[str, Any] = field(default_factory=lambda: NO_METADATA)
@@ -428,7 +426,7 @@ def build_redirect_action(view: View, context: BuildContext) -> RedirectAction:
 
 
 def build_direct_response_action(view: View, context: BuildContext, max_body_bytes: int) -> DirectResponseAction:
-    """``DirectResponseAction``; the body, not what a format makes of it, is bounded by ``max_direct_response_body_size_bytes``."""
+    """``DirectResponseAction``; ``max_direct_response_body_size_bytes`` bounds the body, not what a format makes of it."""
     body = view.message("body")
     data = build_data_source(body, context).data if body is not None else b""
     if len(data) > max_body_bytes:
@@ -514,7 +512,10 @@ def build_virtual_host(view: View, context: BuildContext, max_body_bytes: int) -
 
 
 def _build_matcher(
-    view: View, context: BuildContext, build: Callable[[View, BuildContext], RouteEntry | None], routes: list[RouteEntry]
+    view: View,
+    context: BuildContext,
+    build: Callable[[View, BuildContext], RouteEntry | None],
+    routes: list[RouteEntry],
 ) -> MatchTree:
     """``VirtualHost.matcher``; the routes of its actions are added to ``routes``."""
 

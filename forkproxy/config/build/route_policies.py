@@ -3,12 +3,10 @@ mirrors, internal redirects, hedging, and how long a stream may last."""
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
-
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import FractionalPercent, build_runtime_fraction
 from forkproxy.config.build.header_mutation import MutationStep, build_step
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _ALLOW_LISTED = "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from typing import Final
 
 from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build_access_logs, build_log_options
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import build_where
 from forkproxy.config.build.listener import FilterEntry
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 type_url = "envoy.extensions.filters.http.router.v3.Router"
@@ -29,7 +28,7 @@ class RouterConfig:
     hides_grpc_codes: bool = False
     """``suppress_grpc_request_failure_code_stats``: the cluster's plain figures do not tell the statuses of gRPC requests."""
     upstream_logs: tuple[AccessLogConfig, ...] = ()
-    upstream_log_options: LogOptions = LogOptions()  # noqa: RUF009  # frozen
+    upstream_log_options: LogOptions = LogOptions()  # frozen
     upstream_filters: tuple[FilterEntry, ...] = ()
     """``upstream_http_filters`` without the codec at their end."""
 

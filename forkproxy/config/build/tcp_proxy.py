@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field
 from typing import Any
 
@@ -11,6 +9,7 @@ from forkproxy.config.build.access_log import AccessLogConfig, LogOptions, build
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.hash_policy import build_tcp_hash_policy
 from forkproxy.config.build.load_balancing import build_lb_metadata
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 type_url = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
@@ -34,7 +33,7 @@ class TcpProxyConfig:
     """By up to so much a connection may last longer than ``max_downstream_connection_duration_s``."""
     backoff_s: tuple[float, float] | None = None
     """Between two attempts to connect: the first interval, and the longest one. None: no time."""
-    log_options: LogOptions = LogOptions()  # noqa: RUF009  # frozen
+    log_options: LogOptions = LogOptions()  # frozen
     hash_source_ip: bool = False
     metadata_match: dict[str, Any] = field(default_factory=dict)
     weighted_metadata_match: tuple[dict[str, Any], ...] = ()

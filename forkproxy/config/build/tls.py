@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import os
 import re
 
@@ -11,6 +9,7 @@ from forkproxy.config.build.certificates import certificate_error, is_ca_bundle,
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.core import StringMatcher, Where, build_string_matcher, build_where
 from forkproxy.config.digest import UNREADABLE, digest_of
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
@@ -155,8 +154,7 @@ def build_san_matcher(view: View, context: BuildContext) -> tuple[str, StringMat
 def build_certificate_validation(view: View, context: BuildContext) -> CertificateValidation:
     """``CertificateValidationContext``; CRLs, certificate providers and custom validators stay unread."""
     names = [("", build_string_matcher(m, context)) for m in view.repeated("match_subject_alt_names")]
-    for typed in view.repeated("match_typed_subject_alt_names"):
-        names.append(build_san_matcher(typed, context))
+    names += [build_san_matcher(typed, context) for typed in view.repeated("match_typed_subject_alt_names")]
     system_roots = view.message("system_root_certs")
     trusted_ca = _data_source(view, "trusted_ca", context)
     has_ca = trusted_ca is not None or system_roots is not None or view.has("ca_certificate_provider_instance")

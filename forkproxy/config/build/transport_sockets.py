@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 import json
 from typing import Any
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.load_balancing import criteria
 from forkproxy.config.build.tls import UpstreamTlsConfig
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 _MATCHED = "envoy.transport_socket_match"

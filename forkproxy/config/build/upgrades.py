@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from typing import Final
 
 from forkproxy.config.build.context import BuildContext
 from forkproxy.config.build.listener import FilterEntry
 from forkproxy.config.build.transport_sockets import ProxyProtocol, build_proxy_protocol
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 CONNECT: Final = "connect"
@@ -26,8 +25,8 @@ class Upgrade:
 
 @frozen
 class ConnectConfig:
-    """``RouteAction.UpgradeConfig.ConnectConfig``: the bytes of a CONNECT go to the endpoint as they are, ``allow_post``: those of
-    a POST too. ``proxy_protocol``: what is sent before them."""
+    """``RouteAction.UpgradeConfig.ConnectConfig``: the bytes of a CONNECT go to the endpoint as they are, ``allow_post``: those
+    of a POST too. ``proxy_protocol``: what is sent before them."""
 
     proxy_protocol: ProxyProtocol | None = None
     allow_post: bool = False

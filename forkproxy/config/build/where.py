@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from forkproxy.config.values import frozen
-
 from dataclasses import field
 
+from forkproxy.config.values import frozen
 from forkproxy.config.view import View
 
 

@@ -93,7 +93,22 @@ def content_of(text, apart=()):
 
 
 def test_what_only_python_holds_equal_is_another_content():
-    values = ["1", "true", '"1"', "1.0", "0", "false", "0.0", "-0.0", "null", '""', "{}", "[]", '{"k": "v"}', '["k", "v"]']
+    values = [
+        "1",
+        "true",
+        '"1"',
+        "1.0",
+        "0",
+        "false",
+        "0.0",
+        "-0.0",
+        "null",
+        '""',
+        "{}",
+        "[]",
+        '{"k": "v"}',
+        '["k", "v"]',
+    ]
     contents = [content_of(f'{{"filter_metadata": {{"n": {{"k": {value}}}}}}}') for value in values]
     assert len(set(contents)) == len(values)
     assert content_of('{"filter_metadata": {"n": {"k":   1}}}') == contents[0]

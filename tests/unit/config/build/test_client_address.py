@@ -29,13 +29,17 @@ def test_envoys_defaults():
 
 
 def test_everything_at_the_edge():
-    config = made("use_remote_address: true, xff_num_trusted_hops: 2, skip_xff_append: true, append_x_forwarded_port: true")
+    config = made(
+        "use_remote_address: true, xff_num_trusted_hops: 2, skip_xff_append: true, append_x_forwarded_port: true"
+    )
     assert (config.use_remote_address, config.xff_num_trusted_hops, config.skip_xff_append) == (True, 2, True)
     assert config.append_x_forwarded_port
 
 
 def test_internal_addresses():
-    config = made("internal_address_config: {unix_sockets: true, cidr_ranges: [{address_prefix: 10.1.2.3, prefix_len: 8}]}")
+    config = made(
+        "internal_address_config: {unix_sockets: true, cidr_ranges: [{address_prefix: 10.1.2.3, prefix_len: 8}]}"
+    )
     assert (config.internal_ranges, config.internal_unix_sockets) == (("10.0.0.0/8",), True)
 
 
@@ -54,7 +58,9 @@ def test_a_trusted_range_that_is_none_is_not_left_out():
 
 def test_detection_by_a_header():
     kind = "custom_header.v3.CustomHeaderConfig"
-    (config,) = made(detected(kind, ", header_name: X-Real, allow_extension_to_set_address_as_trusted: true")).detections
+    (config,) = made(
+        detected(kind, ", header_name: X-Real, allow_extension_to_set_address_as_trusted: true")
+    ).detections
     assert config == HeaderDetectionConfig("x-real", True, 0)
     for code, status in (("Unauthorized", 401), ("OK", 403)):
         (config,) = made(detected(kind, f", header_name: x, reject_with_status: {{code: {code}}}")).detections

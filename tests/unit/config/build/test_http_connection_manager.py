@@ -135,8 +135,10 @@ def test_a_python_filter_takes_no_message_of_envoys():
     ("rest", "paths"),
     [
         ("http2_protocol_options: {}", ["http2_protocol_options"]),
-        ("local_reply_config: {body_format: {text_format: a, formatters: [{name: a, typed_config: {}}]}}",
-         ["local_reply_config.body_format.formatters"]),
+        (
+            "local_reply_config: {body_format: {text_format: a, formatters: [{name: a, typed_config: {}}]}}",
+            ["local_reply_config.body_format.formatters"],
+        ),
         ("http_protocol_options: {allow_custom_methods: true}", ["http_protocol_options.allow_custom_methods"]),
         (f"tracing: {{provider: {ZIPKIN}, verbose: true}}", ["tracing.provider"]),
         ("tracing: {client_sampling: {value: 1}}", []),

@@ -41,7 +41,14 @@ def test_the_monitor():
     assert (result.verdict, result.bootstrap.connection_limits.by_monitor) == ("runs", 9)
 
 
-@pytest.mark.parametrize("rest", [f"{HEAP}]", f"{MONITOR}], actions: [{{name: a, triggers: [{{name: b, threshold: {{value: 0.5}}}}]}}]", f"{MONITOR}], loadshed_points: [{{name: a, triggers: [{{name: b, threshold: {{value: 0.5}}}}]}}]"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f"{HEAP}]",
+        f"{MONITOR}], actions: [{{name: a, triggers: [{{name: b, threshold: {{value: 0.5}}}}]}}]",
+        f"{MONITOR}], loadshed_points: [{{name: a, triggers: [{{name: b, threshold: {{value: 0.5}}}}]}}]",
+    ],
+)
 def test_other_monitors_and_actions_are_refused_by_name(rest):
     result = loaded(f"overload_manager: {{resource_monitors: [{rest}}}")
     assert [problem.kind for problem in result.problems if problem.path.startswith("overload")] == ["unsupported"]

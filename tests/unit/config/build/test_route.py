@@ -175,8 +175,7 @@ def test_direct_response_is_bounded():
 
 @pytest.mark.parametrize(
     "text",
-    [
-    ],
+    [],
 )
 def test_what_a_route_cannot_do_stays_unread(text):
     outcome = built(build_route_table, TABLE, table(f"{{match: {{prefix: /}}, route: {{cluster: c, {text}}}}}"))

@@ -24,7 +24,9 @@ def test_codes_that_are_no_redirects_do_not_count():
     text = "{internal_redirect_policy: {redirect_response_codes: [301, 400], response_headers_to_copy: [X-A]}}"
     made = policies(text).internal_redirect
     assert (made.codes, made.headers_to_copy) == (frozenset((301,)), ("x-a",))
-    assert policies("{internal_redirect_policy: {redirect_response_codes: [400]}}").internal_redirect.codes == frozenset()
+    assert (
+        policies("{internal_redirect_policy: {redirect_response_codes: [400]}}").internal_redirect.codes == frozenset()
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,14 +34,19 @@ def test_codes_that_are_no_redirects_do_not_count():
     [
         ("{internal_redirect_action: HANDLE_INTERNAL_REDIRECT, max_internal_redirects: 3}", 3),
         ("{internal_redirect_action: HANDLE_INTERNAL_REDIRECT}", 1),
-        ("{internal_redirect_action: HANDLE_INTERNAL_REDIRECT, internal_redirect_policy: {max_internal_redirects: 7}}", 7),
+        (
+            "{internal_redirect_action: HANDLE_INTERNAL_REDIRECT, internal_redirect_policy: {max_internal_redirects: 7}}",
+            7,
+        ),
     ],
 )
 def test_the_deprecated_pair(text, most):
     assert policies(text).internal_redirect.max_redirects == most
 
 
-@pytest.mark.parametrize("text", ["{max_internal_redirects: 3}", "{internal_redirect_action: PASS_THROUGH_INTERNAL_REDIRECT}"])
+@pytest.mark.parametrize(
+    "text", ["{max_internal_redirects: 3}", "{internal_redirect_action: PASS_THROUGH_INTERNAL_REDIRECT}"]
+)
 def test_the_deprecated_pair_without_the_action(text):
     assert policies(text).internal_redirect is None
 

@@ -28,7 +28,9 @@ def route(match, action):
 
 
 def test_of_the_connection_manager():
-    found = manager(f"upgrade_configs: [{{upgrade_type: WebSocket}}, {{upgrade_type: a, enabled: false, filters: [{ROUTER}]}}]")
+    found = manager(
+        f"upgrade_configs: [{{upgrade_type: WebSocket}}, {{upgrade_type: a, enabled: false, filters: [{ROUTER}]}}]"
+    )
     assert [(each.upgrade_type, each.enabled, len(each.filters)) for each in found.upgrades] == [
         ("WebSocket", True, 0),
         ("a", False, 1),
@@ -42,7 +44,9 @@ def test_ignored_types():
 
 
 def test_of_a_route():
-    action = route("{prefix: /}", "upgrade_configs: [{upgrade_type: a}, {upgrade_type: b, enabled: false}]").value.action
+    action = route(
+        "{prefix: /}", "upgrade_configs: [{upgrade_type: a}, {upgrade_type: b, enabled: false}]"
+    ).value.action
     assert (action.upgrades, action.connect) == ((("a", True), ("b", False)), None)
 
 
@@ -60,7 +64,11 @@ def test_connect_udp_is_refused_by_name(kind):
     assert outcome.unsupported == [
         "route.upgrade_configs[0].upgrade_type: CONNECT-UDP is not implemented: it is for HTTP/2 and HTTP/3"
     ]
-    outcome = built(build, HCM, f"{{stat_prefix: x, route_config: {{}}, http_filters: [{ROUTER}], upgrade_configs: [{{upgrade_type: {kind}}}]}}")
+    outcome = built(
+        build,
+        HCM,
+        f"{{stat_prefix: x, route_config: {{}}, http_filters: [{ROUTER}], upgrade_configs: [{{upgrade_type: {kind}}}]}}",
+    )
     assert len(outcome.unsupported) == 1
 
 
