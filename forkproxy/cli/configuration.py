@@ -212,7 +212,7 @@ class Configuration:
 
         begun, self._reading = self._reading, None
         try:
-            found = (begun or self._begin(gently=True)).result()
+            found = (begun or self._begin(gently=False)).result()
         except OSError as error:
             raise ConfigurationRefused(f"{self._path}: no process to read it: {error.strerror}") from None
         except Died as died:

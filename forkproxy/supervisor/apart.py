@@ -16,18 +16,13 @@ from typing import Any, Generic, TypeVar
 
 from forkproxy.config import packing
 from forkproxy.config.tree import collection_paused
-from forkproxy.supervisor.precedence import giving_way
+from forkproxy.supervisor.precedence import Watch, step_behind
 from forkproxy.worker import after_fork
 
 T = TypeVar("T")
 
-NICENESS = 10
-"""Of work that goes behind the workers: where they leave a CPU no time, it gets a tenth of it, after ``PATIENCE_S`` without.
-
-With a quarter, a worker at 70 % of its CPU fell behind while a large file was read: 147 ms for every tenth request.
-"""
 PATIENCE_S = 10.0
-"""For so long it takes no more than the workers leave."""
+"""For so long what is gentle takes no more of a CPU than the workers leave."""
 
 
 class Died(Exception):
@@ -41,7 +36,7 @@ class Died(Exception):
 class Apart(Generic[T]):
     """``work()`` under way in a forked process; ``result`` is to be asked for once.
 
-    ``gently``: with the workers before it, for they have traffic. OSError when there can be no process.
+    ``gently``: with the workers before it, for they have traffic; somebody is to ``look``. OSError when there can be no process.
     """
 
     def __init__(self, work: Callable[[], T], *, name: str, gently: bool) -> None:
@@ -51,13 +46,8 @@ class Apart(Generic[T]):
         def run() -> int:
             after_fork.undo_parent(keep=[self._fd], parent_pid=parent, name=name)
             if gently:
-                with contextlib.suppress(OSError):  # a sandbox that forbids it
-                    os.nice(NICENESS)
-            with (
-                giving_way(PATIENCE_S) if gently else contextlib.nullcontext(),
-                collection_paused(),
-                open(self._fd, "wb", closefd=False) as file,
-            ):
+                step_behind()
+            with collection_paused(), open(self._fd, "wb", closefd=False) as file:
                 packing.dump(work(), file)
             return 0
 
@@ -67,6 +57,11 @@ class Apart(Generic[T]):
         except OSError:
             os.close(self._fd)
             raise
+        self._watch = Watch(self.pid, PATIENCE_S) if gently else None
+
+    def look(self) -> bool:
+        """Whether it gets on, every ``precedence.LOOK_S`` seconds. False when there is no need to look again."""
+        return self._watch is not None and not self.has_ended and self._watch.look()
 
     @property
     def has_ended(self) -> bool:

@@ -23,7 +23,7 @@ from forkproxy.upstream.dns import targets_of
 from forkproxy.worker.after_fork import Identity
 
 PATIENCE_S = 2.0
-"""For so long a reload's building takes no more of a CPU than the workers leave. It keeps the supervisor from all else."""
+"""For so long a reload's building goes behind the workers. It keeps the supervisor from all else."""
 
 _log = log.get_logger("supervisor")
 

@@ -20,6 +20,7 @@ from forkproxy.supervisor.exits import EXIT_FAILURE, ConfigurationRefused, exit_
 from forkproxy.supervisor.generation_run import GenerationRun
 from forkproxy.supervisor.listening import CannotBind
 from forkproxy.supervisor.old_generations import cut_off, old_generations
+from forkproxy.supervisor.precedence import LOOK_S
 from forkproxy.supervisor.slot import Slot, WorkerHandle
 from forkproxy.worker.worker import EXIT_CANNOT_BIND, EXIT_CANNOT_BUILD
 
@@ -94,6 +95,14 @@ class Reloads:
             self._begin_roll_out(reply)
         else:
             self._reply = reply
+            self._look_later(self._reading)
+
+    def _look_later(self, reading: Apart[Any]) -> None:
+        self._supervisor.loop.call_later(LOOK_S, partial(self._look, reading))
+
+    def _look(self, reading: Apart[Any]) -> None:
+        if reading is self._reading and reading.look():
+            self._look_later(reading)
 
     def on_gone(self, pid: int, code: int) -> bool:
         """A process has ended: whether it was the one that reads."""

@@ -30,7 +30,7 @@ is ActiveState active || bail "it does not start"
 ok "port 80 answers" answers one
 ok "STATUS= says what runs" status_says "2 workers on CPU*, generation 1"
 ok "every worker is pinned" all_pinned
-ok "the supervisor may come back from SCHED_IDLE" is LimitNICE 20
+ok "the supervisor may come back from SCHED_IDLE and niceness" is LimitNICE 20
 ok "nothing runs as root" not quietly pgrep -u root -f "$PROGRAM run"
 ok "root asks for the status" quietly "$PROGRAM" status
 ok "the exposure is 2.0 at most" quietly systemd-analyze security --threshold=20 $UNIT

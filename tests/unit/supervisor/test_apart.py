@@ -3,8 +3,9 @@ import signal
 
 import pytest
 
-from forkproxy.supervisor.apart import NICENESS, Apart, Died
-from forkproxy.supervisor.precedence import may_come_back
+from forkproxy.supervisor.apart import Apart, Died
+from forkproxy.supervisor.precedence import NICENESS, may_come_back
+from tests.support.supervised import until
 
 
 def test_the_result_comes_back():
@@ -55,6 +56,29 @@ def test_gently():
     assert Apart(work, name="work", gently=False).result() == (os.sched_getscheduler(0), own)
 
 
+def test_who_gets_nowhere_is_no_longer_behind():
+    apart = Apart(signal.pause, name="work", gently=True)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    until(lambda: os.sched_getscheduler(apart.pid) != os.sched_getscheduler(0))
+    while apart.look():
+        pass
+    assert os.sched_getscheduler(apart.pid) == os.SCHED_BATCH
+    assert os.getpriority(os.PRIO_PROCESS, apart.pid) == (own if may_come_back() else min(own + NICENESS, 19))
+    apart.kill()
+
+
+def test_nobody_looks_at_what_is_not_gentle_or_has_ended():
+    apart = Apart(signal.pause, name="work", gently=False)
+    assert not apart.look()
+    apart.kill()
+    apart = Apart(lambda: 1, name="work", gently=True)
+    _, status = os.waitpid(apart.pid, 0)
+    assert not apart.look()
+    apart.on_gone(os.waitstatus_to_exitcode(status))
+    assert not apart.look()
+    apart.result()
+
+
 def test_somebody_else_may_reap_it():
     apart = Apart(lambda: "done", name="work", gently=False)
     assert not apart.has_ended
@@ -76,6 +100,6 @@ def test_a_sandbox_that_forbids_to_give_way(monkeypatch):
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(os, "nice", refuse)
+    monkeypatch.setattr(os, "setpriority", refuse)
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
     assert Apart(lambda: "done", name="work", gently=True).result() == "done"
