@@ -110,9 +110,12 @@ def file_pages_kib(smaps: str) -> dict[tuple[str, str], int]:
     return found
 
 
-def run_wrk(target: Target, case: Case, seconds: float, cpus: set[int], lua: pathlib.Path) -> dict[str, Any]:
+def run_wrk(
+    target: Target, case: Case, seconds: float, cpus: set[int], lua: pathlib.Path, *, threads: int = 1
+) -> dict[str, Any]:
     """Run the generator on ``cpus``; returns what it counted. Raises LoadFailed when any request failed."""
-    command = ["wrk", "-t", "1", "-c", str(case.connections), "-d", f"{max(1, round(seconds))}s", "-s", str(lua)]
+    load = {"-t": threads, "-c": case.connections, "-d": f"{max(1, round(seconds))}s", "-s": lua}
+    command = ["wrk", *(str(word) for option in load.items() for word in option)]
     for header in case.headers:
         command += ["-H", header]
     done = subprocess.run(

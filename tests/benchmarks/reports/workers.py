@@ -2,16 +2,13 @@
 
 - "µs/request": CPU of the whole process tree, under requests one by one over 64 connections. It must not grow with the workers.
 - "busiest %": the part of the workers' CPU time that the busiest one has; 50 is even.
-- "by CPU": requests per second of CPU time of the busiest worker. That is the rate at which the first worker is saturated when
-  each has a CPU for itself, whatever the generator takes here; its ratio is what two workers are against one.
-- "r/s": the rate with 16 requests in each packet, and 50 headers in each request: of that, the generator has little to do. With
-  four CPUs or more, workers and generator have their own, and this ratio is the plain truth; with less they share, and it is a
-  lower bound.
+- "by CPU": requests per second of CPU time of the busiest worker.
+- "r/s": the rate. With four CPUs or more, workers and generator have their own. With less, a worker shares its CPU with a
+  thread of the generator, one as well as two do: twice the workers have twice the CPUs, and the same share of them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 
@@ -23,21 +20,6 @@ from tests.benchmarks.targets import Envoy, Forkproxy, started
 from tests.support import bootstrap
 
 CONNECTIONS = 64
-DEPTH = 16
-HEADERS = 50
-PIPELINE_LUA = f"""
-local heads
-function init(args)
-  local head = "GET /ping HTTP/1.1\\r\\nHost: bench.example\\r\\nAccept: */*\\r\\n"
-  for number = 1, {HEADERS} do
-    head = head .. "X-Bench-Header-" .. number .. ": value-" .. number .. "\\r\\n"
-  end
-  heads = string.rep(head .. "\\r\\n", {DEPTH})
-end
-function request()
-  return heads
-end
-"""
 ANSWER = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "pong"}}}
 
 
@@ -71,51 +53,43 @@ def measure(ground: Ground) -> list[Table]:
         Column("rps", "r/s"),
     ]
     table = Table("workers", columns)
-    one_by_one = Case("workers", connections=CONNECTIONS)
-    piped = Case("workers-piped", connections=CONNECTIONS, lua=PIPELINE_LUA)
-    luas = {case.name: case.write_lua(ground.site.directory) for case in (one_by_one, piped)}
+    case = Case("workers", connections=CONNECTIONS)
+    lua = case.write_lua(ground.site.directory)
     cpus = sorted(os.sched_getaffinity(0))
-    generator = set(cpus[2:] or cpus)
-    classes = ground.chosen(tuple(ANSWERING), table, one_by_one)
+    apart = set(cpus[2:]) if len(cpus) >= 4 else set()
 
     def one(name: str, workers: int) -> dict[str, float]:
-        target = ANSWERING[name](ground.site, one_by_one)
+        target = ANSWERING[name](ground.site, case)
         target.concurrency, target.cpus = workers, set(cpus[:workers])
         with started(target):
-            return _measured(target, ground.duration_s, generator, one_by_one, piped, luas)
+            return _measured(target, ground.duration_s, apart or target.cpus, lua)
 
     ground.in_turn(
         table,
         {
             f"{cls.name}, {workers}": lambda name=cls.name, workers=workers: one(name, workers)
-            for cls in classes
+            for cls in ground.chosen(tuple(ANSWERING), table, case)
             for workers in (1, 2)
         },
     )
-    if len(generator) < 2 or generator & set(cpus[:2]):
-        table.notes.append(f"{len(cpus)} CPUs: generator and workers share them; r/s of two workers is a lower bound")
+    if not apart:
+        table.notes.append(f"{len(cpus)} CPUs: every worker shares its own with a thread of the generator")
     return [table, _ratios(table)]
 
 
-def _measured(
-    target: Envoy, seconds: float, generator: set[int], one_by_one: Case, piped: Case, luas: dict[str, pathlib.Path]
-) -> dict[str, float]:
-    lua = luas[one_by_one.name]
-    measuring.run_wrk(target, one_by_one, 1.0, generator, lua)
+def _measured(target: Envoy, seconds: float, generator: set[int], lua: pathlib.Path) -> dict[str, float]:
+    threads = target.concurrency
+    measuring.run_wrk(target, target.case, 1.0, generator, lua, threads=threads)
     whole, each = measuring.cpu_seconds(target.pid), measuring.worker_seconds(target.pid)
-    counted = measuring.run_wrk(target, one_by_one, seconds, generator, lua)
+    counted = measuring.run_wrk(target, target.case, seconds, generator, lua, threads=threads)
     whole = measuring.cpu_seconds(target.pid) - whole
     each = [now - before for now, before in zip(measuring.worker_seconds(target.pid), each, strict=True)]
-    figures = {
+    return {
         "cpu_us": whole * 1e6 / counted["requests"],
         "busiest": 100 * max(each) / sum(each),
         "by_cpu": counted["requests"] / max(each),
+        "rps": counted["requests"] * 1e6 / counted["duration_us"],
     }
-    # Envoy ends a connection that brings more than two requests at a time which it answers itself: it has no rate then.
-    with contextlib.suppress(measuring.LoadFailed):
-        fast = measuring.run_wrk(target, piped, seconds, generator, luas[piped.name])
-        figures["rps"] = fast["requests"] * 1e6 / fast["duration_us"]
-    return figures
 
 
 def _ratios(table: Table) -> Table:
