@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from tests.benchmarks import measure, micro, reporting
+from tests.benchmarks import measure, micro, network, reporting
 from tests.benchmarks.cases import CASES, DEFAULT_CASES, Case, routes_case
 from tests.benchmarks.console import progress
 from tests.benchmarks.ground import Ground
@@ -51,6 +51,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--idle", type=int, default=10_000, help="idle connections of the reports (default %(default)s)"
     )
+    parser.add_argument(
+        "--congestion", default=network.DEFAULT,
+        help=f"TCP congestion control, in a network of our own; or {network.MACHINE}: as it is here (default %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep the directory with configurations and logs")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.duration < 1 or options.requests < 1 or options.idle < 1:
@@ -181,6 +185,7 @@ def about(options: argparse.Namespace) -> dict[str, Any]:
         "python": platform.python_version(),
         "kernel": platform.release(),
         "cpus": len(os.sched_getaffinity(0)),
+        "congestion": options.congestion,
         "rounds": options.rounds,
         "duration_s": options.duration,
     }
@@ -208,6 +213,7 @@ def main(arguments: list[str]) -> int:
     """Entry point of scripts/bench: 0 when every case that ran counts, 1 otherwise."""
     options = parse(arguments)
     if options.micro:
+        options.congestion = ""
         return run_micro(options)
     if options.report:
         reporting.chosen(options.report)
@@ -219,6 +225,7 @@ def main(arguments: list[str]) -> int:
         print(Direct.missing(CASES[0]), file=sys.stderr)
         return 1
     old = json.loads(options.compare.read_text()) if options.compare else None
+    options.congestion = network.enter(options.congestion)
     # Thousands of connections, here and in what is started.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
