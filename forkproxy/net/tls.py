@@ -118,7 +118,7 @@ class TlsConnection(Connection):
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
-            self._send_records()
+            self._send_flight()
             return
         except OSError as error:
             self._handshake_failed(reason_of(error))
@@ -145,6 +145,25 @@ class TlsConnection(Connection):
             self._flush_soon()
         if self._incoming.pending:
             self._decrypt()
+
+    def _send_flight(self) -> None:
+        # At once: nothing else could go with it. The sums, which are kept in plain text, know only what has to wait.
+        records = self._outgoing.read()
+        if not records:
+            return
+        sent = 0
+        if not self.out:
+            try:
+                sent = self._send(records)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._handshake_failed(reason_of(error))
+                return
+            if sent == len(records):
+                return
+        self._add_records(records[sent:], 0)
+        self._set_mask(READ | WRITE)
 
     def _handshake_failed(self, reason: str) -> None:
         self.transport_failure_reason = _reported(reason)
@@ -272,16 +291,23 @@ class TlsConnection(Connection):
     def flush(self) -> None:
         """Called by the loop at the end of a pass. Nothing but the handshake leaves before the handshake is done."""
         # What nearly always happens, in one piece; the rest is told apart by _flush_or_wait.
-        if self._mask != READ or self.out or self.write_ended or self._above_high_watermark or not self._handshake_done:
+        size = self.out_bytes
+        if (
+            self._mask != READ
+            or self.out
+            or not size
+            or self._above_high_watermark
+            or not self._handshake_done
+            or self._notified
+        ):
             self._flush_or_wait()
             return
         self._sending = False
-        size = self.out_bytes
-        if not size:
-            return
         plain = self._plain
         self.tls.write(plain[0] if len(plain) == 1 else b"".join(plain))
         plain.clear()
+        if self.write_ended:
+            self._notify()
         records = self._outgoing.read()
         send = self._send
         try:
@@ -294,6 +320,8 @@ class TlsConnection(Connection):
         if sent == len(records):
             self.bytes_sent += size
             self.out_bytes = 0
+            if self.write_ended:
+                self._flushed()
             return
         self._add_records(records, size)
         self._sent(sent)
@@ -364,11 +392,14 @@ class TlsConnection(Connection):
         else:
             self._flush_handshake()
 
-    def _close_notify(self) -> None:
+    def _notify(self) -> None:
         # What OpenSSL could read is empty here, so that it meets no application data while it looks for the peer's answer.
         self._notified = True
         with contextlib.suppress(OSError, ValueError):
             self.tls.unwrap()
+
+    def _close_notify(self) -> None:
+        self._notify()
         self._take_records(0)
 
     def _say_goodbye(self) -> None:

@@ -362,6 +362,51 @@ def test_tickets_leave_with_the_first_answer_and_close_notify_with_the_last(loop
     assert [records_in(each) for each in sends[1:]] == [2 + 1 + 1], "two tickets, the data, close_notify"
 
 
+class Reluctant:
+    """A socket's ``send`` that takes ``size`` bytes at most, every other time none."""
+
+    def __init__(self, connection, size):
+        self._sock = connection.sock
+        self._size = size
+        self._is_full = False
+        connection._send = self
+
+    def __call__(self, data):
+        self._is_full = not self._is_full
+        if self._is_full:
+            raise BlockingIOError
+        return self._sock.send(data[: self._size])
+
+
+@pytest.mark.parametrize("size", [50, 400])
+def test_a_kernel_that_takes_little_of_the_handshake_and_of_the_end(loop, contexts, make, size):
+    ends = make(contexts).start()
+    Reluctant(ends.down, size)
+    Reluctant(ends.up, size)
+    ends.up.write(b"ping")
+    loop.run_until(lambda: len(ends.handshakes) == 2 and ends.down_record.data == b"ping")
+    assert sorted(ends.handshakes) == [("down", ""), ("up", "")]
+    ends.down.write(b"x" * 1000)
+    ends.down.close()
+    loop.run_until(lambda: ends.down.closed and "end" in ends.up_record.events)
+    assert bytes(ends.up_record.data) == b"x" * 1000
+    assert (ends.down.bytes_sent, ends.down.out_bytes, ends.down.error) == (1000, 0, None)
+    loop.run_until(lambda: not ends.up.out_bytes)
+    assert ends.up.bytes_sent == 4
+
+
+def test_a_handshake_that_cannot_be_sent_fails(loop, contexts, make):
+    def refuse(_data):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    ends = make(contexts)
+    ends.down._send = refuse
+    ends.start()
+    loop.run_until(lambda: ends.down.closed)
+    assert ("down", "Broken pipe") in ends.handshakes
+    assert ends.down_record.events == [TLS_FAILURE]
+
+
 def test_close_notify_is_lost_with_the_data_before_it(loop, files):
     def act(down, record):
         loop.run_until(lambda: "connected" in record.events)
