@@ -10,7 +10,8 @@
   not in it. nginx has allocated its connections at start (about 400 bytes for each of those that it may have); what it
   adds is for requests.
 - *beside idle connections*: the latencies of a load at half of the proxy's rate, without idle connections and with them. They
-  have been idle for some seconds then: what their last bytes left to do, to the kernel as well, is done.
+  have been idle for some seconds then: what their last bytes left to do, to the kernel as well, is done. Some machines have
+  work with every open descriptor, now and then; how much shows when another instance, without a load, has the connections.
 """
 
 from __future__ import annotations
@@ -190,21 +191,26 @@ def _beside(ground: Ground) -> Table:
             rates[cls.name] = half_load.saturation(ground, cls) / 2
     classes = {cls.name: cls for cls in ground.chosen(tuple(rates), Table("", []), Case("idle"))}
 
-    def one(cls: type[Target], connections: int) -> dict[str, float]:
+    def one(cls: type[Target], connections: int, holder: str) -> dict[str, float]:
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(started(cls(ground.site, Case("idle"))))
             if connections:
-                stack.enter_context(idle_connections(target.pid, target.port, connections, asked=True))
+                other = Case("elsewhere")
+                held = target if holder == "it" else stack.enter_context(started(cls(ground.site, other)))
+                stack.enter_context(idle_connections(held.pid, held.port, connections, asked=True))
                 time.sleep(IDLE_FOR_S)
             return half_load.paced(ground, target, rates[cls.name])
 
     ground.in_turn(
         table,
         {
-            f"{name}, {connections or 'no'} idle": lambda cls=cls, connections=connections: one(cls, connections)
+            f"{name}, {text}": lambda cls=cls, connections=connections, holder=holder: one(cls, connections, holder)
             for name, cls in classes.items()
-            for connections in (0, count)
+            for text, connections, holder in (
+                ("no idle", 0, "it"), (f"{count} idle", count, "it"), (f"{count} elsewhere", count, "another"),
+            )
         },
-    )
+    )  # fmt: skip
+    table.notes.append("elsewhere: another instance of the same program has them, so that only the machine does")
     table.notes += [f"{name} gets {rate:.0f} requests a second" for name, rate in rates.items()]
     return table
