@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from forkproxy.cli.terminal import in_colour, pause
 from forkproxy.config.values import frozen
+from forkproxy.supervisor import precedence
 
 if TYPE_CHECKING:
     from forkproxy.worker.control import Message
@@ -40,11 +41,9 @@ def look(ask: Callable[[], Message]) -> Look:
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far; 0 when it has gone or is hidden."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        return precedence.cpu_seconds(pid)
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def picture(before: Look, now: Look) -> str:

@@ -147,23 +147,9 @@ class TlsConnection(Connection):
             self._decrypt()
 
     def _send_flight(self) -> None:
-        # At once: nothing else could go with it. The sums, which are kept in plain text, know only what has to wait.
-        records = self._outgoing.read()
-        if not records:
-            return
-        sent = 0
-        if not self.out:
-            try:
-                sent = self._send(records)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self._handshake_failed(reason_of(error))
-                return
-            if sent == len(records):
-                return
-        self._add_records(records[sent:], 0)
-        self._set_mask(READ | WRITE)
+        # At once: nothing else could go with it.
+        self._take_records(0)
+        self._flush_handshake()
 
     def _handshake_failed(self, reason: str) -> None:
         self.transport_failure_reason = _reported(reason)
@@ -292,14 +278,7 @@ class TlsConnection(Connection):
         """Called by the loop at the end of a pass. Nothing but the handshake leaves before the handshake is done."""
         # What nearly always happens, in one piece; the rest is told apart by _flush_or_wait.
         size = self.out_bytes
-        if (
-            self._mask != READ
-            or self.out
-            or not size
-            or self._above_high_watermark
-            or not self._handshake_done
-            or self._notified
-        ):
+        if self._mask != READ or self.out or not size or self._above_high_watermark or not self._handshake_done:
             self._flush_or_wait()
             return
         self._sending = False

@@ -115,7 +115,7 @@ class Watch:
     def look(self) -> bool:
         """Whether to look again."""
         try:
-            spent_s = cpu_s(self._pid)
+            spent_s = cpu_seconds(self._pid)
         except OSError:  # it has ended
             return False
         got_on = spent_s - self._spent_s >= LEAST_SHARE * LOOK_S
@@ -131,8 +131,8 @@ class Watch:
         return False
 
 
-def cpu_s(pid: int) -> float:
-    """What a process has had of CPUs, in seconds. OSError when it is not there. (proc(5): stat, utime and stime)"""
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far. OSError when it has gone or is hidden. (proc(5): stat, utime and stime)"""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from tests.benchmarks import measure as measuring
 from tests.benchmarks.cases import Case
@@ -191,23 +192,22 @@ def _beside(ground: Ground) -> Table:
             rates[cls.name] = half_load.saturation(ground, cls) / 2
     classes = {cls.name: cls for cls in ground.chosen(tuple(rates), Table("", []), Case("idle"))}
 
-    def one(cls: type[Target], connections: int, holder: str) -> dict[str, float]:
+    def one(cls: type[Target], connections: int, elsewhere: bool) -> dict[str, float]:
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(started(cls(ground.site, Case("idle"))))
             if connections:
-                other = Case("elsewhere")
-                held = target if holder == "it" else stack.enter_context(started(cls(ground.site, other)))
-                stack.enter_context(idle_connections(held.pid, held.port, connections, asked=True))
+                holder = stack.enter_context(started(cls(ground.site, Case("elsewhere")))) if elsewhere else target
+                stack.enter_context(idle_connections(holder.pid, holder.port, connections, asked=True))
                 time.sleep(IDLE_FOR_S)
             return half_load.paced(ground, target, rates[cls.name])
 
     ground.in_turn(
         table,
         {
-            f"{name}, {text}": lambda cls=cls, connections=connections, holder=holder: one(cls, connections, holder)
+            f"{name}, {text}": partial(one, cls, connections, elsewhere)
             for name, cls in classes.items()
-            for text, connections, holder in (
-                ("no idle", 0, "it"), (f"{count} idle", count, "it"), (f"{count} elsewhere", count, "another"),
+            for text, connections, elsewhere in (
+                ("no idle", 0, False), (f"{count} idle", count, False), (f"{count} elsewhere", count, True),
             )
         },
     )  # fmt: skip

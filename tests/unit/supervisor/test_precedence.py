@@ -120,7 +120,7 @@ def test_stepping_behind(may, answer, policy):
 def used(monkeypatch):
     """What a process has had of CPUs, look by look."""
     seconds = []
-    monkeypatch.setattr(precedence, "cpu_s", lambda _pid: seconds.pop(0))
+    monkeypatch.setattr(precedence, "cpu_seconds", lambda _pid: seconds.pop(0))
     return seconds
 
 
@@ -153,14 +153,14 @@ def test_who_has_ended_is_not_watched(may, monkeypatch):
         raise FileNotFoundError(2, "No such file or directory")
 
     asked = may(True)
-    monkeypatch.setattr(precedence, "cpu_s", gone)
+    monkeypatch.setattr(precedence, "cpu_seconds", gone)
     assert not Watch(1, LONG_S).look()
     assert asked == []
 
 
-def test_cpu_s():
+def test_cpu_seconds():
     before = sum(os.times()[:2])
-    found = precedence.cpu_s(os.getpid())
+    found = precedence.cpu_seconds(os.getpid())
     assert before - 0.02 <= found <= sum(os.times()[:2]) + 0.02
 
 
