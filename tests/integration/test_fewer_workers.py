@@ -143,6 +143,8 @@ def is_refused(address):
             return False
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # the socket has been closed while it was answering us
 
 
 def test_a_listener_that_goes_takes_along_what_retired_slots_have_left(make):

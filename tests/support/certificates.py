@@ -35,6 +35,31 @@ def _write_key(path: pathlib.Path, key: ec.EllipticCurvePrivateKey) -> None:
     )
 
 
+def with_key_identifiers(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool,
+) -> x509.CertificateBuilder:
+    """What RFC 5280 sections 4.2.1.1 to 4.2.1.3 ask for, and Python from 3.13 on in ``ssl.create_default_context``.
+
+    Clients' certificates have none of it here, as many old ones: neither Envoy nor forkproxy asks.
+    """
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+    ).add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    if authority:
+        # fmt: off
+        usage = x509.KeyUsage(
+            key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
+            data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+        )
+        # fmt: on
+        builder = builder.add_extension(usage, critical=True)
+    return builder
+
+
 def _certificate(
     subject: str,
     key: ec.EllipticCurvePrivateKey,
@@ -53,6 +78,7 @@ def _certificate(
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=not names, path_length=None), critical=True)
     )
+    builder = with_key_identifiers(builder, key, issuer_key, authority=not names)
     if names:
         alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
         alternatives.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
@@ -82,10 +108,17 @@ def directory() -> pathlib.Path:
 
 def _make_clients(path: pathlib.Path, authority_key: ec.EllipticCurvePrivateKey) -> None:
     def write(
-        name: str, subject: x509.Name, names: list[x509.GeneralName], issuer: str = "ca", chain: bytes = b""
+        name: str,
+        subject: x509.Name,
+        names: list[x509.GeneralName],
+        issuer: str = "ca",
+        chain: bytes = b"",
+        *,
+        is_server: bool = False,
     ) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        signed = _signed(subject, key, _name(issuer), issuer_key if issuer == "issuer" else authority_key, names)
+        signer = issuer_key if issuer == "issuer" else authority_key
+        signed = _signed(subject, key, _name(issuer), signer, names, is_server)
         (path / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM) + chain)
         _write_key(path / f"{name}-key.pem", key)
 
@@ -104,7 +137,7 @@ def _make_clients(path: pathlib.Path, authority_key: ec.EllipticCurvePrivateKey)
     write("client", odd, names, "issuer", issuer.public_bytes(serialization.Encoding.PEM))
     write("bare", _name("bare"), [])
     own = [x509.UniformResourceIdentifier(text) for text in ("spiffe://a/server", "spiffe://b/server")]
-    write("uris", _name("good.example"), [x509.DNSName("good.example"), *own])
+    write("uris", _name("good.example"), [x509.DNSName("good.example"), *own], is_server=True)
 
 
 def _signed(
@@ -113,6 +146,7 @@ def _signed(
     issuer: x509.Name,
     issuer_key: ec.EllipticCurvePrivateKey,
     names: list[x509.GeneralName],
+    is_server: bool,
 ) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
     builder = (
@@ -124,6 +158,8 @@ def _signed(
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
     )
+    if is_server:
+        builder = with_key_identifiers(builder, key, issuer_key, authority=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())

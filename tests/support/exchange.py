@@ -20,8 +20,8 @@ from base64 import b64decode
 
 import brotli
 import psutil
-from backports import zstd
 
+from forkproxy.filters.http.zstd_compression import zstd
 from tests.support import bootstrap, certificates, upstream, wire
 from tests.support.proxy import ProxyProcess, free_ports
 from tests.support.wire import Downstream

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from tests.support.certificates import with_key_identifiers
+
 _DAY = datetime.timedelta(days=1)
 _NOW = datetime.datetime.now(datetime.UTC)
 
@@ -58,6 +60,7 @@ def _make(subject, issuer, key, issuer_key, sans=(), authority=False, expired=Fa
         .not_valid_after(_NOW - _DAY if expired else _NOW + _DAY)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
     )
+    builder = with_key_identifiers(builder, key, issuer_key, authority=authority)
     if sans:
         builder = builder.add_extension(x509.SubjectAlternativeName([_san(each) for each in sans]), critical=False)
     return Certificate(builder.sign(issuer_key, hashes.SHA256()), key)

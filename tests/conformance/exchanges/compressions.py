@@ -6,8 +6,8 @@ import gzip
 import zlib
 
 import brotli
-from backports import zstd
 
+from forkproxy.filters.http.zstd_compression import zstd
 from tests.conformance.exchanges.filter_configurations import EXTENSION, OFF, ON, ROUTER_FILTER, UP, on
 from tests.support.bootstrap import LOG_FIELDS, TYPE, Data, bootstrap, file_log, hcm, route, vhost
 from tests.support.exchange import Exchange
