@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import (
@@ -36,6 +36,8 @@ from forkproxy.net.sockets import RawSocket
 
 RECORD_BYTES = 16384
 """The most plain text that one record holds (RFC 8446 section 5.1)."""
+_HANDSHAKE: Final = 22
+"""ContentType, the first byte of a record (RFC 8446 section 5.1)."""
 
 
 class TlsConnection(Connection):
@@ -50,12 +52,14 @@ class TlsConnection(Connection):
         "_context",
         "_handshake_done",
         "_held",
+        "_hello",
         "_incoming",
         "_notified",
         "_outgoing",
         "_plain",
         "_server_side",
         "_sni",
+        "choose_context",
         "handshake_done_at",
         "on_handshake",
         "verify_peer",
@@ -82,18 +86,20 @@ class TlsConnection(Connection):
         self._notified = False  # close_notify is written
         self._plain: list[bytes] = []
         self._held = b""  # decrypted, but its reader pauses: only what came together with the end of the handshake
+        self._hello = b""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.verify_peer = verify_peer
         self.on_handshake: Callable[[str], None] | None = None
         """Called with "" after a good handshake, with the reason after a failed one (statistics)."""
+        self.choose_context: Callable[[bytes], ssl.SSLContext] | None = None
+        """Downstream: gives the context for a ClientHello, the record with it from its first byte; instead of ``context``."""
 
     # -- the handshake
 
     def start(self) -> None:
         """Begin the handshake of an accepted connection."""
-        self._wrap()
-        self._set_mask(self._mask)
+        self._set_mask(self._mask)  # a client speaks first, and until then there is nothing of OpenSSL's
 
     def _connected(self) -> None:
         # The TCP connection stands; on_connected is for after the handshake.
@@ -107,12 +113,26 @@ class TlsConnection(Connection):
         self._handshake()
 
     def _wrap(self) -> None:
-        self.tls = self._context.wrap_bio(
+        choose = self.choose_context
+        context = self._context if choose is None else choose(self._hello)
+        self._hello = b""
+        self.tls = context.wrap_bio(
             self._incoming,
             self._outgoing,
             server_side=self._server_side,
             server_hostname=None if self._server_side else (self._sni or None),
         )
+
+    def _read_hello(self, data: bytes) -> None:
+        # The first record whole, or nothing of it: what is no handshake, or too long, OpenSSL shall refuse at once.
+        self._hello = hello = self._hello + data if self._hello else data
+        if hello[0] == _HANDSHAKE:
+            size = 5 + int.from_bytes(hello[3:5]) if len(hello) >= 5 else 5
+            if len(hello) < size <= 5 + RECORD_BYTES:
+                return
+        self._incoming.write(hello)
+        self._wrap()
+        self._handshake()
 
     def _handshake(self) -> None:
         try:
@@ -184,6 +204,9 @@ class TlsConnection(Connection):
                 self._handshake_failed(reason_of(error))
             return
         if data:
+            if self.tls is None:
+                self._read_hello(data)
+                return
             self._incoming.write(data)
             if self._handshake_done:
                 self._decrypt()
@@ -196,7 +219,8 @@ class TlsConnection(Connection):
             self._handshake_failed("connection closed during the handshake")
 
     def _set_mask(self, mask: int) -> None:
-        super()._set_mask(mask if self._handshake_done or self.tls is None else mask | READ)
+        is_shaking = not self._handshake_done and (self._server_side or self.tls is not None)
+        super()._set_mask(mask | READ if is_shaking else mask)
 
     def _decrypt(self) -> None:
         read = self.tls.read

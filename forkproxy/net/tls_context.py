@@ -7,6 +7,7 @@ What Envoy does and this does too
 - Versions: TLS 1.2 to 1.3 downstream, 1.2 only upstream, unless ``tls_params`` says otherwise.
 - Upstream: the chain is checked when there is a ``trusted_ca``, host names only where a SAN matcher (or
   ``auto_sni_san_validation``) asks for it. Without a CA nothing is checked.
+- Of the cipher suites that both know, TLS 1.2 takes the one that the server names first, TLS 1.3 the client.
 - Several certificates: by the client's server name (exact, then wildcard), and by what key types the client knows.
 
 What the stdlib's ssl cannot do is refused, not ignored: see ``_ciphers``, ``_set_curves`` and ``_check``.
@@ -44,7 +45,7 @@ from forkproxy.net.sockets import RawSocket
 from forkproxy.net.tls import TlsConnection
 from forkproxy.stats.groups import TlsStats
 
-# Envoy's default list; [A|B] (equal preference) has no form in OpenSSL and becomes A:B.
+# Envoy's default list; [A|B] (equal preference) has no form in OpenSSL and becomes A:B, but see _PRIORITIZE_CHACHA.
 DEFAULT_CIPHERS = (
     "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]",
     "[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]",
@@ -61,6 +62,9 @@ _VERSIONS = {
 _NIST_CURVES = {"P-256": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, <openssl/x509_vfy.h>; the ssl module does not name it
 
+# SSL_OP_PRIORITIZE_CHACHA, <openssl/ssl.h>, nor this: who names ChaCha20 first, having no AES in hardware, gets it.
+_PRIORITIZE_CHACHA = 0x200000
+
 SAN_REFUSED: Final = "SAN matcher"
 HASH_REFUSED: Final = "cert hash and spki"
 
@@ -73,30 +77,57 @@ one whose connect has been started. The caller starts it: ``start()`` or ``start
 # -- contexts
 
 
-def downstream_context(config: DownstreamTlsConfig) -> ssl.SSLContext:
-    """The context of a filter chain. The client's server name is kept on the ssl object as ``forkproxy_server_name``."""
-    common = config.common
-    where = config.where
-    if not common.certificates:
-        raise _error(where, "No TLS certificates found for server context")
-    _check(config)
-    by_name: dict[str, list[int]] = {}
-    for index, certificate in enumerate(common.certificates):
-        for name in _dns_names(certificate, where):
-            by_name.setdefault(name, []).append(index)
-    made: dict[tuple[int, ...], ssl.SSLContext] = {}
+class DownstreamContexts:
+    """The contexts of a filter chain. The client's server name is kept on the ssl object as ``forkproxy_server_name``.
 
-    def context_of(indices: Sequence[int]) -> ssl.SSLContext:
-        # OpenSSL keeps one certificate per key type: the first of each type is the one that counts, so load in reverse.
-        key = tuple(indices)
-        if key not in made:
-            made[key] = _downstream_context(config, [common.certificates[i] for i in reversed(key)])
-        return made[key]
+    Whose order of cipher suites counts is one option to OpenSSL, for all versions of TLS. So there are two contexts where two
+    versions may be spoken: the client's own ClientHello says which one it will be.
+    """
 
-    default = context_of(range(len(common.certificates)))
-    names = {name: context_of(indices) for name, indices in by_name.items()} if len(common.certificates) > 1 else {}
-    default.sni_callback = _ServerNames(names)
-    return default
+    __slots__ = ("first", "for_tls_13")
+
+    def __init__(self, config: DownstreamTlsConfig) -> None:
+        common = config.common
+        where = config.where
+        if not common.certificates:
+            raise _error(where, "No TLS certificates found for server context")
+        _check(config)
+        by_name: dict[str, list[int]] = {}
+        for index, certificate in enumerate(common.certificates):
+            for name in _dns_names(certificate, where):
+                by_name.setdefault(name, []).append(index)
+        made: dict[tuple[int, ...], ssl.SSLContext] = {}
+
+        def context_of(indices: Sequence[int]) -> ssl.SSLContext:
+            # OpenSSL keeps one certificate per key type: the first of each type is the one that counts, so load in reverse.
+            key = tuple(indices)
+            if key not in made:
+                made[key] = _downstream_context(config, [common.certificates[i] for i in reversed(key)])
+            return made[key]
+
+        everything = range(len(common.certificates))
+        self.first = first = context_of(everything)
+        names = {name: context_of(indices) for name, indices in by_name.items()} if len(everything) > 1 else {}
+        first.sni_callback = choose_by_name = _ServerNames(names)
+        self.for_tls_13: ssl.SSLContext | None = None
+        """None: ``first`` is for every client."""
+        if first.maximum_version < ssl.TLSVersion.TLSv1_3:
+            return
+        only_13 = first
+        if first.minimum_version < ssl.TLSVersion.TLSv1_3:
+            only_13 = self.for_tls_13 = _downstream_context(config, list(reversed(common.certificates)))
+            only_13.sni_callback = choose_by_name
+        only_13.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+
+    def choose(self, hello: bytes) -> ssl.SSLContext:
+        """The context for this ClientHello."""
+        context = self.for_tls_13
+        return context if context is not None and _OFFERS_TLS_13.search(hello) else self.first
+
+
+# In a ClientHello: the extension supported_versions (RFC 8446 section 4.2.1), with 1.3 among the first eight. Where the same
+# bytes stand by chance, some client of TLS 1.2 has its own order.
+_OFFERS_TLS_13 = re.compile(rb"\0\x2b\0[\x03-\x1f][\x02-\x1e](?:..){0,7}?\x03\x04", re.DOTALL)
 
 
 class _ServerNames:
@@ -118,6 +149,8 @@ class _ServerNames:
 def _downstream_context(config: DownstreamTlsConfig, certificates: Sequence[TlsCertificate]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    if any(each.startswith("[") and "CHACHA20" in each for each in config.common.cipher_suites or DEFAULT_CIPHERS):
+        context.options |= _PRIORITIZE_CHACHA
     _apply_common(context, config.common, certificates, config.where, ssl.TLSVersion.TLSv1_3)
     validation = config.common.validation
     if config.require_client_certificate:
@@ -422,13 +455,16 @@ def downstream_transport(
     if config is None:
         return WriteFilteredConnection if write_filters else Connection
     make = WriteFilteredTlsConnection if write_filters else TlsConnection
-    context = downstream_context(config)
+    contexts = DownstreamContexts(config)
+    first = contexts.first
+    choose = contexts.choose if contexts.for_tls_13 is not None else None
     verify = peer_verifier(config.common.validation)
 
     def transport(loop: Loop, sock: RawSocket, remote_address: SocketAddress, limit: int) -> Connection:
         connection = make(
-            loop, sock, remote_address, context, server_side=True, verify_peer=verify, buffer_limit_bytes=limit
+            loop, sock, remote_address, first, server_side=True, verify_peer=verify, buffer_limit_bytes=limit
         )
+        connection.choose_context = choose
         if stats is not None:
             connection.on_handshake = _HandshakeCounts(stats, connection)
         return connection

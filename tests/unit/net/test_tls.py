@@ -11,6 +11,7 @@ from forkproxy.net.connection import LOCAL_CLOSE, REMOTE_CLOSE, TLS_FAILURE
 from forkproxy.net.filter import WRITE, NetworkFilter, NetworkFilterChain, WriteFilteredTlsConnection
 from forkproxy.net.sockets import connecting_socket
 from forkproxy.net.tls import TlsConnection
+from tests.support.client_hello import client_hello
 from tests.support.live_loop import PATIENCE_S, Record, socket_pair
 from tests.support.x509_authority import authority, leaf
 
@@ -267,7 +268,16 @@ def test_no_common_version(loop, files, make):
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 70_000, b"\0" * 5, b"\xff" * 9]
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\xff\xff" + b"x" * 70_000,
+        b"\x16\x03\x01\xff\xff\x01",  # longer than a record may be: nothing to wait for
+        b"\x16\x03\x01\x00\x04\x01\x00\x00\x00",
+        b"\x15\x03\x01\x00\x02\x02\x28",  # an alert
+        b"\0" * 5,
+        b"\xff" * 9,
+    ],
 )
 def test_garbage_instead_of_a_client_hello(loop, files, garbage):
     server, _ = make_contexts(files)
@@ -280,7 +290,7 @@ def test_garbage_instead_of_a_client_hello(loop, files, garbage):
     peer.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"])
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01" + bytes(100)])
 def test_a_peer_that_leaves_during_the_handshake(loop, files, sent):
     server, _ = make_contexts(files)
     down, record, peer = socket_pair(loop, make=TlsConnection, context=server, server_side=True)
@@ -290,6 +300,31 @@ def test_a_peer_that_leaves_during_the_handshake(loop, files, sent):
     loop.run_until(lambda: down.closed)
     assert record.events == [TLS_FAILURE]
     loop.passes()
+
+
+def test_the_context_is_chosen_by_the_whole_hello(loop, files):
+    server, _ = make_contexts(files)
+    asked = []
+
+    def choose(hello):
+        asked.append(hello)
+        return server
+
+    hello = client_hello("AES256", "AES128")
+    down, _, peer = socket_pair(loop, make=TlsConnection, context=None, server_side=True)
+    down.choose_context = choose
+    down.start()
+    for at in range(len(hello) - 1):
+        peer.send(hello[at : at + 1])
+        loop.run_until(lambda: down._hello)
+        loop.passes()
+    assert (asked, down.tls) == ([], None)
+    peer.send(hello[-1:])
+    loop.run_until(lambda: asked)
+    assert asked == [hello]
+    assert peer.recv(1) == b"\x16"
+    down.abort()
+    peer.close()
 
 
 def plain_peer(peer, context, talk, result):
