@@ -9,6 +9,8 @@ The facts behind the shape
   half-close while the peer is still sending breaks the connection. With memory buffers we decide what OpenSSL sees.
 - One ``recv`` per readiness as on a raw connection: all records in it are decrypted and given to ``on_data`` as one piece,
   so that nothing waits inside the TLS layer, where no poller would tell of it. (``SSLSocket`` costs two recv per record.)
+- Downstream nothing is made for OpenSSL before the ClientHello is here: it says which context it needs, and who never sends one
+  holds no SSL object.
 - ``write`` keeps plain text; ``flush`` encrypts what one pass wrote as one piece, and the raw connection sends it.
 - What nobody waits for leaves with what goes anyway: session tickets of TLS 1.3 with the first answer, as BoringSSL has it,
   close_notify with the last. A send costs more than the record in it.
