@@ -40,6 +40,8 @@ RECORD_BYTES = 16384
 """The most plain text that one record holds (RFC 8446 section 5.1)."""
 _HANDSHAKE: Final = 22
 """ContentType, the first byte of a record (RFC 8446 section 5.1)."""
+_NO_OR_ANY_TLS: Final = (b"", b"\x03")
+"""The second: the major version of SSL 3.0 and all of TLS, or it is not here yet."""
 
 
 class TlsConnection(Connection):
@@ -128,7 +130,7 @@ class TlsConnection(Connection):
     def _read_hello(self, data: bytes) -> None:
         # The first record whole, or nothing of it: what is no handshake, or too long, OpenSSL shall refuse at once.
         self._hello = hello = self._hello + data if self._hello else data
-        if hello[0] == _HANDSHAKE:
+        if hello[0] == _HANDSHAKE and hello[1:2] in _NO_OR_ANY_TLS:
             size = 5 + int.from_bytes(hello[3:5]) if len(hello) >= 5 else 5
             if len(hello) < size <= 5 + RECORD_BYTES:
                 return

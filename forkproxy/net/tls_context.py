@@ -7,7 +7,8 @@ What Envoy does and this does too
 - Versions: TLS 1.2 to 1.3 downstream, 1.2 only upstream, unless ``tls_params`` says otherwise.
 - Upstream: the chain is checked when there is a ``trusted_ca``, host names only where a SAN matcher (or
   ``auto_sni_san_validation``) asks for it. Without a CA nothing is checked.
-- Of the cipher suites that both know, TLS 1.2 takes the one that the server names first, TLS 1.3 the client.
+- Of the cipher suites that both know, TLS 1.2 takes the one that the server names first, TLS 1.3 the client (where there are
+  certificates of several key types, only a client that names ECDSA's algorithms before RSA's).
 - Several certificates: by the client's server name (exact, then wildcard), and by what key types the client knows.
 
 What the stdlib's ssl cannot do is refused, not ignored: see ``_ciphers``, ``_set_curves`` and ``_check``.
@@ -39,13 +40,14 @@ from forkproxy.config.memory_file import memory_file
 from forkproxy.config.problems import ConfigError
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
+from forkproxy.net.der import PEM
 from forkproxy.net.filter import WriteFilteredConnection, WriteFilteredTlsConnection
 from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import RawSocket
 from forkproxy.net.tls import TlsConnection
 from forkproxy.stats.groups import TlsStats
 
-# Envoy's default list; [A|B] (equal preference) has no form in OpenSSL and becomes A:B, but see _PRIORITIZE_CHACHA.
+# Envoy's default list; [A|B] (equal preference) has no form in OpenSSL and becomes A:B, but see _chacha_is_first.
 DEFAULT_CIPHERS = (
     "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]",
     "[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]",
@@ -62,8 +64,7 @@ _VERSIONS = {
 _NIST_CURVES = {"P-256": "prime256v1", "P-384": "secp384r1", "P-521": "secp521r1"}
 _NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME, <openssl/x509_vfy.h>; the ssl module does not name it
 
-# SSL_OP_PRIORITIZE_CHACHA, <openssl/ssl.h>, nor this: who names ChaCha20 first, having no AES in hardware, gets it.
-_PRIORITIZE_CHACHA = 0x200000
+_PRIORITIZE_CHACHA = 0x200000  # SSL_OP_PRIORITIZE_CHACHA, <openssl/ssl.h>, nor this: who names ChaCha20 first gets it
 
 SAN_REFUSED: Final = "SAN matcher"
 HASH_REFUSED: Final = "cert hash and spki"
@@ -77,14 +78,15 @@ one whose connect has been started. The caller starts it: ``start()`` or ``start
 # -- contexts
 
 
-class DownstreamContexts:
-    """The contexts of a filter chain. The client's server name is kept on the ssl object as ``forkproxy_server_name``.
+class DownstreamContext:
+    """The context of a filter chain. The client's server name is kept on the ssl object as ``forkproxy_server_name``.
 
-    Whose order of cipher suites counts is one option to OpenSSL, for all versions of TLS. So there are two contexts where two
-    versions may be spoken: the client's own ClientHello says which one it will be.
+    Whose order counts, the server's or the client's, is one option to OpenSSL, for all versions of TLS and for signature
+    algorithms as well as cipher suites. A connection takes the options that its context has when it begins, and the client's own
+    ClientHello says which it needs.
     """
 
-    __slots__ = ("first", "for_tls_13")
+    __slots__ = ("_by_client", "_by_server", "_has_key_types", "_options", "asks", "context")
 
     def __init__(self, config: DownstreamTlsConfig) -> None:
         common = config.common
@@ -106,28 +108,57 @@ class DownstreamContexts:
             return made[key]
 
         everything = range(len(common.certificates))
-        self.first = first = context_of(everything)
+        self.context = context = context_of(everything)
         names = {name: context_of(indices) for name, indices in by_name.items()} if len(everything) > 1 else {}
-        first.sni_callback = choose_by_name = _ServerNames(names)
-        self.for_tls_13: ssl.SSLContext | None = None
-        """None: ``first`` is for every client."""
-        if first.maximum_version < ssl.TLSVersion.TLSv1_3:
-            return
-        only_13 = first
-        if first.minimum_version < ssl.TLSVersion.TLSv1_3:
-            only_13 = self.for_tls_13 = _downstream_context(config, list(reversed(common.certificates)))
-            only_13.sni_callback = choose_by_name
-        only_13.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.sni_callback = _ServerNames(names)
+        self._has_key_types = len({_key_algorithm(each) for each in common.certificates}) > 1
+        self._options = self._by_client = int(context.options) & ~ssl.OP_CIPHER_SERVER_PREFERENCE
+        self._by_server = self._by_client | ssl.OP_CIPHER_SERVER_PREFERENCE
+        if not self._has_key_types and _chacha_is_first(common.cipher_suites or DEFAULT_CIPHERS):
+            self._by_server |= _PRIORITIZE_CHACHA
+        if context.maximum_version < ssl.TLSVersion.TLSv1_3:
+            self._options = self._by_server
+        context.options = ssl.Options(self._options)
+        self.asks = context.maximum_version >= ssl.TLSVersion.TLSv1_3
+        """Whether ``choose`` wants to be asked; else ``context`` is for every client."""
 
     def choose(self, hello: bytes) -> ssl.SSLContext:
-        """The context for this ClientHello."""
-        context = self.for_tls_13
-        return context if context is not None and _OFFERS_TLS_13.search(hello) else self.first
+        """The context, as it has to be for the connection that begins with this ClientHello, and that is made next."""
+        options = self._by_server
+        # With keys of two types, who names RSA's algorithms first would have RSA, at several times the price; Envoy gives ECDSA.
+        if _OFFERS_TLS_13.search(hello) and (not self._has_key_types or _NAMES_ECDSA_FIRST.search(hello)):
+            options = self._by_client
+        if options != self._options:
+            self._options = options
+            self.context.options = ssl.Options(options)
+        return self.context
 
 
-# In a ClientHello: the extension supported_versions (RFC 8446 section 4.2.1), with 1.3 among the first eight. Where the same
-# bytes stand by chance, some client of TLS 1.2 has its own order.
+# In a ClientHello: the extensions supported_versions (RFC 8446 section 4.2.1), with 1.3 among the first eight, and
+# signature_algorithms (section 4.2.3), with ECDSA's in front. Where the same bytes stand by chance, or the hello is cut into
+# several records before them, the other side's order counts.
 _OFFERS_TLS_13 = re.compile(rb"\0\x2b\0[\x03-\x1f][\x02-\x1e](?:..){0,7}?\x03\x04", re.DOTALL)
+_NAMES_ECDSA_FIRST = re.compile(rb"\0\x0d\0[\x04-\xff]\0[\x02-\xfd][\x04-\x06]\x03", re.DOTALL)
+
+
+def _chacha_is_first(suites: Sequence[str]) -> bool:
+    # OpenSSL puts ChaCha20 before everything for a client that names it first of all; that is right where nothing stands before
+    # the groups that it belongs to.
+    are_groups_with_it = [each.startswith("[") and "CHACHA20" in each for each in suites]
+    return any(are_groups_with_it) and are_groups_with_it == sorted(are_groups_with_it, reverse=True)
+
+
+def _key_algorithm(certificate: TlsCertificate) -> bytes:
+    # The object identifier of its key's algorithm; b"" where it cannot be read.
+    found = PEM.search(certificate.certificate_chain.data)
+    try:
+        key = subject_public_key_info(base64.b64decode(found[1]) if found is not None else b"")
+        _, at, _ = _element(key, 0)
+        _, at, _ = _element(key, at)  # AlgorithmIdentifier
+        _, at, end = _element(key, at)
+        return key[at:end]
+    except (ValueError, IndexError):
+        return b""
 
 
 class _ServerNames:
@@ -148,9 +179,6 @@ class _ServerNames:
 
 def _downstream_context(config: DownstreamTlsConfig, certificates: Sequence[TlsCertificate]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    if any(each.startswith("[") and "CHACHA20" in each for each in config.common.cipher_suites or DEFAULT_CIPHERS):
-        context.options |= _PRIORITIZE_CHACHA
     _apply_common(context, config.common, certificates, config.where, ssl.TLSVersion.TLSv1_3)
     validation = config.common.validation
     if config.require_client_certificate:
@@ -455,14 +483,14 @@ def downstream_transport(
     if config is None:
         return WriteFilteredConnection if write_filters else Connection
     make = WriteFilteredTlsConnection if write_filters else TlsConnection
-    contexts = DownstreamContexts(config)
-    first = contexts.first
-    choose = contexts.choose if contexts.for_tls_13 is not None else None
+    made = DownstreamContext(config)
+    context = made.context
+    choose = made.choose if made.asks else None
     verify = peer_verifier(config.common.validation)
 
     def transport(loop: Loop, sock: RawSocket, remote_address: SocketAddress, limit: int) -> Connection:
         connection = make(
-            loop, sock, remote_address, first, server_side=True, verify_peer=verify, buffer_limit_bytes=limit
+            loop, sock, remote_address, context, server_side=True, verify_peer=verify, buffer_limit_bytes=limit
         )
         connection.choose_context = choose
         if stats is not None:

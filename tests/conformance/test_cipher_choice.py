@@ -1,6 +1,9 @@
-"""Which cipher suite is taken of those that client and server know, beside Envoy."""
+"""Which cipher suite and which certificate is taken of those that client and server know, beside Envoy."""
 
 from __future__ import annotations
+
+import shutil
+import subprocess
 
 import pytest
 
@@ -22,6 +25,8 @@ LISTENERS = {
     "own order": {"cipher_suites": [AES256, AES128, CHACHA]},
     "ChaCha first": {"cipher_suites": [CHACHA, AES256]},
     "own equals": {"cipher_suites": [f"[{AES256}|{CHACHA}]", AES128]},
+    "equals behind": {"cipher_suites": [AES256, f"[{AES128}|{CHACHA}]"]},
+    "two keys": {},
 }
 
 
@@ -31,7 +36,7 @@ def addresses(request):
     ports = free_ports(len(LISTENERS) + 1)
     listeners = []
     for port, (name, parameters) in zip(ports, LISTENERS.items(), strict=False):
-        transport = bootstrap.tls_downstream()
+        transport = bootstrap.tls_downstream(*(("good", "rsa") if name == "two keys" else ("good",)))
         transport["typed_config"]["common_tls_context"]["tls_params"] = parameters
         answer = bootstrap.vhost({"match": {"prefix": "/"}, "direct_response": {"status": 200}})
         data = bootstrap.bootstrap([bootstrap.hcm({"virtual_hosts": [answer]})], [])
@@ -100,6 +105,8 @@ def test_tls_12_takes_what_the_server_names_first(default, offered, taken):
         ("ChaCha first", (AES256, CHACHA), CHACHA),
         ("own equals", (CHACHA, AES256), CHACHA),
         ("own equals", (AES256, CHACHA), AES256),
+        ("equals behind", (CHACHA, AES256), AES256),
+        ("equals behind", (CHACHA, AES128, AES256), AES256),
     ],
 )
 def test_tls_12_with_a_list_of_ones_own(addresses, listener, offered, taken):
@@ -119,3 +126,30 @@ def test_a_server_name_whose_length_looks_like_an_extension(default, length):
     # Its list is length + 3 bytes long; 43 is the number of supported_versions.
     name = "a" * (length - len(".example")) + ".example"
     assert chosen_suite(default, client_hello("CHACHA", "AES128", server_name=name)) == "CHACHA"
+
+
+def key_of_the_certificate(address, version, algorithms):
+    """What key type the server proves for a client that knows these signature algorithms, most wanted first."""
+    asked = subprocess.run(
+        ["openssl", "s_client", "-connect", "{}:{}".format(*address), version, "-sigalgs", algorithms],
+        input=b"",
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    [line] = [line for line in asked.stdout.decode().splitlines() if line.startswith("Peer signature type")]
+    return line.partition(": ")[2].removesuffix("-PSS")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to say the order of signature algorithms")
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+@pytest.mark.parametrize(
+    ("algorithms", "taken"),
+    [
+        ("ECDSA+SHA256:RSA-PSS+SHA256:RSA+SHA256", "ECDSA"),
+        ("RSA-PSS+SHA256:RSA+SHA256:ECDSA+SHA256", "ECDSA"),  # as Go and GnuTLS have it: ECDSA is several times cheaper
+        ("RSA+SHA256:RSA-PSS+SHA256", "RSA"),
+    ],
+)
+def test_of_two_keys_ecdsa_is_taken_whatever_the_client_names_first(addresses, version, algorithms, taken):
+    assert key_of_the_certificate(addresses["two keys"], version, algorithms) == taken

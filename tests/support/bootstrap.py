@@ -122,17 +122,20 @@ def bootstrap(
     }
 
 
-def tls_downstream() -> Data:
-    """A transport socket that serves the certificate of tests.support.certificates."""
-    files = {
-        "certificate_chain": {"filename": "@CERTIFICATES@/good.pem"},
-        "private_key": {"filename": "@CERTIFICATES@/good-key.pem"},
-    }
+def tls_downstream(*names: str) -> Data:
+    """A transport socket that serves these certificates of tests.support.certificates, without names `good`."""
+    certificates = [
+        {
+            "certificate_chain": {"filename": f"@CERTIFICATES@/{name}.pem"},
+            "private_key": {"filename": f"@CERTIFICATES@/{name}-key.pem"},
+        }
+        for name in names or ("good",)
+    ]
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
             "@type": TYPE + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {"tls_certificates": [files]},
+            "common_tls_context": {"tls_certificates": certificates},
         },
     }
 

@@ -1,11 +1,13 @@
-"""A certificate authority and what it signed, made once per test run: EC P-256, valid for a day.
+"""A certificate authority and what it signed, made once per test run: EC P-256 but for one, valid for a day.
 
 ca.pem                       the authority
 good.pem, good-key.pem       for good.example and *.wild.example, 127.0.0.1
+rsa.pem, rsa-key.pem         for the same, with an RSA key of 2,048 bits
 other-ca.pem                 an authority that signed nothing here
 uris.pem, uris-key.pem       for good.example, with two URIs
 client.pem, client-key.pem   a client's, with odd characters in its names, and its issuer (signed by the authority) behind it
 bare.pem, bare-key.pem       a client's, without alternative names
+stranger.pem, stranger-key.pem  a client's, signed by the other authority
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import tempfile
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 NAMES = ("good.example", "*.wild.example", "localhost")
 
 
@@ -29,7 +32,7 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _write_key(path: pathlib.Path, key: ec.EllipticCurvePrivateKey) -> None:
+def _write_key(path: pathlib.Path, key: Key) -> None:
     path.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
@@ -37,7 +40,7 @@ def _write_key(path: pathlib.Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 def with_key_identifiers(
     builder: x509.CertificateBuilder,
-    key: ec.EllipticCurvePrivateKey,
+    key: Key,
     issuer_key: ec.EllipticCurvePrivateKey,
     *,
     authority: bool,
@@ -62,7 +65,7 @@ def with_key_identifiers(
 
 def _certificate(
     subject: str,
-    key: ec.EllipticCurvePrivateKey,
+    key: Key,
     issuer: str,
     issuer_key: ec.EllipticCurvePrivateKey,
     names: tuple[str, ...],
@@ -98,15 +101,21 @@ def directory() -> pathlib.Path:
         authorities[name] = key
         signed = _certificate(name, key, name, key, ())
         (path / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    key = ec.generate_private_key(ec.SECP256R1())
-    leaf = _certificate("good.example", key, "ca", authorities["ca"], NAMES)
-    (path / "good.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
-    _write_key(path / "good-key.pem", key)
-    _make_clients(path, authorities["ca"])
+    keys: dict[str, Key] = {
+        "good": ec.generate_private_key(ec.SECP256R1()),
+        "rsa": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+    }
+    for name, leaf_key in keys.items():
+        leaf = _certificate("good.example", leaf_key, "ca", authorities["ca"], NAMES)
+        (path / f"{name}.pem").write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+        _write_key(path / f"{name}-key.pem", leaf_key)
+    _make_clients(path, authorities["ca"], authorities["other-ca"])
     return path
 
 
-def _make_clients(path: pathlib.Path, authority_key: ec.EllipticCurvePrivateKey) -> None:
+def _make_clients(
+    path: pathlib.Path, authority_key: ec.EllipticCurvePrivateKey, other_key: ec.EllipticCurvePrivateKey
+) -> None:
     def write(
         name: str,
         subject: x509.Name,
@@ -117,7 +126,7 @@ def _make_clients(path: pathlib.Path, authority_key: ec.EllipticCurvePrivateKey)
         is_server: bool = False,
     ) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        signer = issuer_key if issuer == "issuer" else authority_key
+        signer = {"issuer": issuer_key, "ca": authority_key, "other-ca": other_key}[issuer]
         signed = _signed(subject, key, _name(issuer), signer, names, is_server)
         (path / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM) + chain)
         _write_key(path / f"{name}-key.pem", key)
@@ -136,6 +145,7 @@ def _make_clients(path: pathlib.Path, authority_key: ec.EllipticCurvePrivateKey)
     names = [*uris, x509.DNSName("c1.example"), x509.DNSName("*.c2.example"), x509.RFC822Name("a@b.example")]
     write("client", odd, names, "issuer", issuer.public_bytes(serialization.Encoding.PEM))
     write("bare", _name("bare"), [])
+    write("stranger", _name("stranger"), [], "other-ca")
     own = [x509.UniformResourceIdentifier(text) for text in ("spiffe://a/server", "spiffe://b/server")]
     write("uris", _name("good.example"), [x509.DNSName("good.example"), *own], is_server=True)
 

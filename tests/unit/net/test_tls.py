@@ -275,13 +275,17 @@ def test_no_common_version(loop, files, make):
         b"\x16\x03\x01\xff\xff\x01",  # longer than a record may be: nothing to wait for
         b"\x16\x03\x01\x00\x04\x01\x00\x00\x00",
         b"\x15\x03\x01\x00\x02\x02\x28",  # an alert
+        b"\x16\x99\x99\x3f\xff",  # a version that there is not: nothing to wait for, either
         b"\0" * 5,
         b"\xff" * 9,
     ],
 )
-def test_garbage_instead_of_a_client_hello(loop, files, garbage):
+@pytest.mark.parametrize("chosen", [False, True], ids=["", "chosen"])
+def test_garbage_instead_of_a_client_hello(loop, files, garbage, chosen):
     server, _ = make_contexts(files)
     down, record, peer = socket_pair(loop, make=TlsConnection, context=server, server_side=True)
+    if chosen:
+        down.choose_context = lambda hello: server
     down.start()
     peer.send(garbage)
     loop.run_until(lambda: down.closed)
