@@ -393,3 +393,16 @@ def report_stray_exception(kind: type[BaseException], exception: BaseException, 
         sys.__excepthook__(kind, exception, exception.__traceback__)
         return
     get_logger("main").exception("uncaught exception", exception)
+
+
+def report_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """For ``sys.unraisablehook``: an exception with nobody above it to take it, as an event of the log."""
+    if isinstance(unraisable.exc_value, UnicodeDecodeError) and isinstance(unraisable.object, bytes):
+        # The module ssl met a server name that is not ASCII. Any client can send one; its handshake is refused, and counted so.
+        return
+    event = unraisable.err_msg or "an exception was ignored"
+    subject = repr(unraisable.object)[:200]
+    if isinstance(unraisable.exc_value, Exception):
+        get_logger("main").exception(event, unraisable.exc_value, object=subject)
+    else:
+        get_logger("main").error(event, object=subject, reason=unraisable.exc_type.__name__)

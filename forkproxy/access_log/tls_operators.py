@@ -36,7 +36,8 @@ def cipher(tls: Any) -> bytes | None:
 
 def session_id(tls: Any) -> bytes | None:
     """The session's id in hexadecimal. TLS 1.3 has none: what OpenSSL makes up there would say nothing."""
-    session = tls.session if tls is not None and tls.version() != "TLSv1.3" else None
+    # No version yet: the handshake is not done, or has failed.
+    session = tls.session if tls is not None and tls.version() not in (None, "TLSv1.3") else None
     return session.id.hex().encode() if session is not None and session.id else None
 
 
@@ -47,7 +48,11 @@ def server_name(tls: Any) -> bytes | None:
 
 
 def _peer(tls: Any) -> Certificate | None:
-    der = tls.getpeercert(True) if tls is not None else None
+    try:
+        der = tls.getpeercert(True) if tls is not None else None
+    except ValueError:
+        # The handshake is not done, or has failed: of a certificate that it refuses OpenSSL tells nothing.
+        return None
     return certificate.read(der) if der else None
 
 

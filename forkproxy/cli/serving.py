@@ -79,6 +79,7 @@ def _set_up_log(given: dict[str, Any], path: str, *, takes_streams: bool) -> tup
         code = EXIT_NO_PERMISSION if isinstance(error, PermissionError) else EXIT_FAILURE
         return code, f"cannot open the log {path}: {error.strerror}"
     sys.excepthook = log.report_stray_exception
+    sys.unraisablehook = log.report_unraisable
     return 0, ""
 
 

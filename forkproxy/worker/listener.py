@@ -312,7 +312,10 @@ class Listener:
         """Close everything now."""
         self.stop_accepting()
         for connection in list(self.connections):
-            connection.abort()
+            try:
+                connection.abort()
+            except Exception as exception:  # noqa: BLE001 — what one connection's callbacks do is not to keep the others from theirs
+                self._loop.on_exception(exception, connection.abort)
 
 
 class _Acceptor:

@@ -5,12 +5,15 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 
 import pytest
 
 from forkproxy import log
+from tests.support import certificates
+from tests.support.client_hello import client_hello
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +111,44 @@ def test_an_exception_is_one_line_of_json(written):
     log.get_logger("web").exception("went wrong", LookupError("here"))
     (line,) = lines()
     assert "LookupError: here" in json.loads(line)["exception"]
+
+
+class RaisesWhenItGoes:
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+
+def test_what_nobody_could_catch_is_an_event(written, monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", log.report_unraisable)
+    lines = written(format="json")
+    made = RaisesWhenItGoes(LookupError("here"))
+    del made
+    made = RaisesWhenItGoes(KeyboardInterrupt())
+    del made
+    first, second = map(json.loads, lines())
+    assert "LookupError: here" in first["exception"]
+    assert "RaisesWhenItGoes" in first["object"]
+    assert (second["level"], second["reason"]) == ("error", "KeyboardInterrupt")
+
+
+def test_a_server_name_that_is_not_ascii_is_no_event(written, monkeypatch):
+    # The module ssl asks for the name before it calls back, and writes to standard error what it cannot decode.
+    monkeypatch.setattr(sys, "unraisablehook", log.report_unraisable)
+    lines = written()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.directory() / "good.pem", certificates.directory() / "good-key.pem")
+    asked = []
+    context.sni_callback = lambda *given: asked.append(given)
+    incoming = ssl.MemoryBIO()
+    incoming.write(client_hello("AES256").replace(b"good.example", b"g\xf6\xf6d.example"))
+    shaking = context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
+    with pytest.raises(ssl.SSLError):
+        shaking.do_handshake()
+    assert asked == []
+    assert lines() == []
 
 
 def test_reopen_follows_a_moved_file(tmp_path, written):
@@ -246,6 +287,8 @@ def test_a_line_costs_neither_rich_nor_asyncio():
     code = """
 import sys
 from forkproxy import log
+from tests.support import certificates
+from tests.support.client_hello import client_hello
 log.configure()
 log.get_logger("web").info("written")
 print(*[name for name in ("asyncio", "rich", "pygments") if name in sys.modules])

@@ -318,6 +318,26 @@ def test_stopping_closes_everything():
     assert setup.loop.handlers == {}
 
 
+def test_a_connection_that_raises_when_it_ends_keeps_no_other_from_its_end():
+    class Raises(Notes):
+        def on_close(self, connection, reason):
+            super().on_close(connection, reason)
+            if len(self.closed) == 2:
+                raise ValueError("mine")
+
+    notes = Raises()
+    setup = Setup(live(notes))
+    raised = []
+    setup.loop.on_exception = lambda exception, callback: raised.append(str(exception))
+    sockets = setup.accept(3)
+    setup.readable()
+    setup.readable()
+    setup.listener.stop()
+    assert all(sock.closed for sock in sockets)
+    assert notes.closed == ["local_close"] * 3
+    assert raised == ["mine"]
+
+
 def test_a_slot_without_figures():
     setup = Setup(start=False)
     setup.listener.start(setup.loop, [setup.sock], 9)
