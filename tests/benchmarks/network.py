@@ -18,6 +18,8 @@ import sys
 
 CONGESTION = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control")
 DEFAULT = "cubic"
+ALLOWED = "reno"
+"""Instead of the default where the machine keeps that to itself: what every network may have."""
 MACHINE = "machine"
 """Instead of an algorithm: in the machine's own network, as it is."""
 INSIDE = "FORKPROXY_BENCH_NETWORK"
@@ -32,14 +34,13 @@ def enter(congestion: str) -> str:
     """Go on in a network of our own, whose TCP has the algorithm ``congestion``: replaces this process by one that begins again
     there, and there returns the algorithm. Who may not make one (it takes root) stays in the machine's; so says the line printed.
 
-    Raises SystemExit when the kernel does not know the algorithm.
+    Where the machine lets no other network have the default, that is ``ALLOWED``.
+
+    Raises SystemExit when the kernel does not know the algorithm, or keeps it to the machine's own network.
     """
     if os.environ.get(INSIDE):
         _raise_loopback()
-        try:
-            CONGESTION.write_text(congestion)
-        except OSError as error:
-            raise SystemExit(f"--congestion {congestion}: {error.strerror}") from None
+        _set(congestion)
     elif congestion != MACHINE:
         if _may_make_one():
             os.execvpe("unshare", ["unshare", "--net", sys.executable, *sys.orig_argv[1:]], {**os.environ, INSIDE: "1"})
@@ -47,6 +48,19 @@ def enter(congestion: str) -> str:
     found = CONGESTION.read_text().strip() if CONGESTION.exists() else "unknown"
     print(f"TCP congestion control: {found}", file=sys.stderr)
     return found
+
+
+def _set(congestion: str) -> None:
+    try:
+        CONGESTION.write_text(congestion)
+    except PermissionError:
+        why = f"the machine keeps {congestion} to its own network (net.ipv4.tcp_allowed_congestion_control)"
+        if congestion != DEFAULT:
+            raise SystemExit(f"--congestion {congestion}: {why}") from None
+        print(f"{why}: {ALLOWED} instead", file=sys.stderr)
+        CONGESTION.write_text(ALLOWED)
+    except OSError as error:
+        raise SystemExit(f"--congestion {congestion}: {error.strerror}") from None
 
 
 def _may_make_one() -> bool:

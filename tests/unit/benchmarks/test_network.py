@@ -39,6 +39,29 @@ def test_an_algorithm_that_is_not_there():
     assert done.stderr.startswith("--congestion nothing: ")
 
 
+class KeptByTheMachine:
+    """tcp_congestion_control of a network that may have only this one."""
+
+    def __init__(self, allowed):
+        self.allowed = allowed
+        self.found = ""
+
+    def write_text(self, text):
+        if text != self.allowed:
+            raise PermissionError(1, "Operation not permitted")
+        self.found = text
+
+
+def test_an_algorithm_that_the_machine_keeps_to_itself(monkeypatch, capsys):
+    kept = KeptByTheMachine("reno")
+    monkeypatch.setattr(network, "CONGESTION", kept)
+    network._set(network.DEFAULT)
+    assert kept.found == "reno"
+    assert capsys.readouterr().err.endswith("(net.ipv4.tcp_allowed_congestion_control): reno instead\n")
+    with pytest.raises(SystemExit, match="--congestion bbr: the machine keeps bbr to its own network"):
+        network._set("bbr")
+
+
 @pytest.mark.parametrize(("congestion", "warning"), [(network.MACHINE, ""), (network.DEFAULT, "no network of its own")])
 def test_the_machine_s(monkeypatch, capsys, congestion, warning):
     monkeypatch.delenv(network.INSIDE, raising=False)
