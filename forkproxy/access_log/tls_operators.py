@@ -48,11 +48,8 @@ def server_name(tls: Any) -> bytes | None:
 
 
 def _peer(tls: Any) -> Certificate | None:
-    try:
-        der = tls.getpeercert(True) if tls is not None else None
-    except ValueError:
-        # The handshake is not done, or has failed: of a certificate that it refuses OpenSSL tells nothing.
-        return None
+    # No version as above: of a certificate that it refuses OpenSSL tells nothing, and the module ssl raises.
+    der = tls.getpeercert(True) if tls is not None and tls.version() is not None else None
     return certificate.read(der) if der else None
 
 

@@ -7,7 +7,6 @@ follow it leaves out.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import ipaddress
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,17 @@ from forkproxy.admin.context import CertificatesView, CertificateView
 from forkproxy.config.build.cluster import ClusterConfig
 from forkproxy.config.build.listener import ListenerConfig
 from forkproxy.config.build.tls import CommonTls, DataSource
-from forkproxy.net.der import DNS_NAME, INTEGER, IP_ADDRESS, PEM, URI, VERSION, alternative_names, items, sequence
+from forkproxy.net.der import (
+    DNS_NAME,
+    INTEGER,
+    IP_ADDRESS,
+    URI,
+    VERSION,
+    alternative_names,
+    first_certificate,
+    items,
+    sequence,
+)
 
 _UTC_TIME = 0x17
 
@@ -42,11 +51,8 @@ def certificates_of(listeners: Iterable[ListenerConfig], clusters: Iterable[Clus
 def _first_of(sources: Iterable[DataSource]) -> Iterator[CertificateView]:
     """The first certificate in each source: of a chain that is the one presented, of a bundle what Envoy shows of it."""
     for source in sources:
-        found = PEM.search(source.data)
-        if found is None:
-            continue
         try:
-            yield read_certificate(base64.b64decode(found[1]), source.filename)
+            yield read_certificate(first_certificate(source.data), source.filename)
         except (ValueError, IndexError, binascii.Error):
             continue
 

@@ -23,13 +23,16 @@ _EXTENSIONS = 0xA3
 _SUBJECT_ALT_NAME = bytes((0x55, 0x1D, 0x11))  # 2.5.29.17
 
 
+def first_certificate(chain: bytes) -> bytes:
+    """The first certificate of a PEM chain; b"" when there is none."""
+    found = PEM.search(chain)
+    return base64.b64decode(found[1]) if found is not None else b""
+
+
 def uris(chain: bytes) -> tuple[str, ...]:
     """The URIs among the subject alternative names of the first certificate of a PEM chain; () when it cannot be read."""
-    found = PEM.search(chain)
-    if found is None:
-        return ()
     try:
-        fields = items(sequence(sequence(base64.b64decode(found[1]))))
+        fields = items(sequence(sequence(first_certificate(chain))))
         return tuple([name.decode("latin-1") for tag, name in alternative_names(fields) if tag == URI])
     except (ValueError, IndexError, binascii.Error):
         return ()

@@ -7,7 +7,7 @@ until the pass ends, so that no event of this pass can reach a newcomer that was
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -165,9 +165,9 @@ class Loop:
             elif self._soon:
                 soon = self._soon
                 self._soon = []
-                self._guard(iter(soon))
+                self.call_all(soon)
             elif heap and heap[0][0] <= self.now and heap[0][1] < mark:
-                self._guard(iter((partial(self._timers.run_due, self.now, mark),)))
+                self.call_all((partial(self._timers.run_due, self.now, mark),))
             else:
                 break
         if self.on_pass is not None:
@@ -188,8 +188,9 @@ class Loop:
             except Exception as exception:  # noqa: BLE001 — as in run_once
                 self.on_exception(exception, connection)
 
-    def _guard(self, calls: Iterator[Callable[[], None]]) -> None:
-        # Makes all the calls: after an exception the same iterator carries on.
+    def call_all(self, callbacks: Iterable[Callable[[], None]]) -> None:
+        """Call each ``callback()``; one that raises goes to ``on_exception`` and keeps no other from its turn."""
+        calls = iter(callbacks)
         call: object = None
         while True:
             try:

@@ -40,7 +40,7 @@ from forkproxy.config.memory_file import memory_file
 from forkproxy.config.problems import ConfigError
 from forkproxy.net.address import SocketAddress
 from forkproxy.net.connection import Connection
-from forkproxy.net.der import PEM
+from forkproxy.net.der import first_certificate, items, sequence
 from forkproxy.net.filter import WriteFilteredConnection, WriteFilteredTlsConnection
 from forkproxy.net.loop import Loop
 from forkproxy.net.sockets import RawSocket
@@ -112,12 +112,11 @@ class DownstreamContext:
         names = {name: context_of(indices) for name, indices in by_name.items()} if len(everything) > 1 else {}
         context.sni_callback = _ServerNames(names)
         self._has_key_types = len({_key_algorithm(each) for each in common.certificates}) > 1
-        self._options = self._by_client = int(context.options) & ~ssl.OP_CIPHER_SERVER_PREFERENCE
+        self._by_client = int(context.options) & ~ssl.OP_CIPHER_SERVER_PREFERENCE
         self._by_server = self._by_client | ssl.OP_CIPHER_SERVER_PREFERENCE
         if not self._has_key_types and _chacha_is_first(common.cipher_suites or DEFAULT_CIPHERS):
             self._by_server |= _PRIORITIZE_CHACHA
-        if context.maximum_version < ssl.TLSVersion.TLSv1_3:
-            self._options = self._by_server
+        self._options = self._by_server
         context.options = ssl.Options(self._options)
         self.asks = context.maximum_version >= ssl.TLSVersion.TLSv1_3
         """Whether ``choose`` wants to be asked; else ``context`` is for every client."""
@@ -150,15 +149,12 @@ def _chacha_is_first(suites: Sequence[str]) -> bool:
 
 def _key_algorithm(certificate: TlsCertificate) -> bytes:
     # The object identifier of its key's algorithm; b"" where it cannot be read.
-    found = PEM.search(certificate.certificate_chain.data)
     try:
-        key = subject_public_key_info(base64.b64decode(found[1]) if found is not None else b"")
-        _, at, _ = _element(key, 0)
-        _, at, _ = _element(key, at)  # AlgorithmIdentifier
-        _, at, end = _element(key, at)
-        return key[at:end]
+        key = subject_public_key_info(first_certificate(certificate.certificate_chain.data))
+        _, algorithm = next(items(sequence(sequence(key))))
     except (ValueError, IndexError):
         return b""
+    return algorithm
 
 
 class _ServerNames:

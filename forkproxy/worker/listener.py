@@ -311,11 +311,7 @@ class Listener:
     def stop(self) -> None:
         """Close everything now."""
         self.stop_accepting()
-        for connection in list(self.connections):
-            try:
-                connection.abort()
-            except Exception as exception:  # noqa: BLE001 — what one connection's callbacks do is not to keep the others from theirs
-                self._loop.on_exception(exception, connection.abort)
+        self._loop.call_all([connection.abort for connection in self.connections])
 
 
 class _Acceptor:

@@ -28,6 +28,7 @@ LISTENERS = {
     "equals behind": {"cipher_suites": [AES256, f"[{AES128}|{CHACHA}]"]},
     "two keys": {},
 }
+CERTIFICATES = {"two keys": ("good", "rsa")}
 
 
 @pytest.fixture(scope="module", params=[Envoy, Forkproxy], ids=["envoy", "forkproxy"])
@@ -36,7 +37,7 @@ def addresses(request):
     ports = free_ports(len(LISTENERS) + 1)
     listeners = []
     for port, (name, parameters) in zip(ports, LISTENERS.items(), strict=False):
-        transport = bootstrap.tls_downstream(*(("good", "rsa") if name == "two keys" else ("good",)))
+        transport = bootstrap.tls_downstream(*CERTIFICATES.get(name, ()))
         transport["typed_config"]["common_tls_context"]["tls_params"] = parameters
         answer = bootstrap.vhost({"match": {"prefix": "/"}, "direct_response": {"status": 200}})
         data = bootstrap.bootstrap([bootstrap.hcm({"virtual_hosts": [answer]})], [])

@@ -41,6 +41,11 @@ def client_hello(*suites, server_name="good.example"):
     return hello
 
 
+def hello_with_a_name_that_is_not_ascii():
+    """A ClientHello as the stdlib makes none."""
+    return client_hello("AES256").replace(b"good.example", b"g\xf6\xf6d.example")
+
+
 def chosen_suite(address, *pieces):
     """The suite that the server takes for the ClientHello that comes in these pieces."""
     with socket.create_connection(address, timeout=10) as sock:

@@ -13,7 +13,7 @@ import pytest
 
 from forkproxy import log
 from tests.support import certificates
-from tests.support.client_hello import client_hello
+from tests.support.client_hello import hello_with_a_name_that_is_not_ascii
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_a_server_name_that_is_not_ascii_is_no_event(written, monkeypatch):
     asked = []
     context.sni_callback = lambda *given: asked.append(given)
     incoming = ssl.MemoryBIO()
-    incoming.write(client_hello("AES256").replace(b"good.example", b"g\xf6\xf6d.example"))
+    incoming.write(hello_with_a_name_that_is_not_ascii())
     shaking = context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
     with pytest.raises(ssl.SSLError):
         shaking.do_handshake()
@@ -287,8 +287,6 @@ def test_a_line_costs_neither_rich_nor_asyncio():
     code = """
 import sys
 from forkproxy import log
-from tests.support import certificates
-from tests.support.client_hello import client_hello
 log.configure()
 log.get_logger("web").info("written")
 print(*[name for name in ("asyncio", "rich", "pygments") if name in sys.modules])
